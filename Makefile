@@ -1,0 +1,62 @@
+# Everything runs in .venv, which the first command makes. Give PYTHON=python3.12 to choose the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+RUN := runs/quickstart/0
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-test quickstart test lint types pytest test-slow format benchmark
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(VENV)/.installed  ## make .venv with hrseg in it
+
+install-test: $(VENV)/.installed-test
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "==> installing hrseg into $(VENV) (PyTorch's packages are about 6 GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo "==> installing what the tests need"
+	$(PIP) --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+quickstart: install  ## train, test and predict on generated street scenes (5 minutes on 2 cores)
+	@echo "==> training on generated street scenes"
+	$(BIN)/hrseg fit --config experiments/quickstart.yaml --run_dir $(RUN)
+	@echo "==> predicting"
+	$(BIN)/hrseg predict --ckpt_path $(RUN)/checkpoints/best.ckpt --trainer.limit_predict_batches 4
+	@echo "==> testing on scenes that the network has not seen"
+	$(BIN)/hrseg test --ckpt_path $(RUN)/checkpoints/best.ckpt
+	@echo "checkpoint:    $(RUN)/checkpoints/best.ckpt"
+	@echo "predictions:   $(RUN)/predict"
+	@echo "contact sheet: $(RUN)/test/contact_sheet.png"
+	@echo "TensorBoard:   $(BIN)/tensorboard --logdir $(RUN)"
+
+test: install-test lint types pytest  ## lint, type checks and tests (under 12 minutes on 2 cores)
+
+lint: install-test
+	@echo "==> lint"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-test
+	@echo "==> types"
+	$(BIN)/mypy hrseg
+
+pytest: install-test
+	@echo "==> tests"
+	$(BIN)/python -m pytest -q
+
+test-slow: install-test  ## the tests that need minutes each
+	$(BIN)/python -m pytest -q -m slow
+
+format: install-test  ## let ruff put the files in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

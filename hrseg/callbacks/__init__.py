@@ -1,0 +1,24 @@
+"""What a run does beside its steps: files, pictures, progress, tables."""
+
+from hrseg.callbacks.checkpoint_io import AtomicCheckpointIO
+from hrseg.callbacks.contact_sheet import ContactSheet
+from hrseg.callbacks.last_checkpoint import LastCheckpoint
+from hrseg.callbacks.metrics_csv import MetricsCsv
+from hrseg.callbacks.panels import PanelPictures
+from hrseg.callbacks.prediction_files import PredictionFiles
+from hrseg.callbacks.progress import PlainProgress, TerminalProgress
+from hrseg.callbacks.score_tables import ScoreTables
+from hrseg.callbacks.throughput import Throughput
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "ContactSheet",
+    "LastCheckpoint",
+    "MetricsCsv",
+    "PanelPictures",
+    "PlainProgress",
+    "PredictionFiles",
+    "ScoreTables",
+    "TerminalProgress",
+    "Throughput",
+]

@@ -1,0 +1,80 @@
+"""One picture that shows what a test was about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from hrseg.images import write_image
+from hrseg.task import SegmentationTask
+from hrseg.visualize import contact_sheet, panel
+
+
+class ContactSheet(Callback):
+    """Writes `test/contact_sheet.png`: image | truth | prediction | error of the first test images, and a legend.
+
+    Args:
+        folder: The run's folder.
+        number: How many images; those of the first one's size are shown.
+        height: Larger images are reduced to this height, in pixels.
+    """
+
+    def __init__(self, folder: Path, number: int = 8, height: int = 256) -> None:
+        self.path = folder / "test" / "contact_sheet.png"
+        self.number = number
+        self.height = height
+        self._panels: list[np.ndarray] = []
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts a new sheet."""
+        self._panels = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draws the batch's images while there is room."""
+        if not trainer.is_global_zero or len(self._panels) >= self.number:
+            return
+        assert isinstance(pl_module, SegmentationTask)
+        for picture in batch_panels(batch, outputs, pl_module, self.height)[: self.number - len(self._panels)]:
+            if not self._panels or picture.shape == self._panels[0].shape:
+                self._panels.append(picture)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the file."""
+        if self._panels and not trainer.fast_dev_run:
+            assert isinstance(pl_module, SegmentationTask)
+            write_image(self.path, contact_sheet(self._panels, pl_module.labels))
+            print(f"contact sheet: {self.path}")
+
+
+def batch_panels(batch: Any, outputs: Any, task: SegmentationTask, height: int) -> list[np.ndarray]:
+    """Draws image | truth | prediction | error of each image of a batch, reduced to a height in pixels if larger.
+
+    Args:
+        batch: "image" (B, 3, H, W) uint8 and "target" (B, H, W) uint8 tensors.
+        outputs: "prediction" (B, H, W) uint8 tensor.
+        task: Gives the label table.
+        height: Greatest height of the result.
+
+    Returns:
+        B arrays (h, w, 3) uint8 RGB.
+    """
+    pictures = []
+    for image, target, prediction in zip(batch["image"], batch["target"], outputs["prediction"], strict=True):
+        maps = (target.cpu().numpy(), prediction.cpu().numpy())
+        picture = panel(image.permute(1, 2, 0).cpu().numpy(), *maps, task.labels)
+        if (factor := height / picture.shape[0]) < 1:
+            picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        pictures.append(picture)
+    return pictures

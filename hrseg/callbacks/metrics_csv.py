@@ -1,0 +1,71 @@
+"""`metrics.csv`: every logged row of a run, over all its restarts."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from hrseg.files import replacing
+
+
+class MetricsCsv(Logger):
+    """Appends a row to a CSV file for every step that logs something.
+
+    Lightning's CSVLogger removes the file of the run before when it is restarted in the same folder; this one reads
+    the header and goes on. A metric that comes up later gets a new column, empty in the rows before.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._columns: list[str] = []
+        if path.is_file():
+            with path.open(newline="") as file:
+                self._columns = next(csv.reader(file), [])
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self._path.parent.name
+
+    @property
+    def version(self) -> str:
+        """Empty: the folder is one run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The folder of the file."""
+        return str(self._path.parent)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run's `config.yaml` holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Writes one row."""
+        row = {"step": step, **metrics}
+        added = [name for name in row if name not in self._columns]
+        if added:
+            self._widen([*self._columns, *added])
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def _widen(self, columns: list[str]) -> None:
+        rows: list[dict[str, str]] = []
+        if self._path.is_file():
+            with self._path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        with replacing(self._path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        self._columns = columns

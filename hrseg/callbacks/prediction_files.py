@@ -1,0 +1,37 @@
+"""The files of `hrseg predict`, written batch by batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from hrseg.inference import write_prediction
+from hrseg.task import SegmentationTask
+
+
+class PredictionFiles(Callback):
+    """Writes label ids and overlays of every image as it is predicted, and keeps none in memory.
+
+    Args:
+        folder: Where the folders `labels` and `overlays` are made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes the files of one batch."""
+        assert isinstance(pl_module, SegmentationTask)
+        for name, image, prediction in zip(batch["name"], batch["image"], outputs["prediction"], strict=True):
+            pixels = image.permute(1, 2, 0).cpu().numpy()
+            write_prediction(self.folder, name, pixels, prediction.cpu().numpy(), pl_module.labels)

@@ -1,0 +1,115 @@
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+
+
+class _Eta:
+    """Time left until the end of the training, from the share of optimiser steps done since this start."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._start = time.perf_counter()
+        self._first = trainer.global_step
+        self._total = trainer.estimated_stepping_batches
+
+    def __call__(self, trainer: Trainer) -> str:
+        done = trainer.global_step - self._first
+        if done <= 0 or self._total == float("inf"):
+            return "-"
+        left = (time.perf_counter() - self._start) / done * (self._total - trainer.global_step)
+        return str(timedelta(seconds=round(left)))
+
+
+class TerminalProgress(RichProgressBar):
+    """Lightning's bar, with the time left until the end of the training beside the metrics."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._eta = _Eta(trainer)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Any:
+        """Loss, mIoU, images/s and the time left."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        if trainer.training and hasattr(self, "_eta"):
+            metrics["ETA"] = self._eta(trainer)
+        return metrics
+
+
+class PlainProgress(ProgressBar):
+    """A line every few seconds and at the end of each epoch, for files and pipes.
+
+    Args:
+        seconds: Least time between two lines within an epoch.
+    """
+
+    def __init__(self, seconds: float = 15.0) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._last = time.perf_counter()
+
+    def enable(self) -> None:
+        """Nothing: lines are always wanted."""
+
+    def disable(self) -> None:
+        """Nothing: Lightning disables all processes' bars but the first, which checks for itself."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._eta = _Eta(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Prints a line if the last one is old enough."""
+        if time.perf_counter() - self._last >= self._seconds:
+            self._line(trainer, pl_module, batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the epoch's last line."""
+        self._line(trainer, pl_module, int(trainer.num_training_batches))
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """Prints a line if the last one is old enough."""
+        self._count(trainer, "validate", batch_idx, trainer.num_val_batches)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """Prints a line if the last one is old enough."""
+        self._count(trainer, "test", batch_idx, trainer.num_test_batches)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """Prints a line if the last one is old enough."""
+        self._count(trainer, "predict", batch_idx, trainer.num_predict_batches)
+
+    def _line(self, trainer: Trainer, pl_module: LightningModule, batch: int) -> None:
+        metrics = {name: value for name, value in self.get_metrics(trainer, pl_module).items() if name != "v_num"}
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, (int, float)))
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        self._print(
+            trainer,
+            f"epoch {trainer.current_epoch + 1}/{epochs}  step {batch}/{trainer.num_training_batches}  {shown}  "
+            f"ETA {self._eta(trainer)}",
+        )
+
+    def _count(self, trainer: Trainer, verb: str, batch_idx: int, batches: Sequence[int | float]) -> None:
+        if not trainer.sanity_checking and time.perf_counter() - self._last >= self._seconds:
+            self._print(trainer, f"{verb} {batch_idx + 1}/{batches[0]}")
+
+    def _print(self, trainer: Trainer, line: str) -> None:
+        self._last = time.perf_counter()
+        if trainer.is_global_zero:
+            print(line, flush=True)

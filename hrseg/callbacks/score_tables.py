@@ -1,0 +1,106 @@
+"""The per-class table at the end of a validation or test: on the terminal, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from hrseg.data.labels import LabelTable
+from hrseg.files import replacing
+from hrseg.task import SegmentationTask
+
+
+class ScoreTables(Callback):
+    """Writes `val/` and `test/` of a run's folder: `iou.csv` (a row per class) and `scores.json`.
+
+    The terminal shows the table after `validate` and `test`, and once at the end of a training.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._table: Table | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the files; prints the table unless more epochs follow."""
+        if not trainer.sanity_checking:
+            self._report(trainer, pl_module, "val", show=trainer.state.fn == TrainerFn.VALIDATING)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the files and prints the table."""
+        self._report(trainer, pl_module, "test", show=True)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the table of the last validation."""
+        if self._table is not None and trainer.is_global_zero:
+            Console().print(self._table)
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str, show: bool) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        scores = pl_module.metrics.compute()
+        if not trainer.is_global_zero:
+            return
+        pixels = pl_module.metrics.matrix.sum(1)
+        self._table = score_table(scores, pl_module.labels, f"{pl_module.labels.name} {stage}")
+        if not trainer.fast_dev_run:
+            write_scores(self.folder / stage, scores, pixels, pl_module.labels)
+        if show:
+            Console().print(self._table)
+            if not trainer.fast_dev_run:
+                print(f"scores: {self.folder / stage}")
+
+
+def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Table:
+    """The table that the terminal shows; numbers in percent, a class that never occurs as a dash.
+
+    Args:
+        scores: What `SegmentationMetrics.compute` gave.
+        labels: Gives the class names.
+        title: Stands above the table.
+    """
+    table = Table(title=title, show_footer=True)
+    table.add_column("class", footer=f"mean of {labels.num_classes} classes")
+    table.add_column("IoU %", justify="right", footer=_percent(scores["miou"].item()))
+    for name, value in zip(labels.class_names, scores["iou"].tolist(), strict=True):
+        table.add_row(name, _percent(value))
+    table.caption = "  ".join(
+        f"{name} {_percent(value.item())}" for name, value in scores.items() if value.ndim == 0 and name != "miou"
+    )
+    return table
+
+
+def write_scores(folder: Path, scores: dict[str, Tensor], pixels: Tensor, labels: LabelTable) -> None:
+    """Writes `iou.csv` and `scores.json`; numbers are fractions, a class that never occurs is empty or null.
+
+    Args:
+        folder: Where the files go.
+        scores: What `SegmentationMetrics.compute` gave.
+        pixels: (K,) labelled pixels per class.
+        labels: Gives the class names.
+    """
+    ious = [None if torch.isnan(value) else value.item() for value in scores["iou"]]
+    with replacing(folder / "iou.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["train_id", "class", "iou", "pixels"])
+        for train_id, (name, iou) in enumerate(zip(labels.class_names, ious, strict=True)):
+            writer.writerow([train_id, name, iou, int(pixels[train_id])])
+    summary = {
+        **{name: value.item() for name, value in scores.items() if value.ndim == 0},
+        "classes": dict(zip(labels.class_names, ious, strict=True)),
+    }
+    with replacing(folder / "scores.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _percent(fraction: float) -> str:
+    return "-" if fraction != fraction else f"{100 * fraction:.2f}"

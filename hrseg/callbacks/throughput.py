@@ -1,0 +1,55 @@
+"""How fast a training goes, and what holds it up."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import deque
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+_WINDOW = 20
+
+
+class Throughput(Callback):
+    """Logs images per second over all processes, the share of a step spent waiting for data, and the peak memory.
+
+    The first two are means over the last 20 steps of an epoch. The memory is the GPU's, in GiB, as allocated by
+    PyTorch, or the process's resident memory where there is no GPU.
+    """
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, float, int]] = deque(maxlen=_WINDOW)
+        self._last_end = 0.0
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves out what lies between epochs."""
+        self._steps.clear()
+        self._last_end = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Marks the end of the wait for data."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Marks the end of the step and logs."""
+        now = time.perf_counter()
+        images = len(batch["image"]) * trainer.world_size
+        self._steps.append((self._start - self._last_end, now - self._last_end, images))
+        self._last_end = now
+        waited, taken, seen = (sum(column) for column in zip(*self._steps, strict=True))
+        pl_module.log("images/s", seen / taken, prog_bar=True)
+        pl_module.log_dict({"data_wait": waited / taken, "peak_memory_gib": _peak_memory(pl_module.device)})
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,0 +1,224 @@
+"""`hrseg fit`, `validate`, `test`, `predict`: LightningCLI with our task, data modules and run folders."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, Namespace
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from hrseg.callbacks import (
+    AtomicCheckpointIO,
+    ContactSheet,
+    LastCheckpoint,
+    MetricsCsv,
+    PanelPictures,
+    PlainProgress,
+    PredictionFiles,
+    ScoreTables,
+    TerminalProgress,
+    Throughput,
+)
+from hrseg.data import SegmentationDataModule
+from hrseg.errors import ConfigError
+from hrseg.files import replacing
+from hrseg.runs import last_checkpoint, new_run_dir, run_dir_of
+from hrseg.task import SegmentationTask
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Parses, instantiates and runs one of Lightning's verbs."""
+    # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
+    warnings.filterwarnings("ignore", message=r"(?s).*instantiate_classes")
+    try:
+        HrsegCLI(verb, arguments)
+    except (ArgumentError, MisconfigurationException) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    except SystemExit as stop:  # --help, or Lightning's answer to Ctrl-C
+        return 130 if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
+    return 0
+
+
+class HrsegCLI(LightningCLI):
+    """LightningCLI for one verb, with the links, the folder and the callbacks of an hrseg run.
+
+    Args:
+        verb: fit, validate, test or predict.
+        arguments: What follows the verb on the command line.
+    """
+
+    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
+        self._verb = verb
+        arguments = [*_config_beside_checkpoint(verb, arguments), *arguments]
+        self._default_experiment = _first_config(arguments).stem
+        super().__init__(
+            SegmentationTask,
+            SegmentationDataModule,
+            save_config_callback=RunConfig,
+            trainer_defaults={
+                "num_sanity_val_steps": 1,
+                "log_every_n_steps": 10,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+            },
+            seed_everything_default=304,
+            subclass_mode_data=True,
+            args=[verb, *arguments],
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # the other verbs' parsers take seconds
+        """The one verb."""
+        return {self._verb: super().subcommands()[self._verb]}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that raises its errors, so that they are printed in one line."""
+        return super().init_parser(**{"prog": "hrseg", "exit_on_error": False, **kwargs})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run's folder, and links what the data determine."""
+        parser.add_argument(
+            "--experiment",
+            type=str | None,
+            default=None,
+            help="Name of the folder under runs/; the recipe's by default.",
+        )
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that "
+            "holds checkpoints/last.ckpt goes on from it.",
+        )
+        parser.link_arguments("data.labels", "model.labels", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses `args`, whatever the process's own arguments are."""
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Settles the folder and the checkpoint to go on from."""
+        config = self.config[self._verb]
+        checkpoint = config.get("ckpt_path")
+        if checkpoint and checkpoint not in ("best", "last", "hpc", "registry") and not Path(checkpoint).is_file():
+            raise ConfigError(f"no checkpoint at {checkpoint}; give --ckpt_path runs/NAME/N/checkpoints/best.ckpt")
+        if checkpoint is None and self._verb != "fit":
+            raise ConfigError(
+                f"hrseg {self._verb} needs trained weights; give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
+            )
+        config.experiment = config.experiment or self._default_experiment
+        self.run_dir = self._run_dir(config)
+        if self._verb == "fit" and checkpoint is None and (last := last_checkpoint(self.run_dir)):
+            print(f"going on from {last}", flush=True)
+            config.ckpt_path = str(last)
+
+    def _run_dir(self, config: Namespace) -> Path:
+        if config.run_dir:
+            return Path(config.run_dir)
+        if self._verb != "fit" and (home := run_dir_of(Path(config.ckpt_path))):
+            return home
+        # the other processes of a training on one machine are started by the first, and find its choice here
+        if int(os.environ.get("LOCAL_RANK", "0")) > 0 and "HRSEG_RUN_DIR" in os.environ:
+            return Path(os.environ["HRSEG_RUN_DIR"])
+        folder = new_run_dir(Path("runs"), config.experiment)
+        os.environ["HRSEG_RUN_DIR"] = str(folder)
+        return folder
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with the loggers, checkpoints and callbacks of a run."""
+        config = self._get(self.config_init, "trainer")
+        if self._verb != "fit":
+            kwargs["logger"] = False
+        elif config.get("logger") in (None, True):
+            kwargs["logger"] = [Events(self.run_dir, name="", version=""), MetricsCsv(self.run_dir / "metrics.csv")]
+        kwargs["callbacks"] = [*_as_list(config.get("callbacks")), *self._callbacks(config)]
+        kwargs["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
+        kwargs["default_root_dir"] = self.run_dir
+        self.save_config_kwargs = {"folder": self.run_dir}
+        return super().instantiate_trainer(**kwargs)
+
+    def _callbacks(self, config: Namespace) -> list[Callback]:
+        callbacks: list[Callback] = [ScoreTables(self.run_dir)]
+        if config.get("enable_progress_bar") is not False:
+            callbacks.append(TerminalProgress() if sys.stdout.isatty() else PlainProgress())
+        if self._verb == "test":
+            callbacks.append(ContactSheet(self.run_dir))
+        if self._verb == "predict":
+            callbacks.append(PredictionFiles(self.run_dir / "predict"))
+        if self._verb == "fit":
+            callbacks += [Throughput(), PanelPictures()]
+            if config.get("logger") is not False:
+                callbacks.append(LearningRateMonitor(logging_interval="step"))
+            if config.get("enable_checkpointing") is not False:
+                folder = self.run_dir / "checkpoints"
+                best = ModelCheckpoint(folder, "best", monitor="val/miou", mode="max", enable_version_counter=False)
+                callbacks += [best, LastCheckpoint(folder)]
+        return callbacks
+
+    def before_predict(self) -> None:
+        """Keeps the predictions out of memory: they go to files."""
+        self.config_init[self._verb]["return_predictions"] = False
+
+
+class Events(TensorBoardLogger):
+    """TensorBoard's event file alone; the run's `config.yaml` holds the hyper-parameters."""
+
+    def save(self) -> None:
+        """Nothing to add."""
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes `config.yaml`, from which the run can be repeated as a new one; a restart writes it again.
+
+    Args:
+        parser: The verb's parser.
+        config: What it parsed.
+        folder: The run's folder.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.folder = folder
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the file, in a training only."""
+        if stage == "fit":
+            config = self.config.clone()
+            config.run_dir = config.ckpt_path = None
+            with replacing(self.folder / "config.yaml") as temporary:
+                temporary.write_text(self.parser.dump(config, skip_none=False))
+
+
+def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:
+    """`--config RUN/config.yaml` for a checkpoint of a run that is scored or used without a recipe."""
+    if verb == "fit" or any(argument.split("=")[0] in ("-c", "--config") for argument in arguments):
+        return []
+    home = run_dir_of(Path(_value_of("--ckpt_path", arguments) or ""))
+    return ["--config", str(home / "config.yaml")] if home else []
+
+
+def _first_config(arguments: Sequence[str]) -> Path:
+    return Path(_value_of("--config", arguments) or _value_of("-c", arguments) or "default")
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    for index, argument in enumerate(arguments):
+        if argument == option:
+            return arguments[index + 1] if index + 1 < len(arguments) else None
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+    return None
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]

@@ -1,0 +1,94 @@
+"""`hrseg predict`: a split of a data set, or any images with `--images`."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from hrseg.errors import DataFileError, DataNotFoundError
+from hrseg.images import IMAGE_SUFFIXES, read_image
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Predicts images without a data module if `--images` is given, else a data module's split through Lightning."""
+    if not any(argument.split("=")[0] == "--images" for argument in arguments):
+        return int(importlib.import_module("hrseg.cli.lightning").run(verb, arguments))
+    parser = argparse.ArgumentParser(
+        prog="hrseg predict",
+        description="Write label ids (labels/NAME.png) and colours with a legend (overlays/NAME.png) of any images.",
+    )
+    parser.add_argument("--images", required=True, nargs="+", help="files, folders (with all below them), or globs")
+    parser.add_argument("--ckpt_path", required=True, help="best.ckpt or last.ckpt of a run")
+    parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder to write to (%(default)s)")
+    parser.add_argument("--device", help="such as cuda:1 or cpu; the GPU by default, if there is one")
+    options = parser.parse_args(arguments)
+    images = find_images(options.images)
+
+    from hrseg.inference import Predictor, write_prediction  # torch: only once the input is known to be there
+
+    predictor = Predictor.from_checkpoint(options.ckpt_path, options.device)
+    unreadable: list[DataFileError] = []
+    for number, (name, pixels) in enumerate(_read_ahead(images), 1):
+        if isinstance(pixels, DataFileError):
+            unreadable.append(pixels)
+        else:
+            write_prediction(options.output, name, pixels, predictor(pixels), predictor.labels)
+        print(f"\r{number}/{len(images)} images", end="" if number < len(images) else "\n", flush=True)
+    print(f"label ids: {options.output / 'labels'}\noverlays: {options.output / 'overlays'}")
+    for error in unreadable:
+        print(f"left out: {error}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def find_images(places: Sequence[str]) -> dict[str, Path]:
+    """Files to predict, by the name that their output gets: the path below the folder given, without its suffix.
+
+    Raises:
+        DataNotFoundError: A place holds no image, or two images would get the same name.
+    """
+    images: dict[str, Path] = {}
+    for place in places:
+        folder = Path(place)
+        if folder.is_dir():
+            files = {path: path.relative_to(folder) for path in sorted(folder.rglob("*"))}
+        else:
+            files = {path: Path(path.name) for path in map(Path, sorted(glob.glob(place, recursive=True)))}
+        files = {path: name for path, name in files.items() if path.suffix.lower() in IMAGE_SUFFIXES}
+        if not files:
+            raise DataNotFoundError(
+                f"no image at {place}; expected a file, folder or glob of {' '.join(IMAGE_SUFFIXES)}"
+            )
+        for path, relative in files.items():
+            name = relative.with_suffix("").as_posix()
+            if name in images:
+                raise DataNotFoundError(
+                    f"{path} and {images[name]} would both be written as {name}.png; predict them apart"
+                )
+            images[name] = path
+    return images
+
+
+def _read_ahead(images: dict[str, Path]) -> Iterator[tuple[str, np.ndarray | DataFileError]]:
+    """Reads the next image while the one before is in use; two are in memory at any time."""
+
+    def read(path: Path) -> np.ndarray | DataFileError:
+        try:
+            return read_image(path)
+        except DataFileError as error:
+            return error
+
+    with ThreadPoolExecutor(1) as reader:
+        coming: tuple[str, Future[np.ndarray | DataFileError]] | None = None
+        for name, path in images.items():
+            ready, coming = coming, (name, reader.submit(read, path))
+            if ready:
+                yield ready[0], ready[1].result()
+        if coming:
+            yield coming[0], coming[1].result()

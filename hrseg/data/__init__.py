@@ -1,0 +1,59 @@
+"""Data sets: label tables, files to samples, samples to batches.
+
+The names below are loaded when they are first used, so that reading a label table imports neither torch nor Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hrseg.data.base import SegmentationDataModule
+    from hrseg.data.camvid import CAMVID, CamVidDataModule
+    from hrseg.data.cityscapes import CITYSCAPES, CityscapesDataModule
+    from hrseg.data.dataset import Sample, SegmentationDataset
+    from hrseg.data.labels import LabelTable
+    from hrseg.data.street_scenes import StreetScenesDataModule
+    from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing albumentations would ask the network for a newer one
+
+_HOME_OF = {
+    "CAMVID": "hrseg.data.camvid",
+    "CITYSCAPES": "hrseg.data.cityscapes",
+    "CamVidDataModule": "hrseg.data.camvid",
+    "CityscapesDataModule": "hrseg.data.cityscapes",
+    "HorizontalFlip": "hrseg.data.transforms",
+    "LabelTable": "hrseg.data.labels",
+    "RandomScaleCrop": "hrseg.data.transforms",
+    "Sample": "hrseg.data.dataset",
+    "SegmentationDataModule": "hrseg.data.base",
+    "SegmentationDataset": "hrseg.data.dataset",
+    "StreetScenesDataModule": "hrseg.data.street_scenes",
+}
+
+__all__ = [
+    "CAMVID",
+    "CITYSCAPES",
+    "CamVidDataModule",
+    "CityscapesDataModule",
+    "HorizontalFlip",
+    "LabelTable",
+    "RandomScaleCrop",
+    "Sample",
+    "SegmentationDataModule",
+    "SegmentationDataset",
+    "StreetScenesDataModule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'hrseg.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

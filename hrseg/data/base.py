@@ -1,0 +1,295 @@
+"""`SegmentationDataModule`, which the module of each data set derives from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import albumentations as A
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import Sampler, SequentialSampler
+
+from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, use_one_thread
+from hrseg.data.labels import LabelTable
+from hrseg.data.samplers import EpochSampler, EvalSampler
+from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
+from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
+
+_log = logging.getLogger(__name__)
+
+SMALLEST_CROP = 32  # the networks' coarsest stride
+
+
+class SegmentationDataModule(LightningDataModule):
+    """Loaders for training, validation, test and prediction; each data set derives from it.
+
+    A derived class states `labels`, `splits`, `layout` and `origin`, and implements `find_samples`. Training crops
+    and flips at random; everything else sees whole images. Images stay uint8 up to the device.
+
+    Args:
+        root: The data set's folder.
+        batch_size: Training images per process.
+        crop_size: (height, width) of training crops in pixels, each at least 32.
+        base_size: Length of the images' long side at scale 1, in pixels; None for each image's own.
+        scale_range: Smallest and largest scale of training images.
+        scale_step: Distance between the scales that occur, each equally likely.
+        flip_probability: How often a training image is mirrored.
+        color_jitter: Brightness, contrast and saturation change by up to this share, hue by a quarter of it.
+        transforms: Further albumentations transforms for training, after cropping and flipping.
+        eval_batch_size: Images per process in validation, test and prediction; above 1 they must be of one size.
+        train_split: Split to train on.
+        val_split: Split to validate on.
+        test_split: Split that `test` scores.
+        predict_split: Split that `predict` segments; its labels are not read.
+        num_workers: Loading processes per training process; None for one per core of its share, 2 to 8.
+        seed: With epoch and index it decides order and augmentation, whatever the numbers of workers and ranks.
+        on_error: Whether files that cannot be used stop the run or are skipped.
+
+    Raises:
+        ConfigError: A value is out of range.
+        UnknownNameError: There is no such split.
+    """
+
+    labels: LabelTable
+    splits: ClassVar[tuple[str, ...]]
+    unlabelled_splits: ClassVar[tuple[str, ...]] = ()
+    layout: ClassVar[str]  # what is expected under the root, for messages
+    origin: ClassVar[str]  # how to get the data, for messages
+
+    def __init__(
+        self,
+        root: str | Path,
+        batch_size: int,
+        crop_size: tuple[int, int],
+        base_size: int | None = None,
+        scale_range: tuple[float, float] = (0.5, 2.1),
+        scale_step: float = 0.1,
+        flip_probability: float = 0.5,
+        color_jitter: float = 0.0,
+        transforms: list[A.BasicTransform | A.BaseCompose] | None = None,
+        eval_batch_size: int = 1,
+        train_split: str = "train",
+        val_split: str = "val",
+        test_split: str = "val",
+        predict_split: str = "test",
+        num_workers: int | None = None,
+        seed: int = 0,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        super().__init__()
+        self.root = Path(root).expanduser()
+        self.batch_size = batch_size
+        self.crop_size = (crop_size[0], crop_size[1])
+        self.base_size = base_size
+        self.scale_range = (scale_range[0], scale_range[1])
+        self.scale_step = scale_step
+        self.flip_probability = flip_probability
+        self.color_jitter = color_jitter
+        self.transforms = transforms or []
+        self.eval_batch_size = eval_batch_size
+        self.train_split = train_split
+        self.val_split = val_split
+        self.test_split = test_split
+        self.predict_split = predict_split
+        self.num_workers = num_workers
+        self.seed = seed
+        self.on_error = on_error
+        self._samples: dict[str, list[Sample]] = {}
+        self._datasets: list[SegmentationDataset] = []
+        self._check_settings()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that are trained and scored."""
+        return self.labels.num_classes
+
+    @property
+    def ignore_index(self) -> int:
+        """Value of ignored pixels in targets."""
+        return self.labels.ignore_index
+
+    def find_samples(self, split: str) -> list[Sample]:
+        """Lists a split in a fixed order, the same on every machine.
+
+        Args:
+            split: One of `splits`.
+
+        Returns:
+            A sample for each image; `label` says where the label is expected, whether or not it is there.
+        """
+        raise NotImplementedError
+
+    def augmentation(self) -> A.Compose:
+        """What happens to training samples: scale and crop, flip, and the transforms that were asked for."""
+        steps: list[A.BasicTransform | A.BaseCompose] = [
+            RandomScaleCrop(self.crop_size, self.base_size, self.scale_range, self.scale_step, self.ignore_index),
+            HorizontalFlip(self.labels.flip_pairs, p=self.flip_probability),
+        ]
+        if self.color_jitter:
+            strength = self.color_jitter
+            steps.append(A.ColorJitter(strength, strength, strength, strength / 4, p=1.0))
+        return A.Compose([*steps, *self.transforms])
+
+    def setup(self, stage: str) -> None:
+        """Finds the samples that a stage needs, and checks that they are there.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict".
+
+        Raises:
+            DataNotFoundError: The root, all images of a split, or a label are missing.
+            ConfigError: There are fewer images than processes, or than one batch takes.
+        """
+        if not self.root.is_dir():
+            raise DataNotFoundError(
+                f"no folder {self.root.absolute()}; expected {self.layout} in it. {self.origin}; then set data.root"
+            )
+        needed = {
+            "fit": (self.train_split, self.val_split),
+            "validate": (self.val_split,),
+            "test": (self.test_split,),
+            "predict": (self.predict_split,),
+        }
+        for split in needed[stage]:
+            if split not in self._samples:
+                self._samples[split] = self._found(split)
+            if stage != "predict":
+                self._require_labels(split)
+        if stage == "fit" and len(self._samples[self.train_split]) < self.batch_size * self._world_size:
+            raise ConfigError(
+                f"split {self.train_split} has {len(self._samples[self.train_split])} images, fewer than a step takes "
+                f"(batch_size {self.batch_size} x {self._world_size} processes); lower data.batch_size"
+            )
+
+    def train_dataloader(self) -> SegmentationLoader:
+        """Shuffled crops; the samples that do not fill a batch are left out of the epoch."""
+        dataset = SegmentationDataset(
+            self._samples[self.train_split], self.labels, self.augmentation(), self.seed, self.on_error
+        )
+        sampler = EpochSampler(dataset, self.seed, self._rank, self._world_size)
+        return self._loader(dataset, sampler, self.batch_size, drop_last=True)
+
+    def val_dataloader(self) -> SegmentationLoader:
+        """Whole images of `val_split`."""
+        return self._eval_loader(self._samples[self.val_split])
+
+    def test_dataloader(self) -> SegmentationLoader:
+        """Whole images of `test_split`."""
+        return self._eval_loader(self._samples[self.test_split])
+
+    def predict_dataloader(self) -> SegmentationLoader:
+        """Whole images of `predict_split`, without labels."""
+        return self._eval_loader([sample._replace(label=None) for sample in self._samples[self.predict_split]])
+
+    def teardown(self, stage: str) -> None:
+        """Says how many files were skipped."""
+        for dataset in self._datasets:
+            if number := int(dataset.skipped.sum()):
+                _log.warning("skipped %d of %d files of %s", number, len(dataset), self.labels.name)
+        self._datasets.clear()
+
+    def _eval_loader(self, samples: list[Sample]) -> SegmentationLoader:
+        dataset = SegmentationDataset(samples, self.labels, on_error=self.on_error)
+        return self._loader(dataset, EvalSampler(dataset, self._rank, self._world_size), self.eval_batch_size)
+
+    def _loader(
+        self, dataset: SegmentationDataset, sampler: Sampler[Any], batch_size: int, drop_last: bool = False
+    ) -> SegmentationLoader:
+        self._datasets.append(dataset)
+        if self.trainer is not None and self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+            sampler = SequentialSampler(dataset)  # what Lightning would put there itself, with a warning
+        workers = self.num_workers if self.num_workers is not None else self._sensible_workers()
+        return SegmentationLoader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=drop_last,
+            worker_init_fn=use_one_thread,
+            persistent_workers=workers > 0,
+        )
+
+    def _sensible_workers(self) -> int:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(8, max(2, cores // (self.trainer.num_devices if self.trainer is not None else 1)))
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    def _found(self, split: str) -> list[Sample]:
+        samples = self.find_samples(split)
+        name = self.labels.name
+        if not samples:
+            raise DataNotFoundError(
+                f"no image of {name} {split} in {self.root.absolute()}; expected {self.layout}. {self.origin}"
+            )
+        if len(samples) < self._world_size:
+            raise ConfigError(f"{name} {split} has {len(samples)} images for {self._world_size} processes; use fewer")
+        complete = self.labels.counts.get(split, len(samples))
+        if len(samples) != complete and self._rank == 0:
+            _log.warning(
+                "%s %s has %d images, the complete data set %d: scores do not compare with published ones",
+                name,
+                split,
+                len(samples),
+                complete,
+            )
+        return samples
+
+    def _require_labels(self, split: str) -> None:
+        missing = [sample for sample in self._samples[split] if sample.label is None or not sample.label.is_file()]
+        if missing:
+            raise DataNotFoundError(
+                f"{len(missing)} of {len(self._samples[split])} images of {self.labels.name} {split} have no label, "
+                f"the first is {missing[0].image}; expected {missing[0].label}. {self.origin}"
+            )
+
+    def _check_settings(self) -> None:
+        low, high = self.scale_range
+        faults = {
+            "batch_size": (self.batch_size, self.batch_size >= 1, "1 or more"),
+            "eval_batch_size": (self.eval_batch_size, self.eval_batch_size >= 1, "1 or more"),
+            "crop_size": (self.crop_size, min(self.crop_size) >= SMALLEST_CROP, f"{SMALLEST_CROP} or more per side"),
+            "base_size": (self.base_size, self.base_size is None or self.base_size >= 1, "1 or more"),
+            "scale_range": (self.scale_range, 0 < low <= high, "the smaller scale first, both positive"),
+            "scale_step": (self.scale_step, self.scale_step > 0, "more than 0"),
+            "flip_probability": (self.flip_probability, 0 <= self.flip_probability <= 1, "0 to 1"),
+            "color_jitter": (self.color_jitter, 0 <= self.color_jitter <= 1, "0 to 1"),
+            "num_workers": (self.num_workers, self.num_workers is None or self.num_workers >= 0, "0 or more"),
+            "seed": (self.seed, self.seed >= 0, "0 or more"),
+            "on_error": (self.on_error, self.on_error in ("raise", "skip"), "raise or skip"),
+        }
+        for name, (value, is_right, expected) in faults.items():
+            if not is_right:
+                raise ConfigError(f"data.{name} is {value}; expected {expected}")
+        for split in (self.train_split, self.val_split, self.test_split, self.predict_split):
+            if split not in self.splits:
+                raise UnknownNameError(f"split of {self.labels.name}", split, self.splits)
+        for split in (self.train_split, self.val_split, self.test_split):
+            if split in self.unlabelled_splits:
+                raise ConfigError(f"{self.labels.name} {split} has no labels to train or score with; use predict")
+        for transform in _leaves(self.transforms):
+            if getattr(transform, "fill_mask", None) not in (None, self.ignore_index):
+                raise ConfigError(
+                    f"data.transforms: {type(transform).__name__} would fill the label with {transform.fill_mask}, "
+                    f"which is a class; give it fill_mask {self.ignore_index}"
+                )
+
+
+def _leaves(transforms: Sequence[A.BasicTransform | A.BaseCompose]) -> Iterator[A.BasicTransform]:
+    for transform in transforms:
+        if isinstance(transform, A.BaseCompose):
+            yield from _leaves(transform.transforms)
+        else:
+            yield transform

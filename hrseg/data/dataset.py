@@ -1,0 +1,198 @@
+"""From files to batches: samples are read, checked, augmented and collated here."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from hrseg.data.labels import LabelTable
+from hrseg.data.samplers import SampleKey
+from hrseg.errors import ConfigError, DataFileError, HrsegError
+from hrseg.images import read_image, read_label
+
+_log = logging.getLogger(__name__)
+
+
+class Sample(NamedTuple):
+    """One image and where its label is.
+
+    Args:
+        name: Unique in the data set; predictions are written under it.
+        image: The image file.
+        label: The label file; None where it is not wanted.
+        holds_train_ids: The label file was mapped to train ids already.
+    """
+
+    name: str
+    image: Path
+    label: Path | None
+    holds_train_ids: bool = False
+
+
+class SegmentationDataset(Dataset[dict[str, Any]]):
+    """Reads, checks and augments samples.
+
+    An item is a dict of "image", (3, H, W) uint8 RGB tensor with the channels innermost in memory; "target", (H, W)
+    uint8 tensor of train ids and the ignore index, absent where the sample has no label; "name"; and "size", the
+    (height, width) of the file.
+
+    Args:
+        samples: What to read.
+        labels: The numbering of the label files.
+        augment: Applied to image and label, with a random state that depends on seed, epoch and index alone; None
+            for evaluation.
+        seed: Decides the augmentation.
+        on_error: Whether a file that cannot be used stops the run or is skipped: replaced by the next one in
+            training, left out in evaluation. Each is logged once and marked in `skipped`.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        labels: LabelTable,
+        augment: A.Compose | None = None,
+        seed: int = 0,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        self.samples = samples
+        self.labels = labels
+        self.augment = augment
+        self.seed = seed
+        self.on_error = on_error
+        self.skipped = torch.zeros(len(samples), dtype=torch.bool)
+        self.skipped.share_memory_()  # type: ignore[no-untyped-call]  # all worker processes see it
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        """Loads one sample.
+
+        Args:
+            key: Its index, or epoch and index; an index alone stands for epoch 0.
+
+        Raises:
+            DataFileError: A file cannot be used, whatever `on_error` says.
+        """
+        epoch, index = key if isinstance(key, SampleKey) else SampleKey(0, key)
+        sample = self.samples[index]
+        arrays = self._read(sample)
+        size = arrays["image"].shape[:2]
+        if self.augment is not None:
+            arrays = self._augmented(arrays, epoch, index)
+        item: dict[str, Any] = {"image": torch.from_numpy(arrays["image"]).permute(2, 0, 1)}
+        if "mask" in arrays:
+            item["target"] = torch.from_numpy(arrays["mask"])
+        return {**item, "name": sample.name, "size": size}
+
+    def __getitems__(self, keys: list[int] | list[SampleKey]) -> list[dict[str, Any] | HrsegError | None]:
+        """Loads a batch for `DataLoader` and applies `on_error`; None stands for a sample that is left out.
+
+        Errors are returned: raised in a worker they would reach the user wrapped in that worker's traceback.
+        """
+        return [self._load(key) for key in keys]
+
+    def _load(self, key: int | SampleKey) -> dict[str, Any] | HrsegError | None:
+        epoch, index = key if isinstance(key, SampleKey) else SampleKey(0, key)
+        tries = len(self) if self.augment is not None else 1
+        for attempt in range(tries):
+            current = (index + attempt) % len(self)
+            try:
+                return self[SampleKey(epoch, current)]
+            except DataFileError as error:
+                if self.on_error == "raise":
+                    return error
+                if not self.skipped[current]:
+                    self.skipped[current] = True
+                    _log.warning("skipped: %s", error)
+        return DataFileError(f"none of {len(self)} samples can be read") if self.augment is not None else None
+
+    def _read(self, sample: Sample) -> dict[str, np.ndarray]:
+        image = read_image(sample.image)
+        if sample.label is None:
+            return {"image": image}
+        table = self.labels.for_train_ids() if sample.holds_train_ids else self.labels
+        label = table.encode(read_label(sample.label), sample.label)
+        if label.shape != image.shape[:2]:
+            raise DataFileError(
+                f"{sample.label} is {label.shape[0]}x{label.shape[1]} and its image {sample.image} is "
+                f"{image.shape[0]}x{image.shape[1]} (height x width); expected equal sizes"
+            )
+        return {"image": image, "mask": label}
+
+    def _augmented(self, arrays: dict[str, np.ndarray], epoch: int, index: int) -> dict[str, np.ndarray]:
+        # set_random_seed would give each transform the same stream, and so tie the flip to the scale
+        assert self.augment is not None
+        state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(2, np.uint64)
+        self.augment.set_random_state(np.random.default_rng(state[0]), random.Random(int(state[1])))
+        augmented: dict[str, np.ndarray] = self.augment(**arrays)
+        for name, array in augmented.items():
+            if array.dtype != np.uint8:
+                raise ConfigError(
+                    f"data.transforms turned the {name} into {array.dtype}; expected uint8 throughout: "
+                    "leave out Normalize and ToTensorV2, normalisation is done on the device"
+                )
+        return augmented
+
+
+def collate(samples: Sequence[dict[str, Any] | HrsegError | None]) -> dict[str, Any] | HrsegError | None:
+    """Makes a batch of what `SegmentationDataset` gives; top-level, so that workers can be spawned.
+
+    Args:
+        samples: Items, None for samples left out, or errors.
+
+    Returns:
+        "image" (B, 3, H, W) in channels_last memory format, "target" (B, H, W), "name" and "size" as lists; the first
+        error if there is one; None if nothing is left.
+    """
+    items: list[dict[str, Any]] = []
+    for sample in samples:
+        if isinstance(sample, HrsegError):
+            return sample
+        if sample is not None:
+            items.append(sample)
+    if not items:
+        return None
+    for item in items:
+        if item["image"].shape != items[0]["image"].shape:
+            return ConfigError(
+                f"images of different sizes in one batch: {_size(items[0])} and {_size(item)}; "
+                "set data.eval_batch_size to 1"
+            )
+    # stacked with the channels innermost, the batch is channels_last without a copy
+    batch: dict[str, Any] = {
+        "image": torch.stack([item["image"].permute(1, 2, 0) for item in items]).permute(0, 3, 1, 2)
+    }
+    if "target" in items[0]:
+        batch["target"] = torch.stack([item["target"] for item in items])
+    return {**batch, "name": [item["name"] for item in items], "size": [item["size"] for item in items]}
+
+
+def _size(item: dict[str, Any]) -> str:
+    height, width = item["image"].shape[1:]
+    return f"{item['name']} with {height}x{width}"
+
+
+class SegmentationLoader(DataLoader[dict[str, Any]]):
+    """A `DataLoader` that raises the errors that `collate` passes on, and leaves out batches without a sample."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator does all that is needed
+        for batch in super().__iter__():
+            if isinstance(batch, HrsegError):
+                raise batch
+            if batch is not None:
+                yield batch
+
+
+def use_one_thread(worker_id: int) -> None:
+    """Turns OpenCV's threads off in a worker process: there are as many workers as cores already."""
+    cv2.setNumThreads(0)

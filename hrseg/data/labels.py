@@ -1,0 +1,162 @@
+"""`LabelTable`: everything about a data set's classes, in one place.
+
+Transforms, losses, metrics, drawing and submissions all read this table, so that what varies by data set stands once.
+Two numberings occur: the *label id* is what the files on disk hold; the *train id*, 0 to K - 1, is what networks see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hrseg.errors import ConfigError, LabelRangeError
+
+_UNKNOWN = 254  # marks label ids that the table does not list; train ids stay below it, the ignore index is 255
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The classes of a data set.
+
+    Args:
+        name: The data set's name, as messages show it.
+        class_names: Names in train id order.
+        colors: RGB colours in train id order, 0-255.
+        label_ids: Label id on disk of each class, in train id order; None where files hold train ids.
+        void_ids: Label ids on disk that are ignored in training and scoring. The ignore index is always one of them.
+        ignore_index: Value of ignored pixels in targets.
+        flip_pairs: Pairs of train ids that change places when an image is mirrored (left arm, right arm).
+        categories: Groups of train ids that are also scored together, by name.
+        counts: Images per split in the complete data set; what differs is a partial copy.
+
+    Raises:
+        ConfigError: Lengths differ, ids repeat, or a number lies outside its range.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    label_ids: tuple[int, ...] | None = None
+    void_ids: tuple[int, ...] = ()
+    ignore_index: int = 255
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    categories: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        number = self.num_classes
+        ids = self.label_ids if self.label_ids is not None else tuple(range(number))
+        if not 0 < number < _UNKNOWN:
+            raise ConfigError(f"label table {self.name}: {number} classes; expected 1 to {_UNKNOWN - 1}")
+        if len(self.colors) != number or len(ids) != number:
+            raise ConfigError(
+                f"label table {self.name}: {number} names, {len(self.colors)} colours, {len(ids)} label ids; "
+                "give one of each per class"
+            )
+        if not number <= self.ignore_index <= 255 or self.ignore_index == _UNKNOWN:
+            raise ConfigError(f"label table {self.name}: ignore index {self.ignore_index}; expected 255")
+        if len(set(ids) | set(self.void_ids)) != number + len(set(self.void_ids)):
+            raise ConfigError(f"label table {self.name}: a label id stands for two classes, or for a class and void")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that are trained and scored, K."""
+        return len(self.class_names)
+
+    @cached_property
+    def _to_train_id(self) -> np.ndarray:
+        table = np.full(256, _UNKNOWN, np.uint8)
+        table[[*self.void_ids, self.ignore_index]] = self.ignore_index
+        table[list(self.label_ids if self.label_ids is not None else range(self.num_classes))] = range(self.num_classes)
+        return table
+
+    @cached_property
+    def _to_label_id(self) -> np.ndarray:
+        table = np.full(256, self.void_ids[0] if self.void_ids else self.ignore_index, np.uint8)
+        table[: self.num_classes] = self.label_ids if self.label_ids is not None else range(self.num_classes)
+        return table
+
+    @cached_property
+    def _to_color(self) -> np.ndarray:
+        table = np.zeros((256, 3), np.uint8)
+        table[: self.num_classes] = self.colors
+        return table
+
+    def encode(self, label: np.ndarray, path: Path | str) -> np.ndarray:
+        """Maps label ids to train ids.
+
+        Args:
+            label: (H, W) uint8, label ids as on disk.
+            path: The file that the label came from, for the message.
+
+        Returns:
+            (H, W) uint8, train ids and the ignore index.
+
+        Raises:
+            LabelRangeError: A value is not in the table.
+        """
+        target: np.ndarray = cv2.LUT(label, self._to_train_id)
+        if (target == _UNKNOWN).any():
+            values, numbers = np.unique(label[target == _UNKNOWN], return_counts=True)
+            found = ", ".join(
+                f"{value} ({number} pixels)" for value, number in zip(values[:5], numbers[:5], strict=True)
+            )
+            raise LabelRangeError(
+                f"value {found} in {path}; {self.name} has {self._allowed()}. "
+                "Do the labels belong to another data set, or are they in another numbering?"
+            )
+        return target
+
+    def _allowed(self) -> str:
+        known = np.flatnonzero(self._to_train_id != _UNKNOWN)
+        runs = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
+        spans = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+        return f"{'label ids' if self.label_ids else 'train ids'} {', '.join(spans)}"
+
+    def for_train_ids(self) -> LabelTable:
+        """The same classes for files that hold train ids and the ignore index already."""
+        return replace(self, label_ids=None, void_ids=())
+
+    def decode(self, target: np.ndarray) -> np.ndarray:
+        """Maps train ids (H, W) uint8 back to the label ids of files; the ignore index becomes the first void id."""
+        decoded: np.ndarray = cv2.LUT(target, self._to_label_id)
+        return decoded
+
+    def colorize(self, target: np.ndarray) -> np.ndarray:
+        """Paints train ids (H, W) uint8 as an RGB image (H, W, 3) uint8; ignored pixels are black."""
+        colors: np.ndarray = self._to_color[target]
+        return colors
+
+    def flip_permutation(self) -> list[int]:
+        """Train ids after mirroring: entry k is the class that class k turns into.
+
+        >>> grey = ((0, 0, 0), (1, 1, 1), (2, 2, 2))
+        >>> table = LabelTable("toy", ("body", "left", "right"), grey, flip_pairs=((1, 2),))
+        >>> table.flip_permutation()
+        [0, 2, 1]
+        """
+        order = list(range(self.num_classes))
+        for left, right in self.flip_pairs:
+            order[left], order[right] = right, left
+        return order
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table as plain lists, numbers and strings, to be stored in a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> LabelTable:
+        """The table that `to_dict` described; lists may stand for tuples, as they do after YAML or JSON."""
+
+        def frozen(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {key: frozen(item) for key, item in value.items()}
+            return tuple(frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+        return cls(**{key: frozen(value) for key, value in entries.items()})

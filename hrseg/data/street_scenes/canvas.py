@@ -1,0 +1,340 @@
+"""A small software renderer: a pinhole camera over flat ground, filled polygons, and upright faces to draw shapes on.
+
+A scene is to be the same to the last bit on every machine. Random numbers are the raw bits of PCG64, whose stream numpy
+guarantees; pixels are filled by OpenCV's integer rasteriser; all else is integer arithmetic, or one correctly rounded
+floating-point operation after the other. Sums of arrays of floats, `sin`, `exp` and their like, whose last bit depends
+on the processor, do not occur.
+
+World coordinates are metres: x to the right, y upwards from the ground, z away from the camera.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import TypeAlias, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Color: TypeAlias = tuple[int, int, int]
+Flat: TypeAlias = tuple[float, float]
+Point: TypeAlias = tuple[float, float, float]
+Floats: TypeAlias = NDArray[np.float32]
+Bools: TypeAlias = NDArray[np.bool_]
+Item = TypeVar("Item")
+
+_NEAREST = 2.0  # metres; what is nearer to the camera is cut off
+_FRACTION_BITS = 4  # OpenCV takes polygon corners in 1/16 pixels
+# a circle as 16 corners; written out because `cos` may differ in its last bit between C libraries
+_QUARTER = ((1.0, 0.0), (0.92388, 0.38268), (0.70711, 0.70711), (0.38268, 0.92388))
+_CIRCLE = [
+    corner
+    for turn in range(4)
+    for corner in (((c, s), (-s, c), (-c, -s), (s, -c))[turn] for c, s in _QUARTER)
+]
+
+
+class Label(IntEnum):
+    """The Cityscapes label ids that occur in the scenes."""
+
+    EGO_VEHICLE = 1
+    STATIC = 4
+    ROAD = 7
+    SIDEWALK = 8
+    BUILDING = 11
+    WALL = 12
+    FENCE = 13
+    POLE = 17
+    TRAFFIC_LIGHT = 19
+    TRAFFIC_SIGN = 20
+    VEGETATION = 21
+    TERRAIN = 22
+    SKY = 23
+    PERSON = 24
+    RIDER = 25
+    CAR = 26
+    TRUCK = 27
+    BUS = 28
+    TRAIN = 31
+    MOTORCYCLE = 32
+    BICYCLE = 33
+
+
+class Dice:
+    """Random choices that depend on the key alone.
+
+    Args:
+        key: Whole numbers >= 0; each key gives an independent sequence.
+    """
+
+    def __init__(self, *key: int) -> None:
+        self._bits = np.random.PCG64(np.random.SeedSequence(key))
+
+    def uniform(self, low: float, high: float) -> float:
+        """A number in [low, high)."""
+        return low + (high - low) * (int(self._bits.random_raw()) / 2.0**64)
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        return low + int(self._bits.random_raw()) % (high - low + 1)
+
+    def chance(self, probability: float) -> bool:
+        """True with the given probability."""
+        return self.uniform(0.0, 1.0) < probability
+
+    def choice(self, items: Sequence[Item]) -> Item:
+        """One of the items."""
+        return items[self.integer(0, len(items) - 1)]
+
+    def vary(self, color: Color, amount: int) -> Color:
+        """A colour near the given one: brightness moves by up to `amount`, each channel by up to half of that."""
+        shift = self.integer(-amount, amount)
+        red, green, blue = (value + shift + self.integer(-amount // 2, amount // 2) for value in color)
+        return _clip(red), _clip(green), _clip(blue)
+
+    def noise(self, height: int, width: int) -> NDArray[np.uint8]:
+        """White noise (height, width), 0 to 255."""
+        words = self._bits.random_raw((height * width + 7) // 8).astype("<u8")  # little-endian on every machine
+        return words.view(np.uint8)[: height * width].reshape(height, width)
+
+    def smooth_noise(self, height: int, width: int, cell: int) -> NDArray[np.uint8]:
+        """Noise (height, width), 0 to 255, that changes over `cell` pixels."""
+        knots = self.noise(height // cell + 2, width // cell + 2)
+        # of OpenCV's interpolations only this one promises the same bits everywhere
+        return cv2.resize(knots, (width, height), interpolation=cv2.INTER_LINEAR_EXACT).astype(np.uint8, copy=False)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera that looks along z, parallel to the ground.
+
+    Args:
+        focal: Focal length in pixels.
+        column: Column of the vanishing point.
+        row: Row of the horizon.
+        height: Metres above the ground.
+    """
+
+    focal: float
+    column: float
+    row: float
+    height: float
+
+    def project(self, point: Point) -> Flat:
+        """Column and row at which a point in the world is seen; 0.5 is the middle of the first pixel."""
+        x, y, z = point
+        scale = self.focal / max(z, _NEAREST)
+        return self.column + scale * x, self.row + scale * (self.height - y)
+
+
+@dataclass(frozen=True)
+class Light:
+    """What sun and air do to the colours.
+
+    Args:
+        sun: Where the shadow of a point one metre up falls, (x, z).
+        shadow: Brightness of the ground in the sun's shadow, 1 on a dull day.
+        shade: Brightness of upright faces that look away from the sun.
+        haze: Colour of the air.
+        visibility: Distance in metres at which the air takes half of the colour.
+    """
+
+    sun: Flat
+    shadow: float
+    shade: float
+    haze: Color
+    visibility: float
+
+    def seen(self, color: Color, z: float, gain: float) -> Color:
+        """A colour of the given brightness as it is seen from the distance z."""
+        share = z / (z + self.visibility)
+        gain *= 1.0 - share
+        red, green, blue = color
+        air_red, air_green, air_blue = self.haze
+        return (
+            _clip(int(red * gain + air_red * share)),
+            _clip(int(green * gain + air_green * share)),
+            _clip(int(blue * gain + air_blue * share)),
+        )
+
+
+class Canvas:
+    """The picture and its labels.
+
+    Args:
+        size: (height, width) in pixels.
+        camera: Where things are seen.
+        light: How they are lit.
+        dice: Draws the noise for textures.
+    """
+
+    def __init__(self, size: tuple[int, int], camera: Camera, light: Light, dice: Dice) -> None:
+        self.size = size
+        self.camera = camera
+        self.light = light
+        self.colors = np.zeros((*size, 3), np.uint8)
+        self.ids = np.zeros(size, np.uint16)  # as in Cityscapes' instanceIds: label id, or label id * 1000 + number
+        self.shadows = np.zeros(size, np.uint8)  # 1 where the ground lies in the shadow
+        # three textures for everything: single pixels, leaves, clouds
+        self.grain = dice.noise(*size)
+        self.clumps = dice.smooth_noise(*size, cell=max(size[0] // 64, 1))
+        self.clouds = dice.smooth_noise(*size, cell=max(size[0] // 10, 1))
+        self._instances: dict[Label, int] = {}
+
+    def instance(self, label: Label) -> int:
+        """The id of a new instance of a class."""
+        number = self._instances.get(label, 0)
+        self._instances[label] = number + 1
+        return label * 1000 + number
+
+    def fill(self, corners: Sequence[Point], color: Color | None, ident: int, gain: float = 1.0) -> None:
+        """Fills a convex polygon; colour None labels it and leaves it transparent."""
+        points = _fixed_point([self.camera.project(corner) for corner in corners])
+        if color is not None:
+            z = sum(corner[2] for corner in corners) / len(corners)
+            cv2.fillConvexPoly(self.colors, points, self.light.seen(color, z, gain), cv2.LINE_8, _FRACTION_BITS)
+        cv2.fillConvexPoly(self.ids, points, ident, cv2.LINE_8, _FRACTION_BITS)
+
+    def strip(self, left: float, right: float, near: float, far: float, color: Color, ident: int) -> None:
+        """Fills a rectangle of the ground, as it would look in plain light from nearby."""
+        corners = ((left, 0.0, near), (right, 0.0, near), (right, 0.0, far), (left, 0.0, far))
+        points = _fixed_point([self.camera.project(corner) for corner in corners])
+        cv2.fillConvexPoly(self.colors, points, color, cv2.LINE_8, _FRACTION_BITS)
+        cv2.fillConvexPoly(self.ids, points, ident, cv2.LINE_8, _FRACTION_BITS)
+
+    def cast(self, shadow: Sequence[Flat]) -> None:
+        """Marks a convex part of the ground, its corners (x, z), as lying in the shadow."""
+        points = _fixed_point([self.camera.project((x, 0.0, z)) for x, z in shadow])
+        cv2.fillConvexPoly(self.shadows, points, 1, cv2.LINE_8, _FRACTION_BITS)
+
+    def front(self, x: float, z: float, length: float, height: float, ident: int, *, flipped: bool = False) -> Face:
+        """A face turned to the camera from x to x + length; u runs to the right, or to the left if flipped."""
+        return Face(self, (x + length, z) if flipped else (x, z), (-1.0 if flipped else 1.0, 0.0), length, height, ident, 1.0)
+
+    def side(self, x: float, near: float, far: float, height: float, ident: int, *, flipped: bool = False) -> Face:
+        """A face along the street; u runs away from the camera, or towards it if flipped."""
+        sunny = (x > 0) == (self.light.sun[0] > 0)
+        gain = 1.1 if sunny else self.light.shade
+        near = max(near, _NEAREST)
+        return Face(self, (x, far) if flipped else (x, near), (0.0, -1.0 if flipped else 1.0), far - near, height, ident, gain)
+
+
+class Face:
+    """An upright rectangle on which shapes are drawn in its own metres: u along it, v above the ground.
+
+    Args:
+        canvas: Where it is drawn.
+        foot: Where u = 0 is on the ground, (x, z).
+        direction: Where u leads to on the ground; a unit vector.
+        length: Largest u; shapes may go beyond it, textures do not.
+        height: Largest v, likewise.
+        ident: Instance id of what is drawn.
+        gain: Brightness.
+    """
+
+    def __init__(
+        self, canvas: Canvas, foot: Flat, direction: Flat, length: float, height: float, ident: int, gain: float
+    ) -> None:
+        self.canvas = canvas
+        self.foot = foot
+        self.direction = direction
+        self.length = length
+        self.height = height
+        self.ident = ident
+        self.gain = gain
+        self.z = foot[1] + direction[1] * length / 2  # colours are hazed as at the middle
+
+    def again(self, ident: int) -> Face:
+        """The same face for another instance."""
+        return Face(self.canvas, self.foot, self.direction, self.length, self.height, ident, self.gain)
+
+    def polygon(self, corners: Sequence[Flat], color: Color | None) -> None:
+        """A convex polygon; colour None labels it and leaves it transparent (the spokes of a wheel)."""
+        self.canvas.fill([self._point(u, v) for u, v in corners], color, self.ident, self.gain)
+
+    def box(self, u0: float, v0: float, u1: float, v1: float, color: Color | None) -> None:
+        """A rectangle."""
+        self.polygon([(u0, v0), (u1, v0), (u1, v1), (u0, v1)], color)
+
+    def disc(self, u: float, v: float, radius: float, color: Color | None) -> None:
+        """A disc."""
+        self.polygon([(u + cos * radius, v + sin * radius) for cos, sin in _CIRCLE], color)
+
+    def ring(self, u: float, v: float, radius: float, width: float, color: Color) -> None:
+        """A disc without its inner part."""
+        rim = [(u + cos * radius, v + sin * radius) for cos, sin in _CIRCLE]
+        for start, end in zip(rim, [*rim[1:], rim[0]], strict=True):
+            self.bar(start, end, width, color)
+
+    def bar(self, start: Flat, end: Flat, width: float, color: Color | None) -> None:
+        """A thick line with square ends."""
+        along_u, along_v = end[0] - start[0], end[1] - start[1]
+        half = width / 2 / math.sqrt(along_u * along_u + along_v * along_v)
+        across_u, across_v = -along_v * half, along_u * half
+        self.polygon(
+            [
+                (start[0] - across_u, start[1] - across_v),
+                (start[0] + across_u, start[1] + across_v),
+                (end[0] + across_u, end[1] + across_v),
+                (end[0] - across_u, end[1] - across_v),
+            ],
+            color,
+        )
+
+    def paint(self, mask: Bools, color: Color, factor: Floats | None = None) -> None:
+        """Any set of the pixels of `uv`, each of its own brightness if a factor is given."""
+        rows, columns = self._window
+        seen = np.array(self.canvas.light.seen(color, self.z, self.gain))
+        values = seen if factor is None else np.clip(factor[..., None] * seen.astype(np.float32), 0, 255)
+        np.copyto(self.canvas.colors[rows, columns], values.astype(np.uint8), where=mask[..., None])
+        np.copyto(self.canvas.ids[rows, columns], np.uint16(self.ident), where=mask)
+
+    @cached_property
+    def uv(self) -> tuple[Floats, Floats]:
+        """u (1, w) and v (h, w) of the pixels of the face."""
+        rows, columns = self._window
+        camera, (x, z), (dx, dz) = self.canvas.camera, self.foot, self.direction
+        slope = (_centres(columns) - np.float32(camera.column)) * np.float32(1 / camera.focal)
+        u = (slope * np.float32(z) - np.float32(x)) / (np.float32(dx) - slope * np.float32(dz))
+        scale = (u * np.float32(dz) + np.float32(z)) * np.float32(1 / camera.focal)
+        v = np.float32(camera.height) - (_centres(rows) - np.float32(camera.row))[:, None] * scale
+        return u[None], v
+
+    def texture(self, noise: NDArray[np.uint8], strength: float) -> Floats:
+        """The part of a noise of the canvas that lies behind the face, -strength to strength."""
+        rows, columns = self._window
+        return noise[rows, columns] * np.float32(strength / 128) - np.float32(strength)
+
+    @cached_property
+    def _window(self) -> tuple[slice, slice]:
+        corners = [self.canvas.camera.project(self._point(u, v)) for u in (0.0, self.length) for v in (0.0, self.height)]
+        height, width = self.canvas.size
+        return _span([row for _, row in corners], height), _span([column for column, _ in corners], width)
+
+    def _point(self, u: float, v: float) -> Point:
+        return self.foot[0] + self.direction[0] * u, v, self.foot[1] + self.direction[1] * u
+
+
+def _fixed_point(points: Sequence[Flat]) -> NDArray[np.int32]:
+    """Columns and rows as OpenCV wants them: 1/16 pixels, counted from the middle of the first pixel."""
+    scale = 1 << _FRACTION_BITS
+    return np.array([(math.floor((x - 0.5) * scale), math.floor((y - 0.5) * scale)) for x, y in points], np.int32)
+
+
+def _span(edges: Sequence[float], limit: int) -> slice:
+    """The pixels whose centres lie between the outermost edges."""
+    first, last = (min(max(math.ceil(edge - 0.5), 0), limit) for edge in (min(edges), max(edges)))
+    return slice(first, last)
+
+
+def _centres(pixels: slice) -> Floats:
+    return np.arange(pixels.start, pixels.stop, dtype=np.float32) + np.float32(0.5)
+
+
+def _clip(value: int) -> int:
+    return min(max(value, 0), 255)

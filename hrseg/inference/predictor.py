@@ -1,0 +1,97 @@
+"""`Predictor`: a trained network that takes pictures and gives label maps."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hrseg.data.labels import LabelTable
+from hrseg.errors import WeightsError
+from hrseg.images import read_image
+from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
+from hrseg.models import create_model
+
+
+class Predictor:
+    """Segments single images of any size.
+
+    Args:
+        network: Maps normalised images (B, 3, H, W) to logits (B, K, H, W).
+        labels: The classes that the network was trained on.
+        mean: Mean of the RGB channels that the network expects, for values from 0 to 1.
+        std: Standard deviation likewise.
+        device: Where to run, such as "cuda:1"; None is the GPU where there is one, else the CPU.
+
+    >>> predictor = Predictor.from_checkpoint("runs/camvid/0/checkpoints/best.ckpt")  # doctest: +SKIP
+    >>> labels = predictor("street.jpg")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labels: LabelTable,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
+        self.labels = labels
+        self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str | torch.device | None = None) -> Predictor:
+        """Rebuilds the network of a run's checkpoint (`best.ckpt`, `last.ckpt`).
+
+        Raises:
+            WeightsError: The file is missing, cannot be read, or does not come from hrseg.
+        """
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            description = checkpoint["hrseg"]
+        except FileNotFoundError:
+            raise WeightsError(f"no checkpoint at {path}; a run keeps its own in runs/NAME/N/checkpoints") from None
+        except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise WeightsError(
+                f"{path} is no checkpoint of hrseg ({type(error).__name__}); expected best.ckpt or last.ckpt of a run"
+            ) from error
+        if description["network"] is None:
+            raise WeightsError(
+                f"{path} holds a network that was not given by name, which cannot be rebuilt from the file alone; "
+                "build it, load its state dict and call Predictor(network, labels)"
+            )
+        network = create_model(**description["network"])
+        prefix = "network."
+        weights = {
+            key.removeprefix(prefix): value for key, value in checkpoint["state_dict"].items() if key.startswith(prefix)
+        }
+        network.load_state_dict(weights)
+        labels = LabelTable.from_dict(description["labels"])
+        return cls(network, labels, tuple(description["mean"]), tuple(description["std"]), device)
+
+    def __call__(self, image: str | Path | np.ndarray) -> np.ndarray:
+        """Segments one image.
+
+        Args:
+            image: A file, or (H, W, 3) uint8 RGB.
+
+        Returns:
+            (H, W) uint8 train ids, at the image's own size.
+
+        Raises:
+            DataFileError: The file cannot be read.
+        """
+        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+        batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None]
+        return self._segment(batch)[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def _segment(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(normalize(images, self._mean, self._std))
+        return logits.argmax(1).to(torch.uint8)

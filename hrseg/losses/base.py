@@ -1,0 +1,115 @@
+"""What every loss shares: its inputs made ready, the ignored pixels, the class weights."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrseg.errors import ConfigError
+
+
+class Criterion(nn.Module):
+    """A loss, or several of them combined; the ancestor of both kinds."""
+
+    def bind(self, ignore_index: int, align_corners: bool) -> None:
+        """Tells this loss, and all that it combines, what the data and the network have settled.
+
+        Args:
+            ignore_index: Value of the pixels that do not count, from the data's label table.
+            align_corners: How the network upsamples.
+        """
+        for module in self.modules():
+            if isinstance(module, SegmentationLoss):
+                module.ignore_index = ignore_index
+                module.align_corners = align_corners
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes that the class weights are for; None where none are given.
+
+        Raises:
+            ConfigError: Combined losses have class weights of different lengths.
+        """
+        losses = [module for module in self.modules() if isinstance(module, SegmentationLoss)]
+        lengths = {len(loss.class_weights) for loss in losses if loss.class_weights is not None}
+        if len(lengths) > 1:
+            raise ConfigError(f"class weights for {sorted(lengths)} classes in one loss; give one weight per class")
+        return lengths.pop() if lengths else None
+
+
+class SegmentationLoss(Criterion):
+    """A loss on the logits of one output; a subclass implements `compute`.
+
+    Args:
+        class_weights: One weight per class, in train id order; None weighs all alike.
+        ignore_index: Value of the pixels in the target that do not count.
+        align_corners: How logits smaller than the target are upsampled; the network's own setting.
+
+    Raises:
+        ConfigError: A class weight is negative or not finite, or the list is empty.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        class_weights: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+        self.align_corners = align_corners
+        if class_weights is not None and not (class_weights and all(0 <= w < math.inf for w in class_weights)):
+            raise ConfigError(f"class_weights {list(class_weights)}; expected one finite number >= 0 per class")
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            logits: (B, K, h, w) of any float type; upsampled bilinearly where h, w are not the target's.
+            target: (B, H, W) uint8 or int64, train ids and the ignore index.
+
+        Returns:
+            Scalar float32 (float64 for float64 logits); zero, and still differentiable, where no pixel counts.
+
+        Raises:
+            ConfigError: There is not one class weight per channel of the logits.
+        """
+        if self.class_weights is not None and len(self.class_weights) != logits.shape[1]:
+            raise ConfigError(
+                f"{len(self.class_weights)} class weights for logits of {logits.shape[1]} classes; give one per class"
+            )
+        # upsampling in half precision would shift the decision borders
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if logits.shape[-2:] != target.shape[-2:]:
+            logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        return self.compute(logits, target.long())
+
+    @abstractmethod
+    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of inputs made ready.
+
+        Args:
+            logits: (B, K, H, W) float32 or float64, at the target's size.
+            target: (B, H, W) int64, train ids and the ignore index.
+
+        Returns:
+            Scalar; zero, and still differentiable, where no pixel counts.
+        """
+
+    def split_valid(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The target with class 0 in place of the ignore index, and which pixels count, (B, H, W) bool."""
+        valid = target != self.ignore_index
+        return target.masked_fill(~valid, 0), valid
+
+    def pixel_weights(self, target: Tensor, valid: Tensor) -> Tensor:
+        """The weight of each pixel's class, (B, H, W) float32; zero where the target is ignored."""
+        return valid.float() if self.class_weights is None else self.class_weights[target] * valid

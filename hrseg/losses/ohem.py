@@ -1,0 +1,69 @@
+"""Cross entropy on the hard pixels only (online hard example mining)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hrseg.errors import ConfigError
+from hrseg.losses.base import SegmentationLoss
+from hrseg.losses.cross_entropy import class_log_probability, divide
+
+_IGNORED = 2.0  # stands in for the probability of an ignored pixel: above every real one
+
+
+class OhemCrossEntropyLoss(SegmentationLoss):
+    """Mean cross entropy of the pixels whose true class is predicted with a low probability.
+
+    Over the valid pixels of the batch, the `min_kept + 1` smallest probability of the true class (the largest, if there
+    are not as many) and `threshold` are compared; pixels strictly below the larger of the two are kept. Their weighted
+    losses are averaged without dividing by the weights.
+
+    Args:
+        threshold: Probability, 0 to 1; pixels below it are kept.
+        min_kept: Number of pixels to keep even if their probability is higher, per batch on one device.
+        class_weights: One weight per class, in train id order; None weighs all alike.
+        ignore_index: Value of the pixels in the target that do not count.
+        align_corners: How logits smaller than the target are upsampled; the network's own setting.
+
+    Raises:
+        ConfigError: The threshold is not a probability, or `min_kept` is negative.
+
+    Source:
+        HRNet-Semantic-Segmentation, lib/core/criterion.py; its Cityscapes recipes use 0.9 and 131072.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.9,
+        min_kept: int = 131072,
+        class_weights: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__(class_weights, ignore_index, align_corners)
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"OHEM threshold {threshold}; expected a probability, such as 0.9")
+        if min_kept < 0:
+            raise ConfigError(f"OHEM min_kept {min_kept}; expected a number of pixels, such as 131072")
+        self.threshold = threshold
+        self.min_kept = max(1, min_kept)  # as the official code has it
+
+    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
+        """See `SegmentationLoss.compute`."""
+        target, valid = self.split_valid(target)
+        log_probability = class_log_probability(logits, target, valid)
+        probability = log_probability.detach().exp().masked_fill_(~valid, _IGNORED)
+        kept = probability < self._limit(probability)
+        total = -(log_probability * self.pixel_weights(target, kept)).sum()
+        return divide(total, kept.sum())
+
+    def _limit(self, probability: Tensor) -> Tensor:
+        """The probability below which a pixel is kept, found without knowing on the host how many pixels are valid."""
+        number = min(self.min_kept + 1, probability.numel())
+        # topk, because kthvalue has no deterministic form on CUDA
+        hardest = probability.flatten().topk(number, largest=False, sorted=False).values.max()
+        easiest = probability.masked_fill(probability == _IGNORED, 0.0).max()
+        return torch.where(hardest == _IGNORED, easiest, hardest).clamp_min(self.threshold)

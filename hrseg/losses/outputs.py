@@ -1,0 +1,98 @@
+"""Losses combined: over the outputs of a network, or several on one output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.errors import ConfigError
+from hrseg.losses.base import Criterion, SegmentationLoss
+
+
+class WeightedOutputsLoss(Criterion):
+    """The weighted sum of one loss per output of a network.
+
+    HRNet + OCR is trained with weight 1 for "out" and 0.4 for "aux"; where OHEM is used, it is used for "out" only.
+    Outputs without a loss are left out.
+
+    Args:
+        losses: The loss of each output, by the output's name.
+        weights: The weights, by the output's name; 1 where an output is not named.
+
+    Raises:
+        ConfigError: There is no loss, or a weight is for an output without one.
+
+    Source:
+        HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/core/criterion.py (BALANCE_WEIGHTS).
+    """
+
+    def __init__(self, losses: Mapping[str, SegmentationLoss], weights: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        weights = weights or {}
+        unknown = sorted(set(weights) - set(losses))
+        if not losses or unknown:
+            raise ConfigError(f"weights for outputs {unknown}, losses for {sorted(losses)}; give each output its loss")
+        self.losses = nn.ModuleDict(losses)
+        self.weights = {name: float(weights.get(name, 1.0)) for name in losses}
+
+    def forward(self, outputs: Mapping[str, Tensor], target: Tensor) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            outputs: Logits (B, K, h, w) by output name, as the network's `outputs` method returns them.
+            target: (B, H, W) uint8 or int64, train ids and the ignore index.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            ConfigError: The network gives no output of a name that has a loss.
+        """
+        return torch.stack(list(self.terms(outputs, target).values())).sum()
+
+    def terms(self, outputs: Mapping[str, Tensor], target: Tensor) -> dict[str, Tensor]:
+        """The weighted losses by output name, of which `forward` is the sum; arguments and errors as there."""
+        for name in self.losses:
+            if name not in outputs:
+                raise ConfigError(
+                    f"a loss for output {name!r}, but the network gives {', '.join(outputs)}; "
+                    "remove the loss, or choose a network with that output"
+                )
+        return {name: self.weights[name] * loss(outputs[name], target) for name, loss in self.losses.items()}
+
+
+class SumLoss(SegmentationLoss):
+    """The weighted sum of several losses on the same output, such as cross entropy and Dice.
+
+    Args:
+        losses: The losses.
+        weights: One weight per loss; None weighs all with 1.
+        ignore_index: Value of the pixels in the target that do not count, for all of them.
+        align_corners: How logits smaller than the target are upsampled; the network's own setting.
+
+    Raises:
+        ConfigError: There is no loss, or not one weight for each.
+    """
+
+    def __init__(
+        self,
+        losses: Sequence[SegmentationLoss],
+        weights: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__(None, ignore_index, align_corners)
+        weights = [1.0] * len(losses) if weights is None else list(weights)
+        if not losses or len(weights) != len(losses):
+            raise ConfigError(f"{len(losses)} losses and {len(weights)} weights; expected one weight per loss")
+        self.losses = nn.ModuleList(losses)
+        self.weights = weights
+        self.bind(ignore_index, align_corners)
+
+    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
+        """See `SegmentationLoss.compute`; the logits are upsampled once for all losses."""
+        terms = [loss.compute(logits, target) for loss in cast(Sequence[SegmentationLoss], self.losses)]
+        return torch.stack([weight * term for weight, term in zip(self.weights, terms, strict=True)]).sum()

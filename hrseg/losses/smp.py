@@ -1,0 +1,78 @@
+"""The losses of segmentation_models_pytorch (SMP) under our contract."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.losses.base import SegmentationLoss
+
+_CLASSES = {name.lower(): f"{name}Loss" for name in ("Dice", "Focal", "Jaccard", "Lovasz", "Tversky")}
+_REGION_LOSSES = ("dice", "jaccard", "tversky")
+_OURS = ("mode", "ignore_index", "from_logits")  # settled by the contract: multiclass, the label table's, logits
+
+
+class SmpLoss(SegmentationLoss):
+    """A loss of segmentation_models_pytorch, in its multiclass form.
+
+    Ignored pixels change neither its value nor its gradient. Its result is float32 always.
+
+    Args:
+        name: "dice", "focal", "jaccard", "lovasz" or "tversky"; also the class's name or its import path.
+        options: Arguments of the SMP class by name, such as `{"smooth": 1.0}`.
+        ignore_index: Value of the pixels in the target that do not count.
+        align_corners: How logits smaller than the target are upsampled; the network's own setting.
+
+    Raises:
+        UnknownNameError: SMP has no such loss.
+        ConfigError: The SMP class has no such option, or the option is settled by the contract.
+
+    Source:
+        segmentation_models_pytorch.losses.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        ignore_index: int = 255,
+        align_corners: bool = False,
+    ) -> None:
+        import segmentation_models_pytorch.losses as smp_losses  # takes seconds
+
+        options = dict(options or {})
+        super().__init__(options.get("class_weights"), ignore_index, align_corners)
+        key = name.rsplit(".", 1)[-1].lower().removesuffix("loss")
+        if key not in _CLASSES:
+            raise UnknownNameError("SMP loss", name, _CLASSES)
+        loss_class = getattr(smp_losses, _CLASSES[key])
+        known = [option for option in inspect.signature(loss_class).parameters if option not in _OURS]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ConfigError(f"option {', '.join(unknown)} of SMP loss {name!r}; its options are {', '.join(known)}")
+        self.loss = loss_class(mode="multiclass", ignore_index=ignore_index, **options)
+        self._is_region_loss = key in _REGION_LOSSES
+        # SMP keeps constants as plain attributes, and would copy them to the device in every step
+        for attribute, value in list(vars(self.loss).items()):
+            if isinstance(value, Tensor):
+                delattr(self.loss, attribute)
+                self.loss.register_buffer(attribute, value, persistent=False)
+
+    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
+        """See `SegmentationLoss.compute`."""
+        self.loss.ignore_index = self.ignore_index
+        valid = target != self.ignore_index
+        # SMP multiplies ignored pixels by zero, which leaves NaN as it is; filling stops it in both directions
+        logits = logits.float().masked_fill(~valid.unsqueeze(1), 0.0)  # its Lovász loss knows float32 only
+        if not self._is_region_loss:
+            # these pick the valid pixels, and return NaN, or not even a scalar, for an image that has none
+            some = valid.flatten(1).any(1)
+            if not some.any():
+                return logits.sum() * 0.0
+            logits, target = logits[some], target[some]
+        loss: Tensor = self.loss(logits, target)
+        return loss

@@ -1,0 +1,25 @@
+"""Scores of semantic segmentation: functions of one confusion matrix, and a metric that counts it."""
+
+from hrseg.metrics.confusion import (
+    accuracy_per_class,
+    category_iou,
+    confusion_matrix,
+    frequency_weighted_iou,
+    iou_per_class,
+    mean_accuracy,
+    mean_iou,
+    pixel_accuracy,
+)
+from hrseg.metrics.segmentation import SegmentationMetrics
+
+__all__ = [
+    "SegmentationMetrics",
+    "accuracy_per_class",
+    "category_iou",
+    "confusion_matrix",
+    "frequency_weighted_iou",
+    "iou_per_class",
+    "mean_accuracy",
+    "mean_iou",
+    "pixel_accuracy",
+]

@@ -1,0 +1,74 @@
+"""`create_model`: networks by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from os import PathLike
+from typing import Any
+
+from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.models.hrnet import VARIANTS
+from hrseg.models.segmenter import HRNetV2, Segmenter
+from hrseg.models.weights import load_weights, read_config
+from hrseg.models.zoo import NAMED_WEIGHTS, fetch_weights
+
+BUILDERS: dict[str, Callable[..., Segmenter]] = {
+    f"hrnetv2_{size}": partial(HRNetV2, variant) for size, variant in VARIANTS.items()
+}
+
+
+def create_model(
+    name: str | None = None,
+    num_classes: int | None = None,
+    weights: str | PathLike[str] | None = None,
+    *,
+    from_file: str | PathLike[str] | None = None,
+    **parameters: Any,
+) -> Segmenter:
+    """Builds a network by its name, or the one that a file of ours was saved from.
+
+    Args:
+        name: One of `list_models()`.
+        num_classes: K, the channels of the logits; 19 if not given.
+        weights: None, the name of a set of weights ("imagenet"), or a file that `load_weights` reads.
+        from_file: A file that `save_weights` or a training wrote; supplies weights, and every argument not given here.
+        parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`.
+
+    Returns:
+        The network, in training mode; its `config` holds the name and every constructor argument.
+
+    Raises:
+        UnknownNameError: No model, or no parameter of this model, has that name.
+        ConfigError: A parameter's value is outside its range, or two contradict each other.
+        WeightsError: The weights are not to be had, or do not fit the network.
+    """
+    if (name is None and from_file is None) or (weights is not None and from_file is not None):
+        raise ConfigError("create_model takes the name of a model, with or without weights=, or from_file=")
+    given = {"name": name, "num_classes": num_classes, **parameters}
+    arguments = {key: value for key, value in given.items() if value is not None}
+    if from_file is not None:
+        arguments = read_config(from_file) | arguments
+    network = _build(**arguments)
+    if from_file is not None:
+        load_weights(network, from_file)
+    elif weights in NAMED_WEIGHTS:
+        load_weights(network, fetch_weights(str(name), str(weights)))
+    elif weights is not None:
+        load_weights(network, weights)
+    return network
+
+
+def _build(name: str, **parameters: Any) -> Segmenter:
+    if name not in BUILDERS:
+        raise UnknownNameError("model", name, BUILDERS)
+    signature = inspect.signature(BUILDERS[name])
+    for parameter in parameters:
+        if parameter not in signature.parameters:
+            raise UnknownNameError(f"parameter of {name}", parameter, signature.parameters)
+    bound = signature.bind(**parameters)
+    bound.apply_defaults()
+    network = BUILDERS[name](*bound.args, **bound.kwargs)
+    network.config = {"name": name, **bound.arguments}
+    return network

@@ -1,0 +1,95 @@
+"""Segmentation networks: a trunk with a head, and the one place where logits are enlarged to the size of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from hrseg.models.heads import V2Head
+from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, resize
+
+
+class Segmenter(nn.Module):
+    """What every segmentation network of hrseg offers; a subclass supplies `features` and `outputs`.
+
+    Attributes:
+        head_names: The attributes that make up the head: what fine-tuning starts anew or trains faster.
+        num_classes: K, the channels of the logits.
+        align_corners: Of the network's bilinear enlargements; whoever enlarges its logits must do the same.
+        config: Name and constructor arguments as plain values, from which `create_model` builds the network again.
+            Empty for a network built without it.
+    """
+
+    head_names: ClassVar[tuple[str, ...]]
+    num_classes: int
+    align_corners: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {}
+
+    def features(self, images: Tensor) -> Maps:
+        """Maps images (B, in_channels, H, W) to the trunk's four maps at strides 4, 8, 16, 32."""
+        raise NotImplementedError
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps images (B, in_channels, H, W) to everything that a loss may want, at the network's own stride.
+
+        Returns:
+            "out": logits (B, K, H / 4, W / 4), sizes rounded up; networks with auxiliary heads add theirs.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K, H, W)."""
+        return resize(self.outputs(images)["out"], images.shape[-2:], align_corners=self.align_corners)
+
+
+class HRNetV2(HRNet, Segmenter):
+    """HRNetV2 for semantic segmentation.
+
+    The names of its parameters are exactly those of the official files.
+
+    Args:
+        variant: Width and depth; `VARIANTS` holds the published ones.
+        num_classes: K, the channels of the logits.
+        in_channels: Channels of the images.
+        fuse_mode: How coarser maps are enlarged before they are added to finer ones: "bilinear" as in the official
+            segmentation code, or "nearest" as in the official classification code.
+        align_corners: Of every bilinear enlargement, in the trunk, in the head, and of the logits.
+        bn_momentum: Share of the newest batch in the running statistics of batch norm. 0.01 is the official value for the
+            plain HRNetV2; trainings of a few hundred steps want more, as it takes that long to forget the first values.
+        init: "official" for a network that is given ImageNet weights, "kaiming" for training from scratch.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
+            being kept: more time for less memory, the same result.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    Source:
+        HRNet/HRNet-Semantic-Segmentation, branches master and pytorch-v1.1, lib/models/seg_hrnet.py.
+    """
+
+    head_names: ClassVar[tuple[str, ...]] = ("last_layer",)
+
+    def __init__(
+        self,
+        variant: HRNetVariant,
+        num_classes: int = 19,
+        in_channels: int = 3,
+        fuse_mode: str = "bilinear",
+        align_corners: bool = False,
+        bn_momentum: float = 0.01,
+        init: str = "official",
+        checkpoint_stages: Sequence[int] = (),
+    ) -> None:
+        super().__init__(variant, in_channels, fuse_mode, align_corners, checkpoint_stages)
+        self.num_classes = num_classes
+        self.last_layer = V2Head(self.widths, num_classes, align_corners)
+        initialize(self, init, bn_momentum)
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps images (B, in_channels, H, W) to {"out": logits (B, K, H / 4, W / 4)}, sizes rounded up."""
+        return {"out": self.last_layer(self.features(images))}

@@ -1,0 +1,279 @@
+"""`load_weights` and `save_weights`: weights of any known layout into a network, checked before anything changes.
+
+A layout is recognised by the names of its entries alone, and is one row of `LAYOUTS`. Files are never unpickled beyond
+tensors, containers and numbers: a file of weights may come from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core import multiarray
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from hrseg.errors import WeightsError
+from hrseg.models.segmenter import Segmenter
+
+logger = logging.getLogger(__name__)
+
+Entries = dict[str, Any]  # of a file, by name: tensors, where it is sound
+
+CONFIG_KEY = "hrseg_config"  # where our files keep a network's `config`: top level of checkpoints, safetensors metadata
+FUNCTIONAL = ("fuse_mode", "align_corners")  # arguments that change results without changing shapes
+
+# official training files hold their best score as a numpy number, which torch refuses unless it is named here
+_NUMPY_NUMBERS: list[Any] = [
+    (multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(number)) for number in (np.float32, np.float64, np.int64)),
+]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one kind of file names its entries.
+
+    Args:
+        origin: What reports call it.
+        proof: Start of a name that tells the layout; the first row of `LAYOUTS` whose proof is found is taken.
+        prefix: Start of the names of the network's entries, to be taken off.
+        extras: Patterns of the names of what is no part of our networks, each with the reason to drop it.
+    """
+
+    origin: str
+    proof: str
+    prefix: str = ""
+    extras: Mapping[str, str] = field(default_factory=dict)
+
+    def convert(self, entries: Entries) -> tuple[Entries, dict[str, str]]:
+        """Parts a file's entries into those of the network, by our names, and the dropped names with their reasons."""
+        dropped = {
+            name: reason for name in entries for pattern, reason in self.extras.items() if re.match(pattern, name)
+        }
+        return {name.removeprefix(self.prefix): entries[name] for name in entries if name not in dropped}, dropped
+
+
+_CLASS_WEIGHTS = {r"loss\.criterion\.weight$": "class weights of the loss"}
+_CLASSIFIER = {r"(incre_modules|downsamp_modules|final_layer|classifier)\.": "head of the ImageNet classifier"}
+
+LAYOUTS = (
+    Layout("hrseg checkpoint", "network.", "network.", {r"(?!network\.)": "beside the network"}),
+    Layout("official segmentation", "model.last_layer.", "model.", _CLASS_WEIGHTS),
+    Layout("official segmentation", "last_layer.", extras=_CLASS_WEIGHTS),
+    Layout("ImageNet classification", "incre_modules.", extras=_CLASSIFIER),  # official and timm alike
+    Layout("trunk", "stage4."),
+)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did.
+
+    Args:
+        origin: The kind of file.
+        matched: Names of the network's entries that were loaded.
+        dropped: Names in the file that were not used, each with the reason.
+        initialised: Names of the network's entries that keep their own values; only ever the head's.
+    """
+
+    origin: str
+    matched: tuple[str, ...]
+    dropped: Mapping[str, str]
+    initialised: tuple[str, ...]
+
+    def __str__(self) -> str:
+        reasons = list(self.dropped.values())
+        parts = [f"{len(self.matched)} entries loaded"]
+        parts += [f"{reasons.count(reason)} dropped ({reason})" for reason in dict.fromkeys(reasons)]
+        if self.initialised:
+            parts.append(f"{len(self.initialised)} left at their initialisation ({_few(self.initialised)})")
+        return f"{self.origin}: {', '.join(parts)}"
+
+
+def load_weights(
+    network: Segmenter,
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    strict: bool = True,
+    reinit_head: bool = False,
+) -> LoadReport:
+    """Loads weights into a network, which stays untouched if they do not fit.
+
+    Known are the official segmentation and ImageNet files in all their wrappers, timm's, and our own: safetensors,
+    state dicts and Lightning checkpoints. Files of classifiers, and of trunks, leave the head at its initialisation.
+    Batch norm's counters (`num_batches_tracked`), which old files lack, may be missing.
+
+    Args:
+        network: Changed in place.
+        source: A file, or what `torch.load` would return for one.
+        strict: Refuse entries that the network does not know. The entries of the trunk must all fit in any case.
+        reinit_head: Leave the head at its initialisation, whatever the file holds for it.
+
+    Returns:
+        What was loaded, dropped, and left; the same is logged.
+
+    Raises:
+        WeightsError: The file cannot be read or is of no known layout; it needs more than tensors and numbers to be
+            unpickled; its entries do not fit the network; or it was made with another `fuse_mode` or `align_corners`.
+    """
+    where = "the given state dict" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else _read(Path(source))
+    config = content.get(CONFIG_KEY, {})
+    _check_config(config, network, where)
+    entries = _unwrap(content)
+    layout = _recognise(entries, where)
+    found, dropped = layout.convert(entries)
+
+    wanted = network.state_dict()
+    head = {name for name in wanted if name.split(".")[0] in network.head_names}
+    unknown = [name for name in found if name not in wanted]
+    if unknown and strict:
+        raise WeightsError(
+            f"{where}: {len(unknown)} entries unknown to the network: {_few(unknown)}. "
+            "Is it of another model? strict=False drops them"
+        )
+    dropped |= dict.fromkeys(unknown, "unknown to the network")
+    if reinit_head:
+        dropped |= dict.fromkeys(found.keys() & head, "the head starts anew, as asked")
+    used = wanted.keys() - head if reinit_head else wanted.keys()
+    found = {name: value for name, value in found.items() if name in used}
+
+    misfits = {name: text for name in wanted if (text := _misfit(name, found, wanted))}
+    trunk_misfits = [text for name, text in misfits.items() if name not in head]
+    if trunk_misfits:
+        raise WeightsError(
+            f"{where} ({layout.origin}): {len(trunk_misfits)} of {len(wanted) - len(head)} trunk entries do not fit: "
+            f"{_few(trunk_misfits)}. Is it of another width or depth?"
+        )
+    if misfits and any(name in found for name in head):
+        raise WeightsError(
+            f"{where} ({layout.origin}): the head does not fit: {_few(misfits.values())}. "
+            "Build the network with the file's num_classes, or start its head anew with reinit_head=True"
+        )
+    network.load_state_dict(found, strict=False)
+    report = LoadReport("hrseg" if config else layout.origin, tuple(found), dropped, tuple(misfits))
+    logger.info("%s: %s", where, report)
+    return report
+
+
+def save_weights(network: Segmenter, path: str | os.PathLike[str]) -> None:
+    """Saves a network's weights and its `config` as safetensors; the file appears whole or not at all.
+
+    Args:
+        network: To be saved; any device, memory format, or type.
+        path: Ends in .safetensors; missing folders are made.
+
+    Raises:
+        WeightsError: The path has another ending, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: weights are saved as safetensors; give a name that ends in .safetensors")
+    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata={"format": "pt", CONFIG_KEY: json.dumps(network.config)})
+        temporary.replace(path)
+    except Exception as error:  # safetensors' own class, or OSError
+        raise WeightsError(f"{path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads name and constructor arguments of the network that one of our files was saved from.
+
+    Raises:
+        WeightsError: The file cannot be read, or holds no such description.
+    """
+    config: dict[str, Any] | None = _read(Path(path)).get(CONFIG_KEY)
+    if not config:
+        raise WeightsError(f"{path} does not say which network it is of; name the model and give the file as weights=")
+    return config
+
+
+def _read(path: Path) -> Entries:
+    """The content of a file as `torch.load` returns it; of safetensors, the entries and the config among them."""
+    if not path.is_file():
+        raise WeightsError(f"no file {path}; expected weights as .safetensors, .pth or .ckpt")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
+                config = json.loads((file.metadata() or {}).get(CONFIG_KEY, "{}"))
+            return entries | {CONFIG_KEY: config}
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles raise whatever they like
+        needed = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, UnpicklingError) else None
+        if needed:
+            raise WeightsError(
+                f"{path} holds a pickled {needed[1]}, which could run code when it is read; "
+                "save the state dict alone, where you trust the file"
+            ) from error
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise WeightsError(f"{path} cannot be read ({reason}); is it complete, and a file of weights?") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}; expected a state dict")
+    return content
+
+
+def _unwrap(content: Mapping[str, Any]) -> Entries:
+    """The entries of the network, out of what training scripts put around them."""
+    for key in ("state_dict", "model", "model_state"):
+        # some files hold a mere name under "model"
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    # what DistributedDataParallel and torch.compile put into names
+    plain = {key.removeprefix("module.").replace("_orig_mod.", ""): value for key, value in content.items()}
+    plain.pop(CONFIG_KEY, None)
+    return plain
+
+
+def _recognise(entries: Entries, where: str) -> Layout:
+    for layout in LAYOUTS:
+        if any(name.startswith(layout.proof) for name in entries):
+            return layout
+    known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
+    raise WeightsError(f"{where}: no known layout; found entries {_few(entries) or '(none)'}; known: {known}")
+
+
+def _check_config(config: Mapping[str, Any], network: Segmenter, where: str) -> None:
+    """Refuses weights that were trained with other arguments that change the network's function unnoticed."""
+    differing = [
+        key for key in FUNCTIONAL if key in config and key in network.config and config[key] != network.config[key]
+    ]
+    if differing:
+        fitting = ", ".join(f"{key}={config[key]!r}" for key in differing)
+        found = ", ".join(f"{key}={network.config[key]!r}" for key in differing)
+        raise WeightsError(f"{where} was made with {fitting}; the network has {found}. Build it with {fitting}")
+
+
+def _misfit(name: str, found: Entries, wanted: Mapping[str, torch.Tensor]) -> str:
+    """Says what is wrong with the entry of that name; empty if nothing is."""
+    if name not in found:
+        return "" if name.endswith("num_batches_tracked") else f"{name} is missing"
+    if not isinstance(found[name], torch.Tensor):
+        return f"{name} is a {type(found[name]).__name__}"
+    shape, expected = tuple(found[name].shape), tuple(wanted[name].shape)
+    return "" if shape == expected else f"{name} has shape {shape} instead of {expected}"
+
+
+def _few(texts: Iterable[str], number: int = 3) -> str:
+    """The first few of many texts, for a message of one line."""
+    texts = list(texts)
+    return ", ".join(texts[:number]) + (f" and {len(texts) - number} more" if len(texts) > number else "")

@@ -1,0 +1,227 @@
+"""`SegmentationTask`: what a training, validation, test or prediction step does; Lightning does the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from hrseg.data.labels import LabelTable
+from hrseg.errors import ConfigError
+from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, normalize
+from hrseg.losses import Criterion, CrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
+from hrseg.metrics import SegmentationMetrics
+from hrseg.models import create_model, resize
+from hrseg.optim import create_optimizer, parameter_groups, poly_schedule
+
+
+class SegmentationTask(LightningModule):
+    """Trains and scores a semantic segmentation network.
+
+    Args:
+        network: Name of a network (`hrseg models` lists them), or a module that maps images (B, 3, H, W) to logits
+            (B, K, H, W).
+        labels: The data set's classes; the command links it from the data module.
+        network_args: Further constructor parameters of a network given by name.
+        weights: Where a network given by name starts from: "imagenet", a file, or None for a random start.
+        checkpoint_stages: Stages, out of 1 to 4, of a network given by name that are computed again in the backward pass
+            instead of being kept: less memory, more time, the same result.
+        loss: Loss on the main output, or a `WeightedOutputsLoss` over several; None is cross entropy.
+        optimizer: Makes the optimiser from parameter groups; None is the papers' SGD (0.01, 0.9, 5e-4).
+        power: Power of the poly schedule; 0 keeps the learning rate constant.
+        warmup_steps: Optimiser steps over which the learning rate rises linearly to its full value.
+        head_lr_factor: Learning rate of the head over that of the trunk.
+        decay_norm_and_bias: Whether weight decay acts on normalisation layers and biases; the HRNet papers decay all.
+        absent_classes: How the mean IoU treats a class that neither labels nor predictions contain: "skip" leaves it
+            out, as the Cityscapes evaluator does, "zero" counts it as 0, as the official HRNet code does.
+        mean: Mean of the RGB channels of the images the weights were trained with, for values from 0 to 1.
+        std: Standard deviation likewise.
+        channels_last: Runs the network in channels-last memory format, which is faster on CPUs and tensor cores.
+        compile: Runs the network through torch.compile.
+
+    Raises:
+        ConfigError: Settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        network: str | nn.Module = "hrnetv2_w48",
+        labels: LabelTable | dict[str, Any] | None = None,
+        network_args: dict[str, Any] | None = None,
+        weights: str | None = None,
+        checkpoint_stages: list[int] | None = None,
+        loss: Criterion | None = None,
+        optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None,
+        power: float = 0.9,
+        warmup_steps: int = 0,
+        head_lr_factor: float = 1.0,
+        decay_norm_and_bias: bool = True,
+        absent_classes: Literal["skip", "zero"] = "skip",
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if labels is None:
+            raise ConfigError("SegmentationTask needs the classes to train on; give labels=data.labels")
+        self.labels = labels if isinstance(labels, LabelTable) else LabelTable.from_dict(labels)
+        if isinstance(network, str):
+            self.network: nn.Module = create_model(
+                network,
+                num_classes=self.labels.num_classes,
+                weights=weights,
+                checkpoint_stages=tuple(checkpoint_stages or ()),
+                **(network_args or {}),
+            )
+        elif network_args or weights or checkpoint_stages:
+            raise ConfigError(
+                "network_args, weights and checkpoint_stages belong to a network given by name; "
+                f"set them up in the {type(network).__name__} itself"
+            )
+        else:
+            self.network = network
+        loss = loss or CrossEntropyLoss()
+        self.loss = WeightedOutputsLoss({"out": loss}) if isinstance(loss, SegmentationLoss) else loss
+        if self.loss.num_classes not in (None, self.labels.num_classes):
+            raise ConfigError(
+                f"{self.loss.num_classes} class weights for the {self.labels.num_classes} classes of "
+                f"{self.labels.name}; give one weight per class, in train id order"
+            )
+        self.align_corners: bool = getattr(self.network, "align_corners", False)
+        self.loss.bind(self.labels.ignore_index, self.align_corners)
+        self.make_optimizer = optimizer or partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
+        self.power = power
+        self.warmup_steps = warmup_steps
+        self.head_lr_factor = head_lr_factor
+        self.decay_norm_and_bias = decay_norm_and_bias
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.compile_network = compile
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.metrics = SegmentationMetrics(
+            self.labels.num_classes, self.labels.ignore_index, absent_classes, self.labels.categories
+        )
+
+    # ------------------------------------------------------------------------------------------------- network
+
+    def configure_model(self) -> None:
+        """Puts the network in its memory format; Lightning calls it before each of fit, validate, test, predict."""
+        self.network.to(memory_format=self.memory_format)
+
+    def setup(self, stage: str) -> None:
+        """Compiles the network, once, if asked to."""
+        if self.compile_network and not hasattr(self.outputs, "get_compiler_config"):
+            self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """The network's logits before their resize to the image: "out" (B, K, h, w), and "aux" where it has one."""
+        if hasattr(self.network, "outputs"):
+            outputs: dict[str, Tensor] = self.network.outputs(images)
+            return outputs
+        return {"out": self.network(images)}
+
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Maps uint8 images to logits.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB.
+            size: Height and width of the logits; None is the images' own.
+
+        Returns:
+            (B, K, height, width).
+        """
+        logits = self.outputs(self._prepare(images))["out"]
+        return self._enlarge(logits, size or images.shape[-2:])
+
+    def _enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        return resize(logits, size, align_corners=self.align_corners)
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        return normalize(images, self.mean, self.std).contiguous(memory_format=self.memory_format)
+
+    # --------------------------------------------------------------------------------------------------- steps
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        loss: Tensor = self.loss(self.outputs(self._prepare(batch["image"])), batch["target"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Counts one batch, at the label's own size; the predictions go to the callbacks."""
+        return self._score(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Counts one batch, at the label's own size; the predictions go to the callbacks."""
+        return self._score(batch, "test")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Train ids at the images' size, (B, H, W) uint8."""
+        return {"prediction": self(batch["image"]).argmax(1).to(torch.uint8)}
+
+    def _score(self, batch: dict[str, Any], stage: str) -> dict[str, Tensor]:
+        target = batch["target"]
+        outputs = self.outputs(self._prepare(batch["image"]))
+        logits = self._enlarge(outputs["out"], target.shape[-2:])
+        prediction = logits.argmax(1).to(torch.uint8)
+        self.metrics.update(prediction, target)
+        loss = self.loss({**outputs, "out": logits}, target)
+        # summed over ranks once, at the end of the epoch: ranks may run different numbers of batches
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(target))
+        return {"prediction": prediction}
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the counts at zero."""
+        self.metrics.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Starts the counts at zero."""
+        self.metrics.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the scores of the epoch."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the scores of the epoch."""
+        self._log_scores("test")
+
+    def _log_scores(self, stage: str) -> None:
+        scores = {name: value for name, value in self.metrics.compute().items() if value.ndim == 0}
+        miou = scores.pop("miou")
+        self.log(f"{stage}/miou", miou.float(), prog_bar=True)
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in scores.items()})
+
+    # ----------------------------------------------------------------------------------------------- optimiser
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, with the poly schedule stepped at every optimiser step."""
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps) or steps < 1:
+            raise ConfigError("the poly schedule needs an end; set trainer.max_epochs or trainer.max_steps")
+        groups = parameter_groups(
+            self.network,
+            head_lr_factor=self.head_lr_factor,
+            decay_norm_and_bias=self.decay_norm_and_bias,
+            head_names=getattr(self.network, "head_names", ()),
+        )
+        optimizer = create_optimizer(self.make_optimizer, groups)
+        schedule = poly_schedule(optimizer, int(steps), power=self.power, warmup_steps=self.warmup_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ---------------------------------------------------------------------------------------------- checkpoint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what `Predictor.from_checkpoint` needs to rebuild the network, as plain numbers, lists and strings."""
+        checkpoint["hrseg"] = {
+            "network": getattr(self.network, "config", None),
+            "labels": self.labels.to_dict(),
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }

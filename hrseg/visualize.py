@@ -1,0 +1,93 @@
+"""Pictures of label maps: arrays in, arrays out.
+
+Images are (H, W, 3) uint8 RGB, label maps (H, W) uint8 train ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from hrseg.data.labels import LabelTable
+
+_WRONG = (230, 40, 40)
+_RIGHT = (60, 160, 80)
+_GAP = 6
+
+
+def overlay(image: np.ndarray, target: np.ndarray, labels: LabelTable, opacity: float = 0.6) -> np.ndarray:
+    """Blends the classes' colours into an image; ignored pixels keep the image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        target: (H, W) uint8 train ids.
+        labels: Gives the colours.
+        opacity: Weight of the colours, 0 to 1.
+    """
+    blended = cv2.addWeighted(labels.colorize(target), opacity, image, 1 - opacity, 0)
+    return np.where((target < labels.num_classes)[..., None], blended, image)
+
+
+def errors(prediction: np.ndarray, target: np.ndarray, labels: LabelTable) -> np.ndarray:
+    """Paints wrong pixels red, right ones green, ignored ones black, as (H, W, 3) uint8."""
+    picture = np.where((prediction == target)[..., None], np.uint8(_RIGHT), np.uint8(_WRONG))
+    picture[target == labels.ignore_index] = 0
+    return picture
+
+
+def panel(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, labels: LabelTable) -> np.ndarray:
+    """Image | truth | prediction | error side by side, as (H, 4 W + gaps, 3) uint8."""
+    pictures = [image, labels.colorize(target), labels.colorize(prediction), errors(prediction, target, labels)]
+    gap = np.full((image.shape[0], _GAP, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (picture, gap)]
+    return np.hstack(parts[:-1])
+
+
+def legend(labels: LabelTable, classes: Sequence[int], width: int) -> np.ndarray:
+    """Rows of colour swatches with class names.
+
+    Args:
+        labels: Gives names and colours.
+        classes: Train ids to show, in this order.
+        width: Width in pixels.
+
+    Returns:
+        (h, width, 3) uint8, white background, as many rows as the names need.
+    """
+    scale = max(0.4, min(1.0, width / 1600))
+    size = round(24 * scale)
+    line = 2 * size
+    rows: list[list[tuple[int, int]]] = [[]]
+    x = size
+    for train_id in classes:
+        (text_width, _), _ = cv2.getTextSize(labels.class_names[train_id], cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        if x + 2 * size + text_width > width and rows[-1]:
+            rows.append([])
+            x = size
+        rows[-1].append((train_id, x))
+        x += 3 * size + text_width
+    picture = np.full((line * len(rows), width, 3), 255, np.uint8)
+    for index, row in enumerate(rows):
+        top = index * line + size // 2
+        for train_id, left in row:
+            cv2.rectangle(picture, (left, top), (left + size, top + size), labels.colors[train_id], -1)
+            position = (left + size + size // 2, top + size - size // 6)
+            name = labels.class_names[train_id]
+            cv2.putText(picture, name, position, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return picture
+
+
+def overlay_with_legend(image: np.ndarray, target: np.ndarray, labels: LabelTable) -> np.ndarray:
+    """The overlay with a legend of the classes in it underneath, as (H + h, W, 3) uint8."""
+    present = [int(train_id) for train_id in np.unique(target) if train_id < labels.num_classes]
+    return np.vstack([overlay(image, target, labels), legend(labels, present, image.shape[1])])
+
+
+def contact_sheet(panels: Sequence[np.ndarray], labels: LabelTable) -> np.ndarray:
+    """Panels of one width below each other, with a legend of all classes at the foot, as uint8 RGB."""
+    width = panels[0].shape[1]
+    gap = np.full((_GAP, width, 3), 255, np.uint8)
+    parts = [part for picture in panels for part in (picture, gap)]
+    return np.vstack([*parts, legend(labels, range(labels.num_classes), width)])

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hrseg.data.labels import LabelTable
+from hrseg.visualize import contact_sheet, errors, legend, overlay, overlay_with_legend, panel
+
+TABLE = LabelTable("toy", ("sky", "road"), ((10, 20, 30), (200, 100, 50)))
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 300, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def target() -> np.ndarray:
+    target = np.zeros((20, 300), np.uint8)
+    target[10:] = 1
+    target[:, :5] = 255
+    return target
+
+
+def test_overlay_blends_classes_and_keeps_ignored_pixels(image: np.ndarray, target: np.ndarray) -> None:
+    blended = overlay(image, target, TABLE, opacity=0.5)
+    np.testing.assert_array_equal(blended[:, :5], image[:, :5])
+    expected = (image[15, 100].astype(float) + TABLE.colors[1]) / 2
+    np.testing.assert_allclose(blended[15, 100], expected, atol=1)
+    np.testing.assert_array_equal(overlay(image, target, TABLE, opacity=1)[0, 100], TABLE.colors[0])
+
+
+def test_errors_mark_wrong_right_and_ignored(target: np.ndarray) -> None:
+    prediction = target.copy()
+    prediction[0, 100] = 1
+    prediction[0, 0] = 1  # ignored: neither wrong nor right
+    picture = errors(prediction, target, TABLE)
+    assert picture[0, 100, 0] > picture[0, 100, 1]
+    assert picture[0, 101, 1] > picture[0, 101, 0]
+    assert not picture[0, 0].any()
+
+
+def test_panel_stands_side_by_side(image: np.ndarray, target: np.ndarray) -> None:
+    picture = panel(image, target, target, TABLE)
+    assert picture.dtype == np.uint8
+    assert picture.shape[0] == 20
+    assert picture.shape[1] > 4 * 300
+    np.testing.assert_array_equal(picture[:, :300], image)
+
+
+def test_legend_shows_every_class_in_its_colour_and_wraps() -> None:
+    wide = legend(TABLE, [0, 1], 2000)
+    narrow = legend(TABLE, [0, 1], 80)
+    assert wide.shape[1] == 2000
+    assert narrow.shape[0] > legend(TABLE, [0], 80).shape[0]
+    for color in TABLE.colors:
+        assert (wide == color).all(-1).any()
+        assert (narrow == color).all(-1).any()
+
+
+def test_overlay_with_legend_and_sheet(image: np.ndarray, target: np.ndarray) -> None:
+    picture = overlay_with_legend(image, target, TABLE)
+    assert picture.shape[1] == 300
+    assert picture.shape[0] > 20
+    one = panel(image, target, target, TABLE)
+    sheet = contact_sheet([one, one], TABLE)
+    assert sheet.shape[1] == one.shape[1]
+    assert sheet.shape[0] > 2 * one.shape[0]
+
+
+def test_a_map_without_classes_has_an_empty_legend(image: np.ndarray) -> None:
+    target = np.full(image.shape[:2], 255, np.uint8)
+    assert overlay_with_legend(image, target, TABLE).shape[1] == 300
