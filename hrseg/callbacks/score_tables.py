@@ -18,6 +18,14 @@ from hrseg.files import replacing
 from hrseg.task import SegmentationTask
 
 
+_TITLES = {
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "fwiou": "frequency-weighted IoU",
+    "category_miou": "mean of categories",
+}
+
+
 class ScoreTables(Callback):
     """Writes `val/` and `test/` of a run's folder: `iou.csv` (a row per class) and `scores.json`.
 
@@ -73,9 +81,10 @@ def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Ta
     table.add_column("IoU %", justify="right", footer=_percent(scores["miou"].item()))
     for name, value in zip(labels.class_names, scores["iou"].tolist(), strict=True):
         table.add_row(name, _percent(value))
-    table.caption = "  ".join(
-        f"{name} {_percent(value.item())}" for name, value in scores.items() if value.ndim == 0 and name != "miou"
-    )
+    for name, value in scores.items():
+        if value.ndim == 0 and name != "miou":
+            table.columns[0].footer += f"\n{_TITLES.get(name, name)}"  # type: ignore[operator]
+            table.columns[1].footer += f"\n{_percent(value.item())}"  # type: ignore[operator]
     return table
 
 

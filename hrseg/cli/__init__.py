@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from hrseg import __version__
-from hrseg.errors import HrsegError
+from hrseg.errors import ConfigError, HrsegError, UnknownNameError
 
 # verb: (module with a function `run(verb, arguments) -> exit code`, what it does)
 VERBS = {
@@ -33,10 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--trace" in arguments:
         arguments.remove("--trace")
         trace = True
-    options = _parser().parse_args(arguments[:1])
-    module, _ = VERBS[options.verb]
     try:
-        return int(importlib.import_module(module).run(options.verb, arguments[1:]))
+        verb = arguments[0] if arguments else "--help"
+        if verb not in VERBS:
+            if verb in ("-h", "--help", "--version"):
+                _parser().parse_args([verb])  # ends the process
+            if verb.startswith("-"):
+                raise ConfigError(f"{verb} stands before the verb; expected `hrseg VERB {verb} ...`")
+            raise UnknownNameError("verb", verb, VERBS)
+        return int(importlib.import_module(VERBS[verb][0]).run(verb, arguments[1:]))
     except KeyboardInterrupt:
         return 130
     except HrsegError as error:
@@ -53,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`hrseg VERB --help` tells more of a verb. --trace, or HRSEG_TRACE=1, shows where an error arose.",
     )
     parser.add_argument("--version", action="version", version=f"hrseg {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(metavar="VERB")
     for verb, (_, purpose) in VERBS.items():
         verbs.add_parser(verb, help=purpose, add_help=False)
     return parser
@@ -61,8 +66,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _one_line(error: HrsegError) -> str:
     # an error from a worker process carries that process's traceback in front of its own last line
-    text = str(error).strip().splitlines()[-1]
-    for kind in (type(error).__module__ + "." + type(error).__qualname__ + ": ",):
-        text = text.removeprefix(kind)
+    text = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
     line = f"hrseg: {text}"
     return f"\033[31m{line}\033[0m" if sys.stderr.isatty() else line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -29,7 +30,7 @@ from hrseg.callbacks import (
     Throughput,
 )
 from hrseg.data import SegmentationDataModule
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, HrsegError
 from hrseg.files import replacing
 from hrseg.runs import last_checkpoint, new_run_dir, run_dir_of
 from hrseg.task import SegmentationTask
@@ -37,15 +38,51 @@ from hrseg.task import SegmentationTask
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Parses, instantiates and runs one of Lightning's verbs."""
-    # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
-    warnings.filterwarnings("ignore", message=r"(?s).*instantiate_classes")
+    _quieten()
     try:
         HrsegCLI(verb, arguments)
-    except (ArgumentError, MisconfigurationException) as error:
+    except ArgumentError as error:
+        raise _innermost(error) or ConfigError(_gist(error)) from error
+    except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from error
+    except ValueError as error:  # jsonargparse hides an error of a constructor in one of its own
+        raise _innermost(error) or error from error
     except SystemExit as stop:  # --help, or Lightning's answer to Ctrl-C
         return 130 if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
     return 0
+
+
+def _innermost(error: BaseException) -> HrsegError | None:
+    """The error of ours among the causes of an error, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, HrsegError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _gist(error: ArgumentError) -> str:
+    """What jsonargparse says of the innermost key, in one line: `Parser key "KEY": ... Errors: - REASON - ...`."""
+    text = " ".join(str(error).split())
+    key = text[text.rfind("Parser key") :].split('"')[1] + ": " if "Parser key" in text else ""
+    reason = text[text.rfind("Parser key") :].split('": ', 1)[-1].split("Errors: - ")[-1]
+    return key + reason.split(" - Expected a <class 'NoneType'>")[0].split(" Given value type:")[0]
+
+
+def _quieten() -> None:
+    """Leaves out what Lightning says that no user can act on; its warnings and errors stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
+    warnings.filterwarnings("ignore", message=r"(?s).*instantiate_classes")
+    # Lightning's own use of torch's private module for trees
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")
+    # short trainings and small data sets are fine
+    warnings.filterwarnings("ignore", message=r".*smaller than the logging interval")
+    # a folder is used again on purpose, and scoring needs no callback of the training
+    warnings.filterwarnings("ignore", message=r".*exists and is not empty")
+    warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
+    # the loaders choose their number of workers themselves
+    warnings.filterwarnings("ignore", message=r".*does not have many workers")
 
 
 class HrsegCLI(LightningCLI):
@@ -58,6 +95,8 @@ class HrsegCLI(LightningCLI):
 
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self._verb = verb
+        if not arguments:
+            raise ConfigError(f"hrseg {verb} needs to know on what; give --config with one of the recipes in experiments/")
         arguments = [*_config_beside_checkpoint(verb, arguments), *arguments]
         self._default_experiment = _first_config(arguments).stem
         super().__init__(
@@ -137,6 +176,7 @@ class HrsegCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the loggers, checkpoints and callbacks of a run."""
         config = self._get(self.config_init, "trainer")
+        print(f"{self._verb}: {_description(self.model, self.datamodule)}; files in {self.run_dir}", flush=True)
         if self._verb != "fit":
             kwargs["logger"] = False
         elif config.get("logger") in (None, True):
@@ -165,9 +205,25 @@ class HrsegCLI(LightningCLI):
                 callbacks += [best, LastCheckpoint(folder)]
         return callbacks
 
+    def before_validate(self) -> None:
+        """Leaves the table to `ScoreTables`."""
+        self.config_init[self._verb]["verbose"] = False
+
+    before_test = before_validate
+
     def before_predict(self) -> None:
         """Keeps the predictions out of memory: they go to files."""
         self.config_init[self._verb]["return_predictions"] = False
+
+    def after_predict(self) -> None:
+        """Says where the files are."""
+        print(f"label ids: {self.run_dir / 'predict' / 'labels'}\noverlays: {self.run_dir / 'predict' / 'overlays'}")
+
+    def after_fit(self) -> None:
+        """Says where the files are."""
+        best = self.run_dir / "checkpoints" / "best.ckpt"
+        if best.is_file():
+            print(f"best checkpoint: {best}\nTensorBoard: tensorboard --logdir {self.run_dir}")
 
 
 class Events(TensorBoardLogger):
@@ -197,6 +253,12 @@ class RunConfig(SaveConfigCallback):
             config.run_dir = config.ckpt_path = None
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(self.parser.dump(config, skip_none=False))
+
+
+def _description(task: SegmentationTask, data: SegmentationDataModule) -> str:
+    parameters = sum(parameter.numel() for parameter in task.network.parameters())
+    name = getattr(task.network, "config", {}).get("name", type(task.network).__name__)
+    return f"{name} ({parameters / 1e6:.2f} M parameters) on {data.labels.name}, {data.num_classes} classes"
 
 
 def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:

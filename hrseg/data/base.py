@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 SMALLEST_CROP = 32  # the networks' coarsest stride
 
 
-class SegmentationDataModule(LightningDataModule):
+class SegmentationDataModule(LightningDataModule, ABC):
     """Loaders for training, validation, test and prediction; each data set derives from it.
 
     A derived class states `labels`, `splits`, `layout` and `origin`, and implements `find_samples`. Training crops
@@ -112,6 +113,7 @@ class SegmentationDataModule(LightningDataModule):
         """Value of ignored pixels in targets."""
         return self.labels.ignore_index
 
+    @abstractmethod
     def find_samples(self, split: str) -> list[Sample]:
         """Lists a split in a fixed order, the same on every machine.
 
@@ -121,7 +123,6 @@ class SegmentationDataModule(LightningDataModule):
         Returns:
             A sample for each image; `label` says where the label is expected, whether or not it is there.
         """
-        raise NotImplementedError
 
     def augmentation(self) -> A.Compose:
         """What happens to training samples: scale and crop, flip, and the transforms that were asked for."""
@@ -205,7 +206,7 @@ class SegmentationDataModule(LightningDataModule):
         workers = self.num_workers if self.num_workers is not None else self._sensible_workers()
         return SegmentationLoader(
             dataset,
-            batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=workers,
             collate_fn=collate,

@@ -103,18 +103,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def _load(self, key: int | SampleKey) -> dict[str, Any] | HrsegError | None:
         epoch, index = key if isinstance(key, SampleKey) else SampleKey(0, key)
-        tries = len(self) if self.augment is not None else 1
-        for attempt in range(tries):
-            current = (index + attempt) % len(self)
+        is_training = self.augment is not None
+        for position in [(index + offset) % len(self) for offset in range(len(self) if is_training else 1)]:
             try:
-                return self[SampleKey(epoch, current)]
+                return self[SampleKey(epoch, position)]
             except DataFileError as error:
                 if self.on_error == "raise":
                     return error
-                if not self.skipped[current]:
-                    self.skipped[current] = True
+                if not self.skipped[position]:
+                    self.skipped[position] = True
                     _log.warning("skipped: %s", error)
-        return DataFileError(f"none of {len(self)} samples can be read") if self.augment is not None else None
+            except HrsegError as error:
+                return error
+        return DataFileError(f"none of the {len(self)} samples can be used; see the log") if is_training else None
 
     def _read(self, sample: Sample) -> dict[str, np.ndarray]:
         image = read_image(sample.image)

@@ -59,6 +59,16 @@ class LabelTable:
                 f"label table {self.name}: {number} names, {len(self.colors)} colours, {len(ids)} label ids; "
                 "give one of each per class"
             )
+        in_range = {
+            "label id": ((*ids, *self.void_ids), 256),
+            "colour": ([value for color in self.colors for value in color], 256),
+            "flip pair": ([train_id for pair in self.flip_pairs for train_id in pair], number),
+            "category": ([train_id for members in self.categories.values() for train_id in members], number),
+        }
+        for what, (values, end) in in_range.items():
+            for value in values:
+                if not 0 <= value < end:
+                    raise ConfigError(f"label table {self.name}: {what} with {value}; expected 0 to {end - 1}")
         if not number <= self.ignore_index <= 255 or self.ignore_index == _UNKNOWN:
             raise ConfigError(f"label table {self.name}: ignore index {self.ignore_index}; expected 255")
         if len(set(ids) | set(self.void_ids)) != number + len(set(self.void_ids)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +42,7 @@ class Criterion(nn.Module):
         return lengths.pop() if lengths else None
 
 
-class SegmentationLoss(Criterion):
+class SegmentationLoss(Criterion, ABC):
     """A loss on the logits of one output; a subclass implements `compute`.
 
     Args:

@@ -17,7 +17,7 @@ from hrseg.errors import ConfigError, LabelRangeError
 
 Absent = Literal["skip", "zero"]
 
-_CHUNK = 1 << 18  # pixels; the intermediate results of one chunk stay in the cache, which is 4 times as fast
+_CHUNK = 1 << 17  # pixels; what is computed in between stays in the cache: three times as fast as a frame at once
 
 
 def confusion_matrix(preds: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
@@ -113,7 +113,7 @@ def _joint_histogram(preds: Tensor, target: Tensor, low: int, high: int) -> Tens
     for preds_part, target_part in zip(torch.split(preds, chunk), torch.split(target, chunk), strict=True):
         rows, columns = (part.long().clamp(low, high).sub_(low) for part in (target_part, preds_part))
         pairs = rows.mul_(size).add_(columns)
-        if target.is_cuda:  # where bincount makes the host wait for the largest value
+        if target.is_cuda:  # bincount would make the host wait for the largest value
             counts.scatter_add_(0, pairs, torch.ones_like(pairs))
         else:
             counts += torch.bincount(pairs, minlength=size * size)

@@ -30,8 +30,6 @@ class SegmentationMetrics(Metric):
     """
 
     full_state_update = False
-    higher_is_better = True
-    is_differentiable = False
 
     matrix: Tensor  # (K, K + 1) int64, see `confusion_matrix`
     unknown: Tensor  # pixels by value out of range, see `count_pairs`

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hrseg.models.catalog import MODELS, ModelInfo, list_models
     from hrseg.models.factory import create_model
+    from hrseg.models.folding import fold_batch_norm
     from hrseg.models.heads import V2Head
     from hrseg.models.hrnet import VARIANTS, HRNet, HRNetVariant, resize
     from hrseg.models.segmenter import HRNetV2, Segmenter
@@ -27,6 +28,7 @@ __all__ = [
     "Segmenter",
     "V2Head",
     "create_model",
+    "fold_batch_norm",
     "list_models",
     "load_weights",
     "resize",
@@ -36,6 +38,7 @@ __all__ = [
 _HOMES = {
     "catalog": ("MODELS", "ModelInfo", "list_models"),
     "factory": ("create_model",),
+    "folding": ("fold_batch_norm",),
     "heads": ("V2Head",),
     "hrnet": ("VARIANTS", "HRNet", "HRNetVariant", "resize"),
     "segmenter": ("HRNetV2", "Segmenter"),

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from hrseg.errors import ConfigError, UnknownNameError
@@ -53,11 +54,18 @@ def create_model(
     network = _build(**arguments)
     if from_file is not None:
         load_weights(network, from_file)
-    elif weights in NAMED_WEIGHTS:
-        load_weights(network, fetch_weights(str(name), str(weights)))
     elif weights is not None:
-        load_weights(network, weights)
+        load_weights(network, _weights_file(network.config["name"], weights))
     return network
+
+
+def _weights_file(model: str, weights: str | PathLike[str]) -> Path:
+    if weights in NAMED_WEIGHTS:
+        return fetch_weights(model, str(weights))
+    path = Path(weights)
+    if not path.suffix and not path.exists():
+        raise UnknownNameError("weights", str(weights), [*NAMED_WEIGHTS, "a file"])
+    return path
 
 
 def _build(name: str, **parameters: Any) -> Segmenter:

@@ -84,6 +84,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, width, h, w) to the same shape."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         out += x
@@ -108,6 +109,7 @@ class Bottleneck(nn.Module):
         self.downsample = nn.Identity() if same else conv_bn(in_channels, out_channels, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, h, w) to (B, 4 * width, h, w)."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
@@ -130,6 +132,7 @@ class Transition(nn.ModuleList):
                 self.append(nn.Identity())
 
     def forward(self, maps: Maps) -> Maps:
+        """Maps the branches of one stage to those of the next."""
         return tuple(layer(maps[min(branch, len(maps) - 1)]) for branch, layer in enumerate(self))
 
 
@@ -164,6 +167,7 @@ class HighResolutionModule(nn.Module):
         return nn.Sequential(*halvings, conv_bn(widths[source], widths[target], 3, stride=2, relu=False))
 
     def forward(self, maps: Maps) -> Maps:
+        """Maps branches (B, C * 2**k, h / 2**k, w / 2**k) to the same shapes."""
         maps = tuple(branch(x) for branch, x in zip(self.branches, maps, strict=True))
         return tuple(self._fuse(maps, target) for target in range(len(maps)))
 
@@ -289,9 +293,9 @@ def initialize(network: nn.Module, init: str, bn_momentum: float) -> None:
 
     Args:
         network: Changed in place.
-        init: "official": convolutions normal with a standard deviation of 0.001, biases as torch draws them; for networks
-            that are given ImageNet weights at once, as in all official segmentation recipes. "kaiming": He normal over
-            the inputs, biases zero; for training from scratch.
+        init: "official": convolutions normal with a standard deviation of 0.001, biases as torch draws them; for
+            networks that are given ImageNet weights at once, as in all official segmentation recipes. "kaiming": He
+            normal over the inputs, biases zero; for training from scratch.
         bn_momentum: Share of the newest batch in the running statistics.
 
     Raises:

@@ -59,8 +59,8 @@ class HRNetV2(HRNet, Segmenter):
         fuse_mode: How coarser maps are enlarged before they are added to finer ones: "bilinear" as in the official
             segmentation code, or "nearest" as in the official classification code.
         align_corners: Of every bilinear enlargement, in the trunk, in the head, and of the logits.
-        bn_momentum: Share of the newest batch in the running statistics of batch norm. 0.01 is the official value for the
-            plain HRNetV2; trainings of a few hundred steps want more, as it takes that long to forget the first values.
+        bn_momentum: Share of the newest batch in the running statistics of batch norm. 0.01 is official for the plain
+            HRNetV2; trainings of a few hundred steps want more, as it takes that long to forget the first values.
         init: "official" for a network that is given ImageNet weights, "kaiming" for training from scratch.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
             being kept: more time for less memory, the same result.

@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy._core import multiarray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from hrseg.errors import WeightsError
+from hrseg.files import replacing
 from hrseg.models.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
 
 Entries = dict[str, Any]  # of a file, by name: tensors, where it is sound
 
-CONFIG_KEY = "hrseg_config"  # where our files keep a network's `config`: top level of checkpoints, safetensors metadata
+OWN_KEY = "hrseg"  # of what our files hold besides the entries: {"network": config}; in safetensors as JSON metadata
 FUNCTIONAL = ("fuse_mode", "align_corners")  # arguments that change results without changing shapes
 
 # official training files hold their best score as a numpy number, which torch refuses unless it is named here
@@ -130,7 +131,7 @@ def load_weights(
     """
     where = "the given state dict" if isinstance(source, Mapping) else str(source)
     content = source if isinstance(source, Mapping) else _read(Path(source))
-    config = content.get(CONFIG_KEY, {})
+    config = _config(content)
     _check_config(config, network, where)
     entries = _unwrap(content)
     layout = _recognise(entries, where)
@@ -139,16 +140,10 @@ def load_weights(
     wanted = network.state_dict()
     head = {name for name in wanted if name.split(".")[0] in network.head_names}
     unknown = [name for name in found if name not in wanted]
-    if unknown and strict:
-        raise WeightsError(
-            f"{where}: {len(unknown)} entries unknown to the network: {_few(unknown)}. "
-            "Is it of another model? strict=False drops them"
-        )
-    dropped |= dict.fromkeys(unknown, "unknown to the network")
-    if reinit_head:
-        dropped |= dict.fromkeys(found.keys() & head, "the head starts anew, as asked")
-    used = wanted.keys() - head if reinit_head else wanted.keys()
-    found = {name: value for name, value in found.items() if name in used}
+    unused = [name for name in found if name in head] if reinit_head else []
+    for name in (*unknown, *unused):
+        del found[name]
+        dropped[name] = "the head starts anew, as asked" if name in head else "unknown to the network"
 
     misfits = {name: text for name in wanted if (text := _misfit(name, found, wanted))}
     trunk_misfits = [text for name, text in misfits.items() if name not in head]
@@ -156,6 +151,11 @@ def load_weights(
         raise WeightsError(
             f"{where} ({layout.origin}): {len(trunk_misfits)} of {len(wanted) - len(head)} trunk entries do not fit: "
             f"{_few(trunk_misfits)}. Is it of another width or depth?"
+        )
+    if unknown and strict:
+        raise WeightsError(
+            f"{where} ({layout.origin}): {len(unknown)} entries unknown to the network: {_few(unknown)}. "
+            "Is it of another model? strict=False drops them"
         )
     if misfits and any(name in found for name in head):
         raise WeightsError(
@@ -182,15 +182,12 @@ def save_weights(network: Segmenter, path: str | os.PathLike[str]) -> None:
     if path.suffix != ".safetensors":
         raise WeightsError(f"{path}: weights are saved as safetensors; give a name that ends in .safetensors")
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    metadata = {"format": "pt", OWN_KEY: json.dumps({"network": network.config})}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"format": "pt", CONFIG_KEY: json.dumps(network.config)})
-        temporary.replace(path)
-    except Exception as error:  # safetensors' own class, or OSError
-        raise WeightsError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be written: {error}; what stood there before is intact") from error
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -199,7 +196,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         WeightsError: The file cannot be read, or holds no such description.
     """
-    config: dict[str, Any] | None = _read(Path(path)).get(CONFIG_KEY)
+    config = _config(_read(Path(path)))
     if not config:
         raise WeightsError(f"{path} does not say which network it is of; name the model and give the file as weights=")
     return config
@@ -213,8 +210,8 @@ def _read(path: Path) -> Entries:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
-                config = json.loads((file.metadata() or {}).get(CONFIG_KEY, "{}"))
-            return entries | {CONFIG_KEY: config}
+                own = json.loads((file.metadata() or {}).get(OWN_KEY, "{}"))
+            return entries | {OWN_KEY: own}
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles raise whatever they like
@@ -239,9 +236,14 @@ def _unwrap(content: Mapping[str, Any]) -> Entries:
             content = content[key]
             break
     # what DistributedDataParallel and torch.compile put into names
-    plain = {key.removeprefix("module.").replace("_orig_mod.", ""): value for key, value in content.items()}
-    plain.pop(CONFIG_KEY, None)
+    plain = {str(key).removeprefix("module.").replace("_orig_mod.", ""): value for key, value in content.items()}
+    plain.pop(OWN_KEY, None)
     return plain
+
+
+def _config(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The `config` of the network in a file of ours; empty if there is none."""
+    return (content.get(OWN_KEY) or {}).get("network") or {}
 
 
 def _recognise(entries: Entries, where: str) -> Layout:

@@ -8,7 +8,7 @@ from hrseg.errors import WeightsError
 
 HUB_FILE = "model.safetensors"
 
-# repositories on the Hugging Face hub, which hold the weights of the HRNet authors under the official names (MIT licence)
+# repositories on the Hugging Face hub: the HRNet authors' own weights under the official names, MIT licence
 NAMED_WEIGHTS = {
     "imagenet": {
         "hrnetv2_w18_small_v1": "timm/hrnet_w18_small.ms_in1k",
@@ -40,7 +40,7 @@ def fetch_weights(model: str, weights: str) -> Path:
     if model not in NAMED_WEIGHTS[weights]:
         raise WeightsError(f"no {weights} weights are known for {model}; give a file of weights instead")
     # needed by few, and slow to import
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+    from huggingface_hub import hf_hub_download
 
     repository = NAMED_WEIGHTS[weights][model]
     try:

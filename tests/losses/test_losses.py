@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hrseg.errors import ConfigError
 from hrseg.losses import CrossEntropyLoss, OhemCrossEntropyLoss, SegmentationLoss, SmpLoss, SumLoss
@@ -152,6 +153,25 @@ def test_wide_range_of_logits_stays_finite(create: Callable[[], SegmentationLoss
     value, gradient = value_and_gradient(create(), 1e4 * logits, target)
     assert value.isfinite()
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if not name.startswith(("focal", "lovasz"))])
+def test_no_step_waits_for_the_device(name: str) -> None:
+    with FakeTensorMode():  # it has no values, so that reading one, or a shape that depends on one, raises
+        logits = torch.randn(2, K, 3, 4, requires_grad=True)
+        value = LOSSES[name]()(logits, torch.randint(0, K, (2, 6, 7)))
+        value.backward()
+    assert value.shape == ()
+
+
+def test_a_loss_is_one_method() -> None:
+    class Mean(SegmentationLoss):
+        def compute(self, logits: Tensor, target: Tensor) -> Tensor:
+            return (logits.mean(1) * self.split_valid(target)[1]).mean()
+
+    assert Mean()(*batch()).isfinite()
+    with pytest.raises(TypeError, match="abstract"):
+        SegmentationLoss()
 
 
 @pytest.mark.parametrize("weights", [[], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]])

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator  # noqa: N813
 from cityscapesscripts.helpers.labels import category2labels, labels
 
 from hrseg.metrics import SegmentationMetrics

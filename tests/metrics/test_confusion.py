@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hrseg.errors import ConfigError, LabelRangeError
 from hrseg.metrics import (
@@ -18,6 +19,7 @@ from hrseg.metrics import (
     mean_iou,
     pixel_accuracy,
 )
+from hrseg.metrics.confusion import count_pairs
 from tests.references import metrics as reference
 
 K = 5
@@ -145,3 +147,18 @@ def test_tensors_that_do_not_fit(preds: Tensor) -> None:
 def test_ignore_index_out_of_range(ignore_index: int) -> None:
     with pytest.raises(ConfigError, match="ignore index"):
         confusion_matrix(torch.tensor([0]), torch.tensor([0]), K, ignore_index)
+
+
+def test_counting_on_a_gpu_does_not_wait_for_it() -> None:
+    with FakeTensorMode():  # it has no values, so that reading one raises
+        preds = torch.zeros(2, 6, 7, device="cuda", dtype=torch.int64)
+        matrix, unknown = count_pairs(preds, preds.to(torch.uint8), K, 255)
+    assert matrix.shape == (K, K + 1)
+    assert unknown.shape == (2, 258)
+    assert (matrix.dtype, matrix.device.type) == (torch.int64, "cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_counts_on_a_gpu_are_those_on_the_cpu() -> None:
+    preds, target = labels(0)
+    assert torch.equal(confusion_matrix(preds.cuda(), target.cuda(), K).cpu(), confusion_matrix(preds, target, K))

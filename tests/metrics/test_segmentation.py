@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -121,19 +122,27 @@ def test_deterministic_mode() -> None:
 
 
 def count_on_a_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    metrics = SegmentationMetrics(K)
-    metrics.matrix = metrics.matrix + (2**54 + 1) * rank  # a sum over floats would lose the 1
-    for seed in range(1 + 2 * rank):  # ranks may see different numbers of batches
-        metrics.update(*labels(10 * rank + seed))
-    scores = metrics.compute()
-    metrics.sync()
-    torch.save({"matrix": metrics.matrix, "miou": scores["miou"]}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    try:
+        metrics = SegmentationMetrics(K)
+        metrics.matrix = metrics.matrix + (2**54 + 1) * rank  # a sum over floats would lose the 1
+        for seed in range(1 + 2 * rank):  # ranks may see different numbers of batches
+            metrics.update(*labels(10 * rank + seed))
+        scores = metrics.compute()
+        metrics.sync()
+        torch.save({"matrix": metrics.matrix, "miou": scores["miou"]}, f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
 
 
 def test_two_processes_sum_exactly(tmp_path: Path) -> None:
-    mp.spawn(count_on_a_rank, args=(str(tmp_path),), nprocs=2)
+    other = mp.get_context("spawn").Process(target=count_on_a_rank, args=(1, str(tmp_path)))
+    other.start()
+    count_on_a_rank(0, str(tmp_path))
+    other.join()
+    assert other.exitcode == 0
     expected = sum(confusion_matrix(*labels(seed), K) for seed in (0, 10, 11, 12)) + (2**54 + 1)
     for rank in range(2):
         result = torch.load(tmp_path / f"{rank}.pt")

@@ -20,37 +20,37 @@ def draw_lamp(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     """A street lamp that leans over the road, or a bare pole."""
     metal, height, inwards = dice.vary(dice.choice(_METALS), 20), dice.uniform(4.5, 8.0), -1.0 if x > 0 else 1.0
     face = canvas.front(x, z, 1.0, height, Label.POLE)
-    _draw_pole(face, height, dice.uniform(0.2, 0.28), metal)
+    _draw_pole(face, height, dice.uniform(0.3, 0.4), metal)
     if dice.chance(0.6):
-        face.bar((0.0, height - 0.1), (inwards * 1.4, height + 0.1), 0.14, metal)
+        face.bar((0.0, height - 0.1), (inwards * 1.4, height + 0.1), 0.2, metal)
         face.box(inwards * 1.2 - 0.3, height - 0.05, inwards * 1.2 + 0.3, height + 0.15, _DARK)
 
 
 def draw_traffic_light(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     """A traffic light on its pole."""
     base = dice.uniform(2.0, 2.8)
-    _draw_pole(canvas.front(x, z, 1.0, base, Label.POLE), base + dice.choice((0.2, 1.5)), 0.2, dice.vary(dice.choice(_METALS), 20))
-    face = canvas.front(x, z, 1.0, base + 1.3, Label.TRAFFIC_LIGHT)
+    _draw_pole(canvas.front(x, z, 1.0, base, Label.POLE), base + dice.choice((0.2, 1.8)), 0.26, dice.vary(dice.choice(_METALS), 20))
+    face = canvas.front(x, z, 1.0, base + 1.6, Label.TRAFFIC_LIGHT)
     if dice.chance(0.3):
-        face.box(-0.4, base - 0.1, 0.4, base + 1.35, dice.vary(_WHITE, 12))
-    face.box(-0.28, base, 0.28, base + 1.25, dice.vary(dice.choice(_HOUSINGS), 10))
+        face.box(-0.46, base - 0.12, 0.46, base + 1.67, dice.vary(_WHITE, 12))
+    face.box(-0.34, base, 0.34, base + 1.55, dice.vary(dice.choice(_HOUSINGS), 10))
     lit = dice.choice((0, 0, 1, 2, 2))
     for number, (red, green, blue) in enumerate(_LAMPS):
         color = (red, green, blue) if number == lit else (red // 4, green // 4, blue // 4)
-        face.disc(0.0, base + 0.25 + 0.38 * number, 0.17, color)
+        face.disc(0.0, base + 0.3 + 0.47 * number, 0.2, color)
 
 
 def draw_traffic_sign(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     """One or two traffic signs, or a direction board, on a pole."""
     middle = dice.uniform(2.0, 2.6)
-    _draw_pole(canvas.front(x, z, 1.0, middle, Label.POLE), middle + 0.4, 0.14, dice.vary(dice.choice(_METALS), 20))
+    _draw_pole(canvas.front(x, z, 1.0, middle, Label.POLE), middle + 0.4, 0.22, dice.vary(dice.choice(_METALS), 20))
     face = canvas.front(x, z, 1.0, middle + 1.0, Label.TRAFFIC_SIGN)
     if dice.chance(0.25):
         _draw_board(face, dice, middle)
         return
     _draw_sign(face, dice, middle)
     if dice.chance(0.3):
-        _draw_sign(face, dice, middle + 0.95)
+        _draw_sign(face, dice, middle + 1.15)
 
 
 def draw_box(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
@@ -79,7 +79,7 @@ def _draw_board(face: Face, dice: Dice, v: float) -> None:
 
 def _draw_sign(face: Face, dice: Dice, v: float) -> None:
     """One of six kinds of signs; v is its middle."""
-    r, red, blue = dice.uniform(0.42, 0.5), dice.vary(_RED, 20), dice.vary(_BLUE, 20)
+    r, red, blue = dice.uniform(0.5, 0.62), dice.vary(_RED, 20), dice.vary(_BLUE, 20)
     match dice.integer(0, 5):
         case 0:  # warning
             face.polygon([(-r * 1.1, v - r * 0.8), (r * 1.1, v - r * 0.8), (0.0, v + r * 1.1)], red)

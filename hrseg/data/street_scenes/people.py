@@ -13,6 +13,7 @@ _HAIR: tuple[Color, ...] = ((30, 24, 20), (80, 55, 35), (160, 125, 75), (140, 13
 _FRAMES: tuple[Color, ...] = (
     (40, 40, 44), (170, 35, 40), (40, 80, 150), (190, 190, 190), (60, 120, 70), (220, 170, 50), (110, 60, 110),
 )  # fmt: skip
+_HEADINGS: tuple[Flat, ...] = ((1.0, 0.0), (0.96, 0.28), (0.96, -0.28), (0.8, 0.6), (0.8, -0.6))  # unit vectors
 _TYRE: Color = (26, 26, 28)
 _METAL: Color = (150, 152, 155)
 _HEADLIGHT: Color = (250, 245, 215)
@@ -37,9 +38,9 @@ def draw_person(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     face.disc(0.5, height - 0.18, 0.11, dice.choice(_SKIN))
 
 
-def draw_bicycle(canvas: Canvas, dice: Dice, x: float, z: float, *, along: bool, ridden: bool) -> None:
-    """A bicycle across or along the street, with or without its rider; (x, z) is its left or near end."""
-    face = _two_wheeler(canvas, dice, Label.BICYCLE, x, z, 1.86, along=along)
+def draw_bicycle(canvas: Canvas, dice: Dice, x: float, z: float, *, ridden: bool) -> None:
+    """A bicycle with or without its rider; (x, z) is its left end."""
+    face = _two_wheeler(canvas, dice, Label.BICYCLE, x, z, 1.86)
     paint = dice.vary(dice.choice(_FRAMES), 20)
     for u in (0.38, 1.48):
         face.disc(u, 0.37, 0.38, None)
@@ -62,9 +63,9 @@ def draw_bicycle(canvas: Canvas, dice: Dice, x: float, z: float, *, along: bool,
         _rider(canvas, dice, face, hip=(0.72, 1.0), pedal=(0.92, 0.3), bar=(1.28, 1.06))
 
 
-def draw_motorcycle(canvas: Canvas, dice: Dice, x: float, z: float, *, along: bool, ridden: bool) -> None:
+def draw_motorcycle(canvas: Canvas, dice: Dice, x: float, z: float, *, ridden: bool) -> None:
     """A motorcycle, placed like a bicycle."""
-    face = _two_wheeler(canvas, dice, Label.MOTORCYCLE, x, z, 2.14, along=along)
+    face = _two_wheeler(canvas, dice, Label.MOTORCYCLE, x, z, 2.14)
     paint = dice.vary(dice.choice(_FRAMES), 20)
     for u in (0.38, 1.75):
         face.disc(u, 0.37, 0.37, _TYRE)
@@ -82,11 +83,13 @@ def draw_motorcycle(canvas: Canvas, dice: Dice, x: float, z: float, *, along: bo
         _rider(canvas, dice, face, hip=(0.75, 1.05), pedal=(1.05, 0.35), bar=(1.35, 1.18))
 
 
-def _two_wheeler(canvas: Canvas, dice: Dice, label: Label, x: float, z: float, length: float, *, along: bool) -> Face:
-    ident, flipped = canvas.instance(label), dice.chance(0.5)
-    if along:
-        return canvas.side(x, z, z + length, 1.2, ident, flipped=flipped)
-    return canvas.front(x, z, length, 1.2, ident, flipped=flipped)
+def _two_wheeler(canvas: Canvas, dice: Dice, label: Label, x: float, z: float, length: float) -> Face:
+    """A face for a two-wheeler, which stands more or less across the street and heads for either side."""
+    across, away = dice.choice(_HEADINGS)
+    ident = canvas.instance(label)
+    if dice.chance(0.5):
+        return Face(canvas, (x, z), (across, away), length, 1.2, ident, 1.0)
+    return Face(canvas, (x + across * length, z + away * length), (-across, -away), length, 1.2, ident, 1.0)
 
 
 def _rider(canvas: Canvas, dice: Dice, vehicle: Face, *, hip: Flat, pedal: Flat, bar: Flat) -> None:

@@ -17,9 +17,9 @@ SPLITS = ("train", "val", "test")
 _OVERSAMPLING = 2  # the scene is drawn this many times larger, and averaged for smooth edges
 _EDGES: dict[Label, tuple[Callable[[Face, Dice], None], float, float]] = {  # how to draw it, its range of heights
     Label.BUILDING: (surroundings.draw_house, 6.0, 15.0),
-    Label.WALL: (surroundings.draw_wall, 1.6, 3.2),
-    Label.FENCE: (surroundings.draw_fence, 1.2, 2.0),
-    Label.VEGETATION: (surroundings.draw_hedge, 1.8, 4.0),
+    Label.WALL: (surroundings.draw_wall, 2.0, 3.4),
+    Label.FENCE: (surroundings.draw_fence, 1.6, 2.4),
+    Label.VEGETATION: (surroundings.draw_hedge, 2.0, 4.0),
 }
 
 
@@ -64,7 +64,7 @@ class _Street:
     def __init__(self, dice: Dice, texture_dice: Dice, size: tuple[int, int]) -> None:
         height, width = size
         camera = Camera(
-            focal=width * dice.uniform(0.56, 0.68),
+            focal=width * dice.uniform(0.68, 0.82),
             column=width * dice.uniform(0.38, 0.62),
             row=height * dice.uniform(0.36, 0.5),
             height=dice.uniform(1.4, 2.3),
@@ -81,14 +81,14 @@ class _Street:
         self.sides = [
             Roadside(
                 sign=sign,
-                kerb=dice.uniform(3.2, 5.2),
-                verge=dice.choice((0.0, 0.0, dice.uniform(1.0, 2.0))),
-                sidewalk=dice.uniform(2.0, 3.6),
-                garden=dice.choice((0.0, dice.uniform(1.0, 3.0))),
+                kerb=dice.uniform(2.8, 4.4),
+                verge=dice.choice((0.0, 0.0, dice.uniform(1.2, 2.2))),
+                sidewalk=dice.uniform(2.0, 3.2),
+                garden=dice.choice((0.0, dice.uniform(1.5, 3.0))),
             )
             for sign in (-1.0, 1.0)
         ]
-        begin = dice.uniform(16.0, 24.0)
+        begin = dice.uniform(15.0, 22.0)
         self.crossing = begin, begin + dice.uniform(6.0, 10.0)
         self.rails: float | None = None
         self._things: list[tuple[float, Callable[[], None]]] = []
@@ -151,7 +151,7 @@ class _Street:
     def _traffic(self, side: Roadside) -> None:
         """The lane on one side of the road."""
         dice = self.dice
-        z = dice.uniform(6.0, 11.0)
+        z = dice.uniform(8.0, 12.0)
         while z < self.crossing[0]:
             build = dice.choice((vehicles.car, vehicles.car, vehicles.bus, vehicles.truck, vehicles.train))
             vehicle = build(dice)
@@ -177,20 +177,18 @@ class _Street:
         dice = self.dice
         for draw in (people.draw_bicycle, people.draw_motorcycle):
             if dice.chance(0.65):
-                z, along = dice.uniform(5.5, 11.0), dice.chance(0.4)
-                x = dice.choice((-1.0, 1.0)) * dice.uniform(0.8, 3.4) - (0.0 if along else 0.9)
-                self._two_wheeler(draw, x, z, along=along, ridden=True)
+                x, z = dice.choice((-1.0, 1.0)) * dice.uniform(0.6, 2.8), dice.uniform(5.0, 8.0)
+                self._two_wheeler(draw, x - 0.9, z, ridden=True)
 
-    def _two_wheeler(self, draw: Callable[..., None], x: float, z: float, *, along: bool, ridden: bool) -> None:
-        self._add(z, draw, self.canvas, self.dice, x, z, along=along, ridden=ridden)
-        height = 1.7 if ridden else 1.0
-        self._shadow(x, x + (0.3 if along else 1.9), z, z + (1.9 if along else 0.3), height)
+    def _two_wheeler(self, draw: Callable[..., None], x: float, z: float, *, ridden: bool) -> None:
+        self._add(z, draw, self.canvas, self.dice, x, z, ridden=ridden)
+        self._shadow(x, x + 1.8, z, z + 0.3, 1.7 if ridden else 1.0)
 
     def _kerb(self, side: Roadside) -> None:
         """Lamps, lights, signs and trees."""
         dice = self.dice
-        z = dice.uniform(6.5, 8.5)
-        while z < 26.0:
+        z = dice.uniform(5.5, 7.5)
+        while z < 18.0:
             draw, height = dice.choice(
                 (
                     (furniture.draw_lamp, 6.0),
@@ -204,13 +202,13 @@ class _Street:
             x = side.sign * (side.kerb + dice.uniform(0.3, 0.7))
             self._add(z, draw, self.canvas, dice, x, z)
             self._shadow(x - 0.12, x + 0.12, z, z + 0.1, height)
-            z += dice.uniform(2.5, 5.0)
+            z += dice.uniform(2.5, 4.5)
 
     def _sidewalk(self, side: Roadside) -> None:
         """Persons, parked two-wheelers, boxes."""
         dice, (inner, outer) = self.dice, side.walk
-        z = dice.uniform(7.0, 9.0)
-        while z < 24.0:
+        z = dice.uniform(6.5, 8.5)
+        while z < 16.0:
             x = side.sign * dice.uniform(inner + 0.6, outer - 0.4)
             roll = dice.integer(0, 9)
             if roll < 5:
@@ -218,13 +216,12 @@ class _Street:
                     self._add(z, people.draw_person, self.canvas, dice, x + 0.7 * number, z)
                     self._shadow(x + 0.7 * number - 0.25, x + 0.7 * number + 0.25, z, z + 0.2, 1.7)
             elif roll < 9:
-                along = dice.chance(0.4)
                 draw = people.draw_bicycle if roll < 7 else people.draw_motorcycle
-                self._two_wheeler(draw, x - (0.0 if along else 0.9), z, along=along, ridden=False)
+                self._two_wheeler(draw, x - 0.9, z, ridden=False)
             else:
                 self._add(z, furniture.draw_box, self.canvas, dice, x, z)
                 self._shadow(x - 0.3, x + 0.3, z, z + 0.3, 1.0)
-            z += dice.uniform(1.5, 4.0)
+            z += dice.uniform(2.0, 4.0)
 
     def _draw_backdrop(self) -> None:
         """Houses and woods where the street ends."""

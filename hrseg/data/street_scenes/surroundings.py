@@ -85,7 +85,7 @@ def draw_fence(face: Face, dice: Dice) -> None:
     u, v = face.uv
     paint = dice.vary(dice.choice(_RAILINGS), 20)
     face.box(0.0, 0.0, face.length, face.height, None)
-    bar = u * np.float32(1 / dice.uniform(0.4, 0.6))
+    bar = u * np.float32(1 / dice.uniform(0.5, 0.8))
     upright = (_part(bar) < dice.uniform(0.35, 0.55)) & (v < face.height - 0.08)
     upright |= _part(bar * np.float32(1 / 6)) < 0.07
     for rail in (0.2, face.height - 0.25):

@@ -133,6 +133,7 @@ def bus(dice: Dice) -> Vehicle:
 
     def end(face: Face, is_front: bool) -> None:
         _tyres(face, width, 0.3, 0.4)
+        face.box(0.1, 0.1, width - 0.1, 0.4, _DARK)
         face.box(0.0, 0.3, width, height, paint)
         face.box(0.0, 0.3, width, 0.55, dark)
         face.box(0.12, height * (0.4 if is_front else 0.55), width - 0.12, height - 0.45, glass)
@@ -172,7 +173,7 @@ def truck(dice: Dice) -> Vehicle:
 
     def end(face: Face, is_front: bool) -> None:
         _tyres(face, width, 0.5, 0.6)
-        face.box(0.1, 0.45, width - 0.1, 0.9, _DARK)
+        face.box(0.1, 0.15, width - 0.1, 0.9, _DARK)
         if is_front:
             _cab(face, cab, width, top)
             return

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import cv2
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+
+from hrseg.data import CamVidDataModule, CityscapesDataModule, SegmentationDataModule
+from hrseg.data.labels import LabelTable
+from hrseg.data.samplers import EpochSampler, EvalSampler
+from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError, UnknownNameError
+
+FEW_WORKERS = "ignore:.*does not have many workers"  # num_workers=0 is meant here
+
+
+class Listener(LightningModule):
+    """Trains nothing and writes down what it is fed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(()))
+        self.seen: dict[str, list[tuple[str, ...]]] = {"train": [], "val": [], "test": [], "predict": []}
+        self.sums: list[float] = []
+
+    def training_step(self, batch: dict[str, Any]) -> Tensor:
+        self.seen["train"].append(tuple(batch["name"]))
+        self.sums.append(float(batch["image"].sum()))
+        return self.scale * 0
+
+    def validation_step(self, batch: dict[str, Any]) -> None:
+        self.seen["val"].append(tuple(batch["name"]))
+
+    def test_step(self, batch: dict[str, Any]) -> None:
+        self.seen["test"].append(tuple(batch["name"]))
+
+    def predict_step(self, batch: dict[str, Any]) -> None:
+        assert "target" not in batch
+        self.seen["predict"].append(tuple(batch["name"]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def trainer(**options: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Trainer(accelerator="cpu", enable_model_summary=False, num_sanity_val_steps=0, **quiet, **options)
+
+
+def camvid(root: Path, **settings: Any) -> CamVidDataModule:
+    return CamVidDataModule(root, **{"batch_size": 2, "crop_size": (32, 40), "num_workers": 0, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop_size": (31, 64)}, r"data\.crop_size is \(31, 64\); expected 32 or more per side"),
+        ({"batch_size": 0}, r"data\.batch_size is 0; expected 1 or more"),
+        ({"eval_batch_size": 0}, r"data\.eval_batch_size is 0"),
+        ({"base_size": 0}, r"data\.base_size is 0"),
+        ({"scale_range": (2.0, 0.5)}, r"data\.scale_range is \(2\.0, 0\.5\); expected the smaller scale first"),
+        ({"scale_range": (0.0, 0.5)}, r"data\.scale_range"),
+        ({"scale_step": 0.0}, r"data\.scale_step"),
+        ({"flip_probability": 1.5}, r"data\.flip_probability is 1\.5; expected 0 to 1"),
+        ({"color_jitter": -0.1}, r"data\.color_jitter"),
+        ({"num_workers": -1}, r"data\.num_workers is -1; expected 0 or more"),
+        ({"seed": -1}, r"data\.seed"),
+        ({"on_error": "ignore"}, r"data\.on_error is ignore; expected raise or skip"),
+        (
+            {"transforms": [A.Rotate()]},
+            r"Rotate would fill the label with 0.*, which is a class; give it fill_mask 255",
+        ),
+        ({"transforms": [A.OneOf([A.Sequential([A.Affine()])])]}, r"Affine would fill the label"),
+    ],
+)
+def test_settings_out_of_range_fail_before_any_data_is_read(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        camvid(Path("nowhere"), **settings)
+
+
+@pytest.mark.parametrize("which", ["train_split", "val_split", "test_split", "predict_split"])
+def test_an_unknown_split_fails_before_any_data_is_read(which: str) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown split of CamVid 'vall'; did you mean val"):
+        camvid(Path("nowhere"), **{which: "vall"})
+
+
+def test_classes_are_known_before_any_data_is_read() -> None:
+    data = camvid(Path("nowhere"))
+    assert (data.num_classes, data.ignore_index, data.labels.name) == (11, 255, "CamVid")
+
+
+def test_a_missing_root_says_where_it_looked_what_it_expected_and_where_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFoundError) as caught:
+        camvid(tmp_path / "gone").setup("fit")
+    message = str(caught.value)
+    assert str(tmp_path / "gone") in message
+    assert "SPLIT/*.png" in message
+    assert "https://" in message
+    assert "\n" not in message
+
+
+def test_an_empty_split_is_named(camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+    with pytest.raises(DataNotFoundError, match=r"no image of CamVid test in .*camvid; expected SPLIT/\*\.png"):
+        data.setup("predict")
+    data.setup("validate")
+
+
+def test_an_image_without_label_is_named_where_labels_are_needed(camvid_root: Path) -> None:
+    (camvid_root / "valannot" / "0001.png").unlink()
+    with pytest.raises(DataNotFoundError, match=r"1 of 2 images of CamVid val have no label, .*0001\.png; expected"):
+        camvid(camvid_root).setup("validate")
+    with pytest.raises(DataNotFoundError, match="have no label"):
+        camvid(camvid_root).setup("fit")
+    data = camvid(camvid_root, predict_split="val")
+    data.setup("predict")
+    assert len(list(data.predict_dataloader())) == 2
+    with pytest.raises(DataNotFoundError, match="have no label"):
+        data.setup("test")
+
+
+def test_a_partial_copy_is_logged(camvid_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = camvid(camvid_root)
+    data.setup("fit")
+    data.setup("validate")
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert "CamVid train has 5 images, the complete data set 367" in caplog.text
+
+
+def test_fewer_images_than_a_step_takes_is_an_error(camvid_root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"5 images, fewer than a step takes \(batch_size 6 x 1 processes\)"):
+        camvid(camvid_root, batch_size=6).setup("fit")
+
+
+def test_training_sees_crops_and_evaluation_whole_images(camvid_root: Path) -> None:
+    data = camvid(camvid_root, predict_split="val", eval_batch_size=2)
+    data.setup("fit")
+    data.setup("predict")
+    assert [batch["image"].shape for batch in data.train_dataloader()] == [(2, 3, 32, 40)] * 2
+    for loader in (data.val_dataloader(), data.predict_dataloader()):
+        (batch,) = loader
+        assert batch["image"].shape == (2, 3, 48, 64)
+        assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    image = cv2.cvtColor(cv2.imread(str(camvid_root / "val" / "0001.png")), cv2.COLOR_BGR2RGB)
+    assert torch.equal(batch["image"][1].permute(1, 2, 0), torch.from_numpy(image))
+
+
+def test_the_augmentation_is_made_of_the_settings() -> None:
+    settings = {"base_size": 70, "scale_range": (0.8, 1.2), "scale_step": 0.2, "flip_probability": 0.25}
+    crop, flip = camvid(Path("nowhere"), **settings).augmentation().transforms
+    assert isinstance(crop, RandomScaleCrop)
+    assert isinstance(flip, HorizontalFlip)
+    assert (crop.crop_size, crop.base_size, crop.scale_range, crop.scale_step) == ((32, 40), 70, (0.8, 1.2), 0.2)
+    assert (crop.ignore_index, flip.p, flip.flip_pairs) == (255, 0.25, ())
+    more = camvid(Path("nowhere"), color_jitter=0.4, transforms=[A.Blur(p=1.0)]).augmentation().transforms
+    assert [type(step) for step in more[2:]] == [A.ColorJitter, A.Blur]
+    assert more[2].brightness == pytest.approx((0.6, 1.4))
+    assert more[2].hue == pytest.approx((-0.1, 0.1))
+
+
+def test_the_class_pairs_of_the_table_reach_the_flip(camvid_root: Path) -> None:
+    class Sided(CamVidDataModule):
+        labels = LabelTable("Sided", ("a", "b"), ((0, 0, 0),) * 2, flip_pairs=((0, 1),))
+
+    flip = Sided(camvid_root, 2, (32, 32)).augmentation().transforms[1]
+    assert flip.flip_pairs == ((0, 1),)
+
+
+def test_loading_processes_default_to_the_machine_s_share() -> None:
+    workers = camvid(Path("nowhere"), num_workers=None)._sensible_workers()
+    assert 2 <= workers <= 8
+
+
+@pytest.mark.filterwarnings(FEW_WORKERS)
+def test_lightning_keeps_the_samplers_and_moves_the_epoch_on(camvid_root: Path) -> None:
+    data, listener, fit = camvid(camvid_root), Listener(), trainer(max_epochs=3)
+    fit.fit(listener, datamodule=data)
+    assert isinstance(fit.train_dataloader.sampler, EpochSampler)
+    assert isinstance(fit.val_dataloaders.sampler, EvalSampler)
+    epochs = [listener.seen["train"][start : start + 2] for start in (0, 2, 4)]
+    assert len({str(epoch) for epoch in epochs}) == 3
+    again = Listener()
+    trainer(max_epochs=3).fit(again, datamodule=camvid(camvid_root))
+    assert (again.seen, again.sums) == (listener.seen, listener.sums)
+    assert listener.seen["val"] == [("0000",), ("0001",)] * 3
+
+
+@pytest.mark.filterwarnings(FEW_WORKERS)
+def test_every_verb_runs_and_skipped_files_are_left_out(camvid_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (camvid_root / "val" / "0000.png").write_bytes(b"nothing")
+    data = camvid(camvid_root, predict_split="val", on_error="skip")
+    listener, verbs = Listener(), trainer(max_epochs=1)
+    verbs.fit(listener, datamodule=data)
+    verbs.validate(listener, datamodule=data)
+    verbs.test(listener, datamodule=data)
+    verbs.predict(listener, datamodule=data)
+    assert listener.seen["val"] == [("0001",)] * 2
+    assert listener.seen["test"] == listener.seen["predict"] == [("0001",)]
+    assert "skipped 1 of 2 files of CamVid" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings(FEW_WORKERS)
+def test_an_unreadable_file_ends_a_run_with_its_own_error(camvid_root: Path, workers: int) -> None:
+    (camvid_root / "val" / "0001.png").write_bytes(b"nothing")
+    with pytest.raises(DataFileError, match=r"^[^\n]*0001\.png is truncated or no image that can be read[^\n]*$"):
+        trainer().validate(Listener(), datamodule=camvid(camvid_root, num_workers=workers))
+
+
+@pytest.mark.filterwarnings(FEW_WORKERS)
+def test_overfitting_batches_sees_the_same_crops_each_epoch(camvid_root: Path) -> None:
+    listener, fit = Listener(), trainer(max_epochs=3, overfit_batches=1)
+    fit.fit(listener, datamodule=camvid(camvid_root))
+    assert isinstance(fit.train_dataloader.sampler, SequentialSampler)
+    assert listener.seen["train"] == [("0000", "0001")] * 3
+    assert len(set(listener.sums)) == 1
+
+
+def test_the_parameters_can_be_given_as_yaml(tmp_path: Path) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(SegmentationDataModule, "data")
+    (tmp_path / "data.yaml").write_text(
+        """
+        data:
+          class_path: hrseg.data.CityscapesDataModule
+          init_args:
+            root: /data/cityscapes
+            batch_size: 3
+            crop_size: [512, 1024]
+            base_size: 2048
+            scale_range: [0.5, 1.6]
+            transforms:
+              - class_path: albumentations.ColorJitter
+                init_args: {brightness: 0.3, p: 0.5}
+              - class_path: albumentations.GaussianBlur
+        """
+    )
+    parser.add_argument("--config", action="config")
+    data = parser.instantiate(parser.parse_args([f"--config={tmp_path / 'data.yaml'}"])).data
+    assert isinstance(data, CityscapesDataModule)
+    assert (data.crop_size, data.base_size, data.scale_range, data.eval_batch_size) == (
+        (512, 1024),
+        2048,
+        (0.5, 1.6),
+        1,
+    )
+    assert [type(transform) for transform in data.transforms] == [A.ColorJitter, A.GaussianBlur]
+
+
+def test_it_can_be_sent_to_another_process(camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+    data.setup("fit")
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(next(iter(copy.train_dataloader()))["image"], next(iter(data.train_dataloader()))["image"])
+
+
+def test_the_base_class_alone_is_not_a_data_set() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        SegmentationDataModule("root", 1, (32, 32))  # type: ignore[abstract]
+    assert issubclass(DataNotFoundError, HrsegError)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from torch.utils.data import DistributedSampler
+
+from hrseg.data.samplers import EpochSampler, EvalSampler, SampleKey
+
+
+class Numbers(list[int]):
+    """Stands for a data set: all that a sampler asks is its length."""
+
+
+def epoch_of(sampler: EpochSampler, epoch: int) -> list[SampleKey]:
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own() -> None:
+    sampler = EpochSampler(Numbers(range(100)), seed=3)
+    first, second = epoch_of(sampler, 0), epoch_of(sampler, 1)
+    assert sorted(key.position for key in first) == list(range(100))
+    assert {key.epoch for key in second} == {1}
+    assert [key.position for key in first] != [key.position for key in second]
+    assert first == epoch_of(EpochSampler(Numbers(range(100)), seed=3), 0)
+    assert first != epoch_of(EpochSampler(Numbers(range(100)), seed=4), 0)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_a_step_over_all_ranks_holds_what_one_process_would_see(world_size: int) -> None:
+    """2975 images, 12 a step: 247 steps, as the official schedule counts, in whatever way they are dealt out."""
+    numbers = Numbers(range(2975))
+    alone = epoch_of(EpochSampler(numbers, seed=1), 5)
+    ranks = [epoch_of(EpochSampler(numbers, 1, rank, world_size), 5) for rank in range(world_size)]
+    batch = 12 // world_size
+    assert {len(keys) // batch for keys in ranks} == {247}
+    for step in (0, 100, 246):
+        together = {key for keys in ranks for key in keys[step * batch : (step + 1) * batch]}
+        assert together == set(alone[step * 12 : (step + 1) * 12])
+
+
+def test_lengths_are_those_of_what_is_given() -> None:
+    for number in (7, 8, 9):
+        for rank in range(3):
+            for sampler in (
+                EpochSampler(Numbers(range(number)), 0, rank, 3),
+                EvalSampler(Numbers(range(number)), rank, 3),
+            ):
+                assert len(list(sampler)) == len(sampler)
+            assert len(EpochSampler(Numbers(range(number)), 0, rank, 3)) == number // 3
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_evaluation_sees_every_sample_exactly_once(world_size: int) -> None:
+    numbers = Numbers(range(500))
+    dealt = [list(EvalSampler(numbers, rank, world_size)) for rank in range(world_size)]
+    assert sorted(index for mine in dealt for index in mine) == list(range(500))
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+def test_lightning_leaves_them_alone_and_workers_can_be_spawned() -> None:
+    for sampler in (EpochSampler(Numbers(range(4))), EvalSampler(Numbers(range(4)))):
+        assert isinstance(sampler, DistributedSampler)
+        assert list(pickle.loads(pickle.dumps(sampler))) == list(sampler)

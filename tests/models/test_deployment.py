@@ -1,0 +1,192 @@
+"""What users do to a network besides calling it: compile, export, trace, copy, save, and run in other formats."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hrseg.models import HRNetV2, HRNetVariant, Segmenter, create_model, fold_batch_norm, list_models
+
+TINY = HRNetVariant(4, blocks=1, modules=(1, 1, 1), layer1_blocks=1, layer1_width=4)
+SMALL = "hrnetv2_w18_small_v1"
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def lively(network: Segmenter) -> Segmenter:
+    """Gives batch norms some statistics, by a few batches, and puts the network into evaluation mode."""
+    for _ in range(3):
+        network(torch.randn(2, 3, 64, 64))
+    return network.eval()
+
+
+@pytest.fixture
+def network() -> Segmenter:
+    torch.manual_seed(0)
+    return lively(HRNetV2(TINY, num_classes=5, init="kaiming", bn_momentum=0.5))
+
+
+def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_as_one_graph(network: Segmenter, dynamic: bool) -> None:
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    with torch.no_grad():
+        for size in ((64, 64), (97, 65)):
+            images = torch.randn(1, 3, *size)
+            assert_close(compiled(images), network(images))
+
+
+def test_trains_compiled_as_one_graph(network: Segmenter) -> None:
+    network.train()
+    twin = copy.deepcopy(network)
+    images = torch.randn(2, 3, 64, 64)
+    logits = torch.compile(network, fullgraph=True, backend="aot_eager")(images)
+    logits.square().mean().backward()
+    twin(images).square().mean().backward()
+    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+    for mine, other in zip(network.buffers(), twin.buffers(), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiles_with_the_default_backend() -> None:
+    network = lively(create_model(SMALL, init="kaiming"))
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler warns of what this machine's C++ compiler lacks
+        assert_close(torch.compile(network, fullgraph=True)(images), network(images), 1e-4)
+
+
+def test_exports_with_dynamic_sizes(network: Segmenter) -> None:
+    sizes = {0: torch.export.Dim("batch", max=16), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    exported = torch.export.export(network, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(sizes,))
+    module = exported.module()
+    with torch.no_grad():
+        for shape in ((1, 3, 64, 96), (3, 3, 97, 65), (1, 3, 33, 47)):
+            images = torch.randn(shape)
+            assert_close(module(images), network(images))
+
+
+def test_traces_to_a_graph_for_any_size(network: Segmenter) -> None:
+    traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96))
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    buffer.seek(0)
+    restored = torch.jit.load(buffer)
+    with torch.no_grad():
+        for shape in ((1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 33, 47)):
+            images = torch.randn(shape)
+            assert_close(restored(images), network(images))
+
+
+def test_channels_last_gives_the_same_and_stays(network: Segmenter) -> None:
+    images = torch.randn(2, 3, 65, 97)
+    expected, maps = network(images), network.features(images)
+    network.to(memory_format=torch.channels_last)
+    for given in (images, images.to(memory_format=torch.channels_last)):
+        assert_close(network(given), expected)
+        formats: list[bool] = []
+        hooks = [
+            module.register_forward_hook(
+                lambda _, __, out, formats=formats: formats.append(
+                    not isinstance(out, Tensor) or out.is_contiguous(memory_format=torch.channels_last)
+                )
+            )
+            for module in network.modules()
+        ]
+        for ours, theirs in zip(network.features(given), maps, strict=True):
+            assert ours.is_contiguous(memory_format=torch.channels_last)
+            assert_close(ours, theirs)
+        network.outputs(given)
+        assert formats
+        assert all(formats)
+        for hook in hooks:
+            hook.remove()
+
+
+def test_trains_in_channels_last(network: Segmenter) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    twin = copy.deepcopy(network).train()
+    network.train().to(memory_format=torch.channels_last)
+    for each in (network, twin):
+        each.double()
+        each(images.double()).square().mean().backward()
+    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+
+
+def test_bfloat16_autocast(network: Segmenter) -> None:
+    images = torch.randn(2, 3, 65, 97)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(images)
+        assert network.outputs(images)["out"].dtype == torch.bfloat16
+        network.train()(images).float().square().mean().backward()
+    assert_close(logits.float(), network.eval()(images), 0.1)
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
+
+
+def test_copies_and_pickles() -> None:
+    network = lively(create_model(SMALL, num_classes=4))
+    images = torch.randn(1, 3, 40, 40)
+    for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert twin.config == network.config
+        assert torch.equal(twin(images), network(images))
+        twin.get_parameter("conv1.weight").data.zero_()
+    assert network.get_parameter("conv1.weight").abs().sum() > 0
+
+
+def test_outputs_are_computed_once_and_resized_by_forward(network: Segmenter) -> None:
+    calls: list[int] = []
+    network.get_submodule("conv1").register_forward_hook(lambda *_: calls.append(1))
+    images = torch.randn(1, 3, 50, 70)
+    logits = network(images)
+    assert len(calls) == 1
+    out = network.outputs(images)["out"]
+    assert out.shape == (1, 5, 13, 18)
+    assert torch.equal(logits, nn.functional.interpolate(out, size=(50, 70), mode="bilinear"))
+
+
+def test_the_contract_is_spelled_out() -> None:
+    bare = Segmenter()
+    for method in (bare.features, bare.outputs, bare):
+        with pytest.raises(NotImplementedError):
+            method(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in ("hrnetv2_w44", "hrnetv2_w64")])
+def test_folding_batch_norm_changes_nothing_but_rounding(name: str) -> None:
+    torch.manual_seed(0)
+    network = create_model(name, init="kaiming", bn_momentum=0.5).double()
+    network(torch.randn(2, 3, 64, 64, dtype=torch.float64))
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    folded = fold_batch_norm(network)
+    assert network.training
+    assert not folded.training
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    images = torch.randn(1, 3, 45, 33, dtype=torch.float64)
+    with torch.no_grad():
+        assert_close(folded(images), network.eval()(images), 1e-10)
+        folded.to(memory_format=torch.channels_last)
+        assert_close(folded(images), network(images), 1e-10)
