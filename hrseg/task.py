@@ -71,14 +71,11 @@ class SegmentationTask(LightningModule):
         if labels is None:
             raise ConfigError("SegmentationTask needs the classes to train on; give labels=data.labels")
         self.labels = labels if isinstance(labels, LabelTable) else LabelTable.from_dict(labels)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if isinstance(network, str):
-            self.network: nn.Module = create_model(
-                network,
-                num_classes=self.labels.num_classes,
-                weights=weights,
-                checkpoint_stages=tuple(checkpoint_stages or ()),
-                **(network_args or {}),
-            )
+            parameters = {"checkpoint_stages": checkpoint_stages} if checkpoint_stages else {}
+            parameters |= {"num_classes": self.labels.num_classes, "weights": weights, **(network_args or {})}
+            self.network: nn.Module = create_model(network, **parameters)
         elif network_args or weights or checkpoint_stages:
             raise ConfigError(
                 "network_args, weights and checkpoint_stages belong to a network given by name; "
@@ -86,6 +83,7 @@ class SegmentationTask(LightningModule):
             )
         else:
             self.network = network
+        self.network.to(memory_format=self.memory_format)
         loss = loss or CrossEntropyLoss()
         self.loss = WeightedOutputsLoss({"out": loss}) if isinstance(loss, SegmentationLoss) else loss
         if self.loss.num_classes not in (None, self.labels.num_classes):
@@ -100,7 +98,6 @@ class SegmentationTask(LightningModule):
         self.warmup_steps = warmup_steps
         self.head_lr_factor = head_lr_factor
         self.decay_norm_and_bias = decay_norm_and_bias
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compile_network = compile
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -110,13 +107,9 @@ class SegmentationTask(LightningModule):
 
     # ------------------------------------------------------------------------------------------------- network
 
-    def configure_model(self) -> None:
-        """Puts the network in its memory format; Lightning calls it before each of fit, validate, test, predict."""
-        self.network.to(memory_format=self.memory_format)
-
     def setup(self, stage: str) -> None:
         """Compiles the network, once, if asked to."""
-        if self.compile_network and not hasattr(self.outputs, "get_compiler_config"):
+        if self.compile_network and "outputs" not in vars(self):
             self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:

@@ -73,7 +73,7 @@ def _quieten() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
-    warnings.filterwarnings("ignore", message=r"(?s).*instantiate_classes")
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     # Lightning's own use of torch's private module for trees
     warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")
     # short trainings and small data sets are fine
@@ -81,6 +81,7 @@ def _quieten() -> None:
     # a folder is used again on purpose, and scoring needs no callback of the training
     warnings.filterwarnings("ignore", message=r".*exists and is not empty")
     warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
+    warnings.filterwarnings("ignore", message=r".*loading a checkpoint outside the 'fit' stage")
     # the loaders choose their number of workers themselves
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
 

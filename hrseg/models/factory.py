@@ -78,5 +78,7 @@ def _build(name: str, **parameters: Any) -> Segmenter:
     bound = signature.bind(**parameters)
     bound.apply_defaults()
     network = BUILDERS[name](*bound.args, **bound.kwargs)
-    network.config = {"name": name, **bound.arguments}
+    # lists for tuples, as after JSON or YAML
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in bound.arguments.items()}
+    network.config = {"name": name, **plain}
     return network

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import albumentations as A
@@ -43,9 +44,10 @@ class Listener(LightningModule):
     def test_step(self, batch: dict[str, Any]) -> None:
         self.seen["test"].append(tuple(batch["name"]))
 
-    def predict_step(self, batch: dict[str, Any]) -> None:
+    def predict_step(self, batch: dict[str, Any]) -> Tensor:
         assert "target" not in batch
         self.seen["predict"].append(tuple(batch["name"]))
+        return self.scale
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=1.0)
@@ -192,6 +194,27 @@ def test_lightning_keeps_the_samplers_and_moves_the_epoch_on(camvid_root: Path) 
     trainer(max_epochs=3).fit(again, datamodule=camvid(camvid_root))
     assert (again.seen, again.sums) == (listener.seen, listener.sums)
     assert listener.seen["val"] == [("0000",), ("0001",)] * 3
+
+
+def test_two_ranks_load_together_what_one_process_loads(camvid_root: Path) -> None:
+    def batches(rank: int, world_size: int, batch_size: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        data = camvid(camvid_root, batch_size=batch_size)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1, overfit_batches=0.0)
+        data.setup("fit")
+        train = data.train_dataloader()
+        train.sampler.set_epoch(3)
+        return list(train), list(data.val_dataloader())
+
+    (alone, _), ranks = batches(0, 1, 4), [batches(rank, 2, 2) for rank in range(2)]
+    samples = {name: image for batch in alone for name, image in zip(batch["name"], batch["image"], strict=True)}
+    assert len(samples) == 4
+    shared = [
+        (name, image) for train, _ in ranks for b in train for name, image in zip(b["name"], b["image"], strict=True)
+    ]
+    assert {name for name, _ in shared} == set(samples)
+    for name, image in shared:
+        assert torch.equal(image, samples[name])
+    assert [batch["name"] for _, val in ranks for batch in val] == [["0000"], ["0001"]]
 
 
 @pytest.mark.filterwarnings(FEW_WORKERS)

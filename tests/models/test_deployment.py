@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hrseg.models import HRNetV2, HRNetVariant, Segmenter, create_model, fold_batch_norm, list_models
+from hrseg.models import HRNetV2, HRNetVariant, Segmenter, create_model, fold_batch_norm
 
 TINY = HRNetVariant(4, blocks=1, modules=(1, 1, 1), layer1_blocks=1, layer1_width=4)
 SMALL = "hrnetv2_w18_small_v1"
@@ -43,12 +43,11 @@ def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
     assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_as_one_graph(network: Segmenter, dynamic: bool) -> None:
-    compiled = torch.compile(network, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+def test_compiles_as_one_graph(network: Segmenter) -> None:
+    compiled = torch.compile(network, fullgraph=True, backend="eager", dynamic=True)
     with torch.no_grad():
-        for size in ((64, 64), (97, 65)):
-            images = torch.randn(1, 3, *size)
+        for size in ((64, 96), (97, 65)):
+            images = torch.randn(2, 3, *size)
             assert_close(compiled(images), network(images))
 
 
@@ -77,7 +76,9 @@ def test_compiles_with_the_default_backend() -> None:
 
 
 def test_exports_with_dynamic_sizes(network: Segmenter) -> None:
-    sizes = {0: torch.export.Dim("batch", max=16), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    # from 33: torch.export treats a side of 1, which 32 pixels have on the coarsest branch, as another case
+    height, width = torch.export.Dim("height", min=33), torch.export.Dim("width", min=33)
+    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
     exported = torch.export.export(network, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(sizes,))
     module = exported.module()
     with torch.no_grad():
@@ -86,6 +87,7 @@ def test_exports_with_dynamic_sizes(network: Segmenter) -> None:
             assert_close(module(images), network(images))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
 def test_traces_to_a_graph_for_any_size(network: Segmenter) -> None:
     traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96))
     buffer = io.BytesIO()
@@ -141,8 +143,9 @@ def test_bfloat16_autocast(network: Segmenter) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(images)
         assert network.outputs(images)["out"].dtype == torch.bfloat16
+    assert_close(logits.float(), network(images), 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
         network.train()(images).float().square().mean().backward()
-    assert_close(logits.float(), network.eval()(images), 0.1)
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
 
 
@@ -174,7 +177,8 @@ def test_the_contract_is_spelled_out() -> None:
             method(torch.zeros(1, 3, 32, 32))
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if name not in ("hrnetv2_w44", "hrnetv2_w64")])
+# the others differ from the last of these only in their width
+@pytest.mark.parametrize("name", ["hrnetv2_w18_small_v1", "hrnetv2_w18_small_v2", "hrnetv2_w18"])
 def test_folding_batch_norm_changes_nothing_but_rounding(name: str) -> None:
     torch.manual_seed(0)
     network = create_model(name, init="kaiming", bn_momentum=0.5).double()

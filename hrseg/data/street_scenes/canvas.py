@@ -32,11 +32,7 @@ _NEAREST = 2.0  # metres; what is nearer to the camera is cut off
 _FRACTION_BITS = 4  # OpenCV takes polygon corners in 1/16 pixels
 # a circle as 16 corners; written out because `cos` may differ in its last bit between C libraries
 _QUARTER = ((1.0, 0.0), (0.92388, 0.38268), (0.70711, 0.70711), (0.38268, 0.92388))
-_CIRCLE = [
-    corner
-    for turn in range(4)
-    for corner in (((c, s), (-s, c), (-c, -s), (s, -c))[turn] for c, s in _QUARTER)
-]
+_CIRCLE = [corner for turn in range(4) for corner in (((c, s), (-s, c), (-c, -s), (s, -c))[turn] for c, s in _QUARTER)]
 
 
 class Label(IntEnum):
@@ -125,10 +121,9 @@ class Camera:
     row: float
     height: float
 
-    def project(self, point: Point) -> Flat:
+    def project(self, x: float, y: float, z: float) -> Flat:
         """Column and row at which a point in the world is seen; 0.5 is the middle of the first pixel."""
-        x, y, z = point
-        scale = self.focal / max(z, _NEAREST)
+        scale = self.focal / (z if z > _NEAREST else _NEAREST)
         return self.column + scale * x, self.row + scale * (self.height - y)
 
 
@@ -194,34 +189,47 @@ class Canvas:
 
     def fill(self, corners: Sequence[Point], color: Color | None, ident: int, gain: float = 1.0) -> None:
         """Fills a convex polygon; colour None labels it and leaves it transparent."""
-        points = _fixed_point([self.camera.project(corner) for corner in corners])
         if color is not None:
-            z = sum(corner[2] for corner in corners) / len(corners)
-            cv2.fillConvexPoly(self.colors, points, self.light.seen(color, z, gain), cv2.LINE_8, _FRACTION_BITS)
-        cv2.fillConvexPoly(self.ids, points, ident, cv2.LINE_8, _FRACTION_BITS)
+            color = self.light.seen(color, (corners[0][2] + corners[-1][2]) / 2, gain)
+        self._fill(corners, color, ident)
 
     def strip(self, left: float, right: float, near: float, far: float, color: Color, ident: int) -> None:
-        """Fills a rectangle of the ground, as it would look in plain light from nearby."""
-        corners = ((left, 0.0, near), (right, 0.0, near), (right, 0.0, far), (left, 0.0, far))
-        points = _fixed_point([self.camera.project(corner) for corner in corners])
-        cv2.fillConvexPoly(self.colors, points, color, cv2.LINE_8, _FRACTION_BITS)
-        cv2.fillConvexPoly(self.ids, points, ident, cv2.LINE_8, _FRACTION_BITS)
+        """Fills a rectangle of the ground, which is lit later."""
+        self._fill(((left, 0.0, near), (right, 0.0, near), (right, 0.0, far), (left, 0.0, far)), color, ident)
 
     def cast(self, shadow: Sequence[Flat]) -> None:
         """Marks a convex part of the ground, its corners (x, z), as lying in the shadow."""
-        points = _fixed_point([self.camera.project((x, 0.0, z)) for x, z in shadow])
-        cv2.fillConvexPoly(self.shadows, points, 1, cv2.LINE_8, _FRACTION_BITS)
+        cv2.fillConvexPoly(self.shadows, self._pixels([(x, 0.0, z) for x, z in shadow]), 1, cv2.LINE_8, _FRACTION_BITS)
 
     def front(self, x: float, z: float, length: float, height: float, ident: int, *, flipped: bool = False) -> Face:
         """A face turned to the camera from x to x + length; u runs to the right, or to the left if flipped."""
-        return Face(self, (x + length, z) if flipped else (x, z), (-1.0 if flipped else 1.0, 0.0), length, height, ident, 1.0)
+        return Face(
+            self, (x + length, z) if flipped else (x, z), (-1.0 if flipped else 1.0, 0.0), length, height, ident, 1.0
+        )
 
     def side(self, x: float, near: float, far: float, height: float, ident: int, *, flipped: bool = False) -> Face:
         """A face along the street; u runs away from the camera, or towards it if flipped."""
         sunny = (x > 0) == (self.light.sun[0] > 0)
         gain = 1.1 if sunny else self.light.shade
         near = max(near, _NEAREST)
-        return Face(self, (x, far) if flipped else (x, near), (0.0, -1.0 if flipped else 1.0), far - near, height, ident, gain)
+        return Face(
+            self, (x, far) if flipped else (x, near), (0.0, -1.0 if flipped else 1.0), far - near, height, ident, gain
+        )
+
+    def _fill(self, corners: Sequence[Point], color: Color | None, ident: int) -> None:
+        points = self._pixels(corners)
+        if color is not None:
+            cv2.fillConvexPoly(self.colors, points, color, cv2.LINE_8, _FRACTION_BITS)
+        cv2.fillConvexPoly(self.ids, points, ident, cv2.LINE_8, _FRACTION_BITS)
+
+    def _pixels(self, corners: Sequence[Point]) -> NDArray[np.int32]:
+        """Corners as OpenCV wants them: in 1/16 pixels, counted from the middle of the first pixel."""
+        scale, project = 1 << _FRACTION_BITS, self.camera.project
+        points = []
+        for x, y, z in corners:
+            column, row = project(x, y, z)
+            points.append((int((column - 0.5) * scale), int((row - 0.5) * scale)))
+        return np.array(points, np.int32)
 
 
 class Face:
@@ -267,9 +275,10 @@ class Face:
 
     def ring(self, u: float, v: float, radius: float, width: float, color: Color) -> None:
         """A disc without its inner part."""
-        rim = [(u + cos * radius, v + sin * radius) for cos, sin in _CIRCLE]
-        for start, end in zip(rim, [*rim[1:], rim[0]], strict=True):
-            self.bar(start, end, width, color)
+        outer = [(u + cos * radius, v + sin * radius) for cos, sin in _CIRCLE]
+        inner = [(u + cos * (radius - width), v + sin * (radius - width)) for cos, sin in _CIRCLE]
+        for number in range(len(_CIRCLE)):
+            self.polygon([outer[number - 1], outer[number], inner[number], inner[number - 1]], color)
 
     def bar(self, start: Flat, end: Flat, width: float, color: Color | None) -> None:
         """A thick line with square ends."""
@@ -289,9 +298,9 @@ class Face:
     def paint(self, mask: Bools, color: Color, factor: Floats | None = None) -> None:
         """Any set of the pixels of `uv`, each of its own brightness if a factor is given."""
         rows, columns = self._window
-        seen = np.array(self.canvas.light.seen(color, self.z, self.gain))
-        values = seen if factor is None else np.clip(factor[..., None] * seen.astype(np.float32), 0, 255)
-        np.copyto(self.canvas.colors[rows, columns], values.astype(np.uint8), where=mask[..., None])
+        seen = np.array(self.canvas.light.seen(color, self.z, self.gain), np.uint8)
+        values = seen if factor is None else scaled(seen, factor)
+        np.copyto(self.canvas.colors[rows, columns], values, where=mask[..., None])
         np.copyto(self.canvas.ids[rows, columns], np.uint16(self.ident), where=mask)
 
     @cached_property
@@ -312,7 +321,9 @@ class Face:
 
     @cached_property
     def _window(self) -> tuple[slice, slice]:
-        corners = [self.canvas.camera.project(self._point(u, v)) for u in (0.0, self.length) for v in (0.0, self.height)]
+        corners = [
+            self.canvas.camera.project(*self._point(u, v)) for u in (0.0, self.length) for v in (0.0, self.height)
+        ]
         height, width = self.canvas.size
         return _span([row for _, row in corners], height), _span([column for column, _ in corners], width)
 
@@ -320,10 +331,11 @@ class Face:
         return self.foot[0] + self.direction[0] * u, v, self.foot[1] + self.direction[1] * u
 
 
-def _fixed_point(points: Sequence[Flat]) -> NDArray[np.int32]:
-    """Columns and rows as OpenCV wants them: 1/16 pixels, counted from the middle of the first pixel."""
-    scale = 1 << _FRACTION_BITS
-    return np.array([(math.floor((x - 0.5) * scale), math.floor((y - 0.5) * scale)) for x, y in points], np.int32)
+def scaled(colors: NDArray[np.uint8], factor: Floats) -> NDArray[np.uint8]:
+    """Colours (..., 3) times factors (...) of at most 2, in fixed point."""
+    steps = np.clip(factor * np.float32(128), 0, 256).astype(np.uint16)
+    brightened: NDArray[np.uint16] = (colors * steps[..., None]) >> 7
+    return np.minimum(brightened, 255).astype(np.uint8)
 
 
 def _span(edges: Sequence[float], limit: int) -> slice:

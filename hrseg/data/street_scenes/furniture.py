@@ -29,7 +29,12 @@ def draw_lamp(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
 def draw_traffic_light(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     """A traffic light on its pole."""
     base = dice.uniform(2.0, 2.8)
-    _draw_pole(canvas.front(x, z, 1.0, base, Label.POLE), base + dice.choice((0.2, 1.8)), 0.26, dice.vary(dice.choice(_METALS), 20))
+    _draw_pole(
+        canvas.front(x, z, 1.0, base, Label.POLE),
+        base + dice.choice((0.2, 1.8)),
+        0.26,
+        dice.vary(dice.choice(_METALS), 20),
+    )
     face = canvas.front(x, z, 1.0, base + 1.6, Label.TRAFFIC_LIGHT)
     if dice.chance(0.3):
         face.box(-0.46, base - 0.12, 0.46, base + 1.67, dice.vary(_WHITE, 12))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hrseg.data.street_scenes.canvas import Canvas, Color, Dice, Flat, Label
+from hrseg.data.street_scenes.canvas import Canvas, Color, Dice, Flat, Label, scaled
 
-_GRASS: tuple[Color, ...] = ((96, 116, 62), (122, 122, 74), (134, 116, 82), (84, 108, 70))
-_ASPHALT: tuple[Color, ...] = ((92, 92, 94), (78, 78, 84), (108, 104, 100), (96, 90, 90), (122, 120, 118))
-_PAVING: tuple[Color, ...] = ((140, 136, 132), (158, 146, 136), (128, 116, 112), (150, 150, 152), (118, 118, 122))
+_GRASS: tuple[Color, ...] = ((106, 134, 62), (130, 136, 74), (142, 126, 80), (96, 126, 66))
+_ASPHALT: tuple[Color, ...] = ((88, 88, 92), (74, 74, 82), (102, 99, 97), (92, 88, 90), (110, 108, 108))
+_PAVING: tuple[Color, ...] = ((152, 146, 138), (168, 150, 136), (150, 124, 112), (164, 162, 158), (140, 136, 134))
 _KERBSTONE: Color = (168, 166, 160)
 _LANE_MARKS: tuple[Color, ...] = ((214, 214, 208), (206, 200, 190), (214, 186, 96))
 # zenith, horizon, clouds
@@ -57,13 +57,13 @@ class Roadside:
 
 def draw_sky(canvas: Canvas, dice: Dice) -> None:
     """A gradient with clouds: blue, white, grey, or at sunset."""
-    zenith, horizon, cloud = (np.array(color, np.float32) for color in dice.choice(_SKIES))
+    zenith, horizon, cloud = (np.array(color, np.int16) for color in dice.choice(_SKIES))
     rows = min(int(canvas.camera.row) + 2, canvas.size[0])
-    height = np.arange(rows, dtype=np.float32)[:, None, None] * np.float32(1 / rows)
     texture = canvas.clouds[:rows] * np.float32(2 / 128) + canvas.clumps[:rows] * np.float32(2 / 700)
-    cover = np.clip(texture + np.float32(dice.uniform(-3.4, -1.6)), 0, 1)[..., None]
-    clear = zenith + height * (horizon - zenith)
-    canvas.colors[:rows] = clear + cover * (cloud - clear)
+    cover = (np.clip(texture + np.float32(dice.uniform(-3.4, -1.6)), 0, 1) * 128).astype(np.int16)
+    height = np.arange(rows, dtype=np.int32)[:, None, None]
+    clear = (zenith + height * (horizon - zenith) // rows).astype(np.int16)
+    canvas.colors[:rows] = clear + (((cloud - clear) * cover[..., None]) >> 7)
     canvas.ids[:rows] = Label.SKY
 
 
@@ -150,6 +150,5 @@ def _weather(canvas: Canvas, first: int) -> None:
     relief += 1 - np.float32(0.1) - near * np.float32(0.15)
     relief *= np.where(canvas.shadows[first:] > 0, np.float32(light.shadow), np.float32(1.0))
     share = z / (z + np.float32(light.visibility))
-    haze = np.array(light.haze, np.float32) * share[..., None]
-    colors = canvas.colors[first:] * (relief * (1 - share))[..., None] + haze
-    canvas.colors[first:] = np.minimum(colors, 255)
+    haze = (np.array(light.haze, np.float32) * share[..., None]).astype(np.uint16)
+    canvas.colors[first:] = np.minimum(scaled(canvas.colors[first:], relief * (1 - share)) + haze, 255)

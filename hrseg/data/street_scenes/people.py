@@ -31,7 +31,10 @@ def draw_person(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     for arm in (-1.0, 1.0):
         face.bar((0.5 + arm * 0.2, shoulder - 0.05), (0.5 + arm * dice.uniform(0.25, 0.4), hip), 0.12, coat)
     hem = hip - dice.choice((0.05, 0.05, 0.3))
-    face.polygon([(0.3, hem), (0.7, hem), (0.74, shoulder), (0.62, shoulder + 0.05), (0.38, shoulder + 0.05), (0.26, shoulder)], coat)
+    face.polygon(
+        [(0.3, hem), (0.7, hem), (0.74, shoulder), (0.62, shoulder + 0.05), (0.38, shoulder + 0.05), (0.26, shoulder)],
+        coat,
+    )
     if dice.chance(0.4):
         face.box(0.65, hip - 0.05, 0.9, hip + 0.3, dice.vary(dice.choice(_CLOTHES), 20))  # a bag
     face.disc(0.5, height - 0.14, 0.14, dice.choice(_HAIR))
@@ -102,7 +105,17 @@ def _rider(canvas: Canvas, dice: Dice, vehicle: Face, *, hip: Flat, pedal: Flat,
     face.bar(hip, knee, 0.2, trousers)
     face.bar(knee, pedal, 0.16, trousers)
     face.bar((pedal_u - 0.08, pedal_v - 0.03), (pedal_u + 0.16, pedal_v - 0.03), 0.1, _TYRE)
-    face.polygon([(hip_u - 0.18, hip_v - 0.08), (hip_u + 0.18, hip_v - 0.04), (shoulder_u + 0.15, shoulder_v), (shoulder_u - 0.15, shoulder_v + 0.08)], coat)
+    face.polygon(
+        [
+            (hip_u - 0.18, hip_v - 0.08),
+            (hip_u + 0.18, hip_v - 0.04),
+            (shoulder_u + 0.15, shoulder_v),
+            (shoulder_u - 0.15, shoulder_v + 0.08),
+        ],
+        coat,
+    )
     face.bar((shoulder_u, shoulder_v), bar, 0.13, dice.vary(coat, 12))
-    face.disc(shoulder_u + 0.1, shoulder_v + 0.24, 0.17, dice.vary(dice.choice((*_CLOTHES, *_HAIR)), 10))  # a helmet, or hair
+    face.disc(
+        shoulder_u + 0.1, shoulder_v + 0.24, 0.17, dice.vary(dice.choice((*_CLOTHES, *_HAIR)), 10)
+    )  # a helmet, or hair
     face.disc(shoulder_u + 0.15, shoulder_v + 0.19, 0.11, dice.choice(_SKIN))

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from hrseg.data.street_scenes import furniture, people, surroundings, vehicles
-from hrseg.data.street_scenes.canvas import Camera, Canvas, Dice, Face, Flat, Label, Light
+from hrseg.data.street_scenes.canvas import Camera, Canvas, Dice, Face, Label, Light
 from hrseg.data.street_scenes.ground import Roadside, draw_ground, draw_sky
 
 SPLITS = ("train", "val", "test")
@@ -74,7 +75,7 @@ class _Street:
             shadow=dice.choice((0.92, dice.uniform(0.5, 0.8), dice.uniform(0.5, 0.8))),
             shade=dice.uniform(0.6, 0.9),
             haze=dice.vary((196, 202, 208), 20),
-            visibility=dice.uniform(60.0, 250.0),
+            visibility=dice.uniform(120.0, 400.0),
         )
         self.dice = dice
         self.canvas = Canvas(size, camera, light, texture_dice)
@@ -109,7 +110,9 @@ class _Street:
         along, away = self.canvas.light.sun[0] * height, self.canvas.light.sun[1] * height
         middle = (near + far) / 2
         self.canvas.cast([(left, near), (right, near), (right, far), (left, far)])
-        self.canvas.cast([(left, middle), (right, middle), (right + along, middle + away), (left + along, middle + away)])
+        self.canvas.cast(
+            [(left, middle), (right, middle), (right + along, middle + away), (left + along, middle + away)]
+        )
         if far - near > 1.0:
             side = right if along > 0 else left
             self.canvas.cast([(side, near), (side, far), (side + along, far + away), (side + along, near + away)])
@@ -122,16 +125,25 @@ class _Street:
             if self.crossing[0] - 2 < z < self.crossing[1]:
                 z = self.crossing[1]
                 self._corner(x, z, side.sign)
-            far = z + dice.uniform(7.0, 12.0) * (1.0 if z < 25 else 1.6)
+            far = z + dice.uniform(10.0, 16.0)
             if z < self.crossing[0]:
                 far = min(far, self.crossing[0])
-            label = dice.choice((Label.BUILDING, Label.BUILDING, Label.WALL, Label.FENCE, Label.WALL, Label.FENCE, Label.VEGETATION))
+            label = dice.choice(
+                (Label.BUILDING, Label.BUILDING, Label.WALL, Label.FENCE, Label.WALL, Label.FENCE, Label.VEGETATION)
+            )
             if label != Label.BUILDING:
                 if dice.chance(0.7):
                     for _ in range(2):
                         behind = dice.uniform(z, far)
-                        self._add(far + 0.02, surroundings.draw_tree, canvas, dice, x + side.sign * dice.uniform(2.5, 5.0), behind)
-                if dice.chance(0.5):
+                        self._add(
+                            far + 0.02,
+                            surroundings.draw_tree,
+                            canvas,
+                            dice,
+                            x + side.sign * dice.uniform(2.5, 5.0),
+                            behind,
+                        )
+                if dice.chance(0.3):
                     self._add(far + 0.05, self._draw_edge, Label.BUILDING, x + side.sign * 7.0, z, far)
             self._add(far, self._draw_edge, label, x, z, far)
             z = far + (0.6 if dice.chance(0.3) else 0.0)
@@ -153,7 +165,7 @@ class _Street:
         dice = self.dice
         z = dice.uniform(8.0, 12.0)
         while z < self.crossing[0]:
-            build = dice.choice((vehicles.car, vehicles.car, vehicles.bus, vehicles.truck, vehicles.train))
+            build = dice.choice((vehicles.car, vehicles.car, vehicles.bus, vehicles.bus, vehicles.truck, vehicles.train))
             vehicle = build(dice)
             half = vehicle.width / 2
             x = side.sign * dice.uniform(max(half + 0.2, 1.5), max(side.kerb - half - 0.1, 1.6))
@@ -175,9 +187,10 @@ class _Street:
 
     def _riders(self) -> None:
         dice = self.dice
-        for draw in (people.draw_bicycle, people.draw_motorcycle):
+        lane = dice.choice((-1.0, 1.0))
+        for draw, sign in ((people.draw_bicycle, lane), (people.draw_motorcycle, -lane)):
             if dice.chance(0.65):
-                x, z = dice.choice((-1.0, 1.0)) * dice.uniform(0.6, 2.8), dice.uniform(5.0, 8.0)
+                x, z = sign * dice.uniform(1.0, 2.8), dice.uniform(5.5, 8.5)
                 self._two_wheeler(draw, x - 0.9, z, ridden=True)
 
     def _two_wheeler(self, draw: Callable[..., None], x: float, z: float, *, ridden: bool) -> None:
@@ -188,7 +201,7 @@ class _Street:
         """Lamps, lights, signs and trees."""
         dice = self.dice
         z = dice.uniform(5.5, 7.5)
-        while z < 18.0:
+        while z < 16.0:
             draw, height = dice.choice(
                 (
                     (furniture.draw_lamp, 6.0),
@@ -202,13 +215,13 @@ class _Street:
             x = side.sign * (side.kerb + dice.uniform(0.3, 0.7))
             self._add(z, draw, self.canvas, dice, x, z)
             self._shadow(x - 0.12, x + 0.12, z, z + 0.1, height)
-            z += dice.uniform(2.5, 4.5)
+            z += dice.uniform(3.5, 6.0)
 
     def _sidewalk(self, side: Roadside) -> None:
         """Persons, parked two-wheelers, boxes."""
         dice, (inner, outer) = self.dice, side.walk
         z = dice.uniform(6.5, 8.5)
-        while z < 16.0:
+        while z < 15.0:
             x = side.sign * dice.uniform(inner + 0.6, outer - 0.4)
             roll = dice.integer(0, 9)
             if roll < 5:
@@ -221,7 +234,7 @@ class _Street:
             else:
                 self._add(z, furniture.draw_box, self.canvas, dice, x, z)
                 self._shadow(x - 0.3, x + 0.3, z, z + 0.3, 1.0)
-            z += dice.uniform(2.0, 4.0)
+            z += dice.uniform(3.0, 5.0)
 
     def _draw_backdrop(self) -> None:
         """Houses and woods where the street ends."""
@@ -229,15 +242,22 @@ class _Street:
         while x < 40.0:
             length = dice.uniform(10.0, 25.0)
             if dice.chance(0.6):
-                surroundings.draw_house(self.canvas.front(x, 75.0, length, dice.uniform(7.0, 18.0), Label.BUILDING), dice)
+                surroundings.draw_house(
+                    self.canvas.front(x, 75.0, length, dice.uniform(7.0, 18.0), Label.BUILDING), dice
+                )
             else:
-                surroundings.draw_hedge(self.canvas.front(x, 74.0, length, dice.uniform(6.0, 14.0), Label.VEGETATION), dice)
+                surroundings.draw_hedge(
+                    self.canvas.front(x, 74.0, length, dice.uniform(6.0, 14.0), Label.VEGETATION), dice
+                )
             x += length
 
     def _draw_bonnet(self) -> None:
         """The bonnet of the car that carries the camera."""
         height, width = self.canvas.size
-        paint = np.array(self.dice.vary(self.dice.choice(((40, 42, 46), (120, 122, 126), (60, 30, 30), (50, 60, 80))), 15), np.float32)
+        paint = np.array(
+            self.dice.vary(self.dice.choice(((40, 42, 46), (120, 122, 126), (60, 30, 30), (50, 60, 80))), 15),
+            np.float32,
+        )
         top = int(height * self.dice.uniform(0.9, 0.97))
         row = np.arange(top, height, dtype=np.float32)[:, None]
         column = np.arange(width, dtype=np.float32)[None] - np.float32(width / 2)
@@ -264,14 +284,15 @@ class _Street:
 def _develop(canvas: Canvas, dice: Dice) -> NDArray[np.uint8]:
     """Averages to the final size; then exposure, colour temperature, blur and the sensor's noise."""
     step = _OVERSAMPLING
-    tall = canvas.colors.astype(np.int16)
+    tall = canvas.colors.astype(np.uint16)
     parts = [tall[row::step, column::step] for row in range(step) for column in range(step)]
-    image = sum(parts[1:], parts[0]).astype(np.int32)
-    warmth, exposure = dice.integer(-22, 22), dice.integer(190, 310)
-    image = image * np.array([exposure + warmth, exposure, exposure - warmth], np.int32) // (256 * step * step)
-    image = np.minimum(image, 200 + (image - 200) // 2) if exposure > 256 else image  # highlights roll off
+    average = (sum(parts[1:], parts[0]) // (step * step)).astype(np.uint8)
+    warmth, exposure = dice.integer(-16, 16), dice.integer(205, 300)
+    tone = np.arange(256)[:, None] * np.array([exposure + warmth, exposure, exposure - warmth]) // 256
+    tone = np.minimum(tone, 200 + (tone - 200) // 2)  # highlights roll off
+    image = cv2.LUT(average, np.minimum(tone, 255).astype(np.uint8)[None]).astype(np.int16)
     if dice.chance(0.4):
         image[:, 1:-1] = (image[:, :-2] + 2 * image[:, 1:-1] + image[:, 2:]) // 4
     noise = np.stack([canvas.grain[row::step, column::step] for row, column in ((0, 0), (1, 0), (0, 1))], axis=-1)
-    image = image + (noise.astype(np.int32) - 128) * dice.integer(2, 9) // 128
+    image += (noise.astype(np.int16) - 128) * dice.integer(2, 9) // 128
     return np.clip(image, 0, 255).astype(np.uint8)

@@ -10,7 +10,7 @@ _STONES: tuple[Color, ...] = (
     (178, 160, 135), (150, 78, 60), (196, 188, 172), (120, 112, 108), (206, 180, 120), (160, 128, 110),
     (140, 150, 158), (188, 140, 118), (92, 84, 82),
 )  # fmt: skip
-_LEAVES: tuple[Color, ...] = ((62, 88, 42), (84, 104, 52), (48, 70, 44), (112, 112, 50), (132, 94, 46), (70, 92, 70))
+_LEAVES: tuple[Color, ...] = ((56, 84, 38), (74, 96, 46), (44, 68, 40), (96, 104, 44), (124, 88, 42), (62, 88, 62))
 _BARK: tuple[Color, ...] = ((72, 58, 46), (96, 82, 68), (56, 48, 42))
 _RAILINGS: tuple[Color, ...] = (
     (120, 124, 126), (70, 74, 76), (150, 148, 140), (60, 76, 66), (120, 86, 58), (225, 225, 220),
@@ -106,15 +106,25 @@ def draw_tree(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     trunk, radius = dice.uniform(2.0, 3.2), dice.uniform(1.3, 2.2)
     middle = 1.9 * radius
     face = canvas.front(x - middle, z, 2 * middle, trunk + 3 * radius, Label.VEGETATION)
-    face.bar((middle, 0.0), (middle + dice.uniform(-0.2, 0.2), trunk + radius), dice.uniform(0.25, 0.45), dice.vary(dice.choice(_BARK), 15))
+    face.bar(
+        (middle, 0.0),
+        (middle + dice.uniform(-0.2, 0.2), trunk + radius),
+        dice.uniform(0.25, 0.45),
+        dice.vary(dice.choice(_BARK), 15),
+    )
     blobs = [(0.0, radius, radius)]
     for _ in range(5):
-        blobs.append((dice.uniform(-0.8, 0.8) * radius, dice.uniform(0.5, 1.8) * radius, dice.uniform(0.45, 0.75) * radius))
+        blobs.append(
+            (dice.uniform(-0.8, 0.8) * radius, dice.uniform(0.5, 1.8) * radius, dice.uniform(0.45, 0.75) * radius)
+        )
     u, v = face.uv
     coarse_u, coarse_v = u[:, ::2] - np.float32(middle), v[::2, ::2] - np.float32(trunk)  # enough for the outline
     inside = np.full(coarse_v.shape, 9.0, np.float32)
     for blob_u, blob_v, size in blobs:
-        du, dv = (coarse_u - np.float32(blob_u)) * np.float32(1 / size), (coarse_v - np.float32(blob_v)) * np.float32(1 / size)
+        du, dv = (
+            (coarse_u - np.float32(blob_u)) * np.float32(1 / size),
+            (coarse_v - np.float32(blob_v)) * np.float32(1 / size),
+        )
         inside = np.minimum(inside, du * du + dv * dv)
     inside = inside.repeat(2, axis=0).repeat(2, axis=1)[: v.shape[0], : v.shape[1]]
     ragged = face.texture(canvas.clumps, 0.3) + face.texture(canvas.grain, 0.15)
@@ -130,4 +140,5 @@ def _draw_leaves(face: Face, dice: Dice, mask: Bools, up: Floats) -> None:
 
 def _part(values: Floats) -> Floats:
     """The fractional part."""
-    return values - np.floor(values)
+    part: Floats = values - np.floor(values)
+    return part

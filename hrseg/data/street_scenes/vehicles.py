@@ -56,12 +56,14 @@ def draw_along(canvas: Canvas, vehicle: Vehicle, x: float, z: float, *, oncoming
     outline = vehicle.outline if oncoming else [(vehicle.length - u, v) for u, v in reversed(vehicle.outline)]
     for (u0, v0), (u1, v1) in reversed(list(pairwise(outline))):
         corners = [(left, v0, z + u0), (right, v0, z + u0), (right, v1, z + u1), (left, v1, z + u1)]
-        if canvas.camera.project(corners[2])[1] < canvas.camera.project(corners[1])[1]:  # it faces the camera
+        if canvas.camera.project(*corners[2])[1] < canvas.camera.project(*corners[1])[1]:  # it faces the camera
             canvas.fill(corners, vehicle.paint, ident, 1.1)
             if u0 != u1 and v1 - v0 > 0.3:  # steep but not upright: a window
                 canvas.fill(_inset(corners, 0.15), _GLASS, ident)
     if left > 0 or right < 0:
-        face = canvas.side(left if left > 0 else right, z, z + vehicle.length, vehicle.height, ident, flipped=not oncoming)
+        face = canvas.side(
+            left if left > 0 else right, z, z + vehicle.length, vehicle.height, ident, flipped=not oncoming
+        )
         vehicle.side(face)
     vehicle.end(canvas.front(left, z, vehicle.width, vehicle.height, ident), oncoming)
 
@@ -85,9 +87,13 @@ def car(dice: Dice) -> Vehicle:
     def side(face: Face) -> None:
         face.box(0.1, 0.15, length - 0.1, 0.4, _DARK)
         face.polygon([(0.0, 0.3), (length, 0.3), (length, waist), (bonnet, waist), (0.0, waist - 0.15)], paint)
-        face.polygon([(bonnet, waist - 0.05), (boot, waist - 0.05), (boot - 0.35, height), (bonnet + 0.75, height)], paint)
+        face.polygon(
+            [(bonnet, waist - 0.05), (boot, waist - 0.05), (boot - 0.35, height), (bonnet + 0.75, height)], paint
+        )
         top = height - 0.1
-        face.polygon([(bonnet + 0.25, waist), (middle - 0.05, waist), (middle - 0.05, top), (bonnet + 0.82, top)], glass)
+        face.polygon(
+            [(bonnet + 0.25, waist), (middle - 0.05, waist), (middle - 0.05, top), (bonnet + 0.82, top)], glass
+        )
         face.polygon([(middle + 0.05, waist), (boot - 0.2, waist), (boot - 0.45, top), (middle + 0.05, top)], glass)
         face.box(0.0, 0.3, length, 0.4, dark)
         face.box(middle - 0.02, 0.4, middle + 0.02, waist, dark)
@@ -113,7 +119,11 @@ def car(dice: Dice) -> Vehicle:
 
 def bus(dice: Dice) -> Vehicle:
     """A city bus: one row of large windows, two doors, wheels."""
-    paint, stripe, glass = dice.vary(dice.choice(_PAINTS), 20), dice.vary(dice.choice(_PAINTS), 20), dice.vary(_GLASS, 15)
+    paint, stripe, glass = (
+        dice.vary(dice.choice(_PAINTS), 20),
+        dice.vary(dice.choice(_PAINTS), 20),
+        dice.vary(_GLASS, 15),
+    )
     width, height, length = 2.5, dice.uniform(2.95, 3.2), dice.uniform(9.0, 12.0)
     dark, pitch = _darker(paint, 0.6), length / 7
 
@@ -203,7 +213,11 @@ def _cab(face: Face, paint: Color, width: float, top: float) -> None:
 
 def train(dice: Dice) -> Vehicle:
     """A tram: a long band of windows, a skirt that hides the wheels, machinery and a pantograph on the roof."""
-    paint, stripe, glass = dice.vary(dice.choice(_PAINTS), 20), dice.vary(dice.choice(_PAINTS), 20), dice.vary(_GLASS, 12)
+    paint, stripe, glass = (
+        dice.vary(dice.choice(_PAINTS), 20),
+        dice.vary(dice.choice(_PAINTS), 20),
+        dice.vary(_GLASS, 12),
+    )
     width, height, length = 2.5, dice.uniform(3.3, 3.6), dice.uniform(20.0, 28.0)
 
     def side(face: Face) -> None:

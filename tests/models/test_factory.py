@@ -1,0 +1,130 @@
+"""`create_model`, the names, and the named weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hrseg.errors import ConfigError, UnknownNameError, WeightsError
+from hrseg.models import create_model, list_models, save_weights
+from hrseg.models.factory import BUILDERS
+from hrseg.models.zoo import NAMED_WEIGHTS
+from tests.references.hrnet_keys import SIZES, classification_shapes, random_weights
+
+SMALL = "hrnetv2_w18_small_v1"
+
+
+def test_names() -> None:
+    assert list_models() == list(BUILDERS)
+    assert list_models("hrnet*small*") == ["hrnetv2_w18_small_v1", "hrnetv2_w18_small_v2"]
+    assert list_models("*_w4?") == ["hrnetv2_w40", "hrnetv2_w44", "hrnetv2_w48"]
+    assert list_models("unet") == []
+
+
+def test_config_builds_the_same_network_again() -> None:
+    network = create_model(SMALL, num_classes=4, fuse_mode="nearest", checkpoint_stages=(4,))
+    assert network.config == {
+        "name": SMALL,
+        "num_classes": 4,
+        "in_channels": 3,
+        "fuse_mode": "nearest",
+        "align_corners": False,
+        "bn_momentum": 0.01,
+        "init": "official",
+        "checkpoint_stages": [4],
+    }
+    again = create_model(**json.loads(json.dumps(network.config)))
+    again.load_state_dict(network.state_dict())
+    images = torch.randn(1, 3, 40, 48)
+    assert torch.equal(again.eval()(images), network.eval()(images))
+
+
+def test_the_default_is_the_official_network_for_cityscapes() -> None:
+    config = create_model(SMALL).config
+    assert config["num_classes"] == 19
+    assert (config["fuse_mode"], config["align_corners"], config["bn_momentum"]) == ("bilinear", False, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("hrnetv2_w49", {}, "unknown model 'hrnetv2_w49'; did you mean .*hrnetv2_w4"),
+        ("hrnet_w48", {}, "did you mean hrnetv2_w48"),
+        (SMALL, {"fuse_mod": "nearest"}, f"unknown parameter of {SMALL} 'fuse_mod'; did you mean fuse_mode"),
+        (SMALL, {"variant": 3}, f"unknown parameter of {SMALL} 'variant'"),
+        (SMALL, {"weights": "imagnet"}, "unknown weights 'imagnet'; did you mean imagenet"),
+    ],
+)
+def test_unknown_names(name: str, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        create_model(name, **parameters)
+
+
+def test_arguments_that_contradict(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the name of a model"):
+        create_model()
+    with pytest.raises(ConfigError, match="or from_file="):
+        create_model(weights="imagenet", from_file=tmp_path)
+
+
+def test_arguments_stand_over_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(create_model(SMALL, num_classes=5), path)
+    assert create_model(from_file=path, bn_momentum=0.1).config["bn_momentum"] == 0.1
+    with pytest.raises(WeightsError, match="was made with fuse_mode='bilinear'"):
+        create_model(from_file=path, fuse_mode="nearest")
+    with pytest.raises(WeightsError, match="the head does not fit"):
+        create_model(from_file=path, num_classes=6)
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    network = create_model(SMALL)
+    save_weights(network, path)
+    twin = create_model(SMALL, weights=path)
+    assert torch.equal(twin.get_parameter("conv1.weight"), network.get_parameter("conv1.weight"))
+    with pytest.raises(WeightsError, match=r"no file nowhere\.pth"):
+        create_model(SMALL, weights="nowhere.pth")
+
+
+def test_imagenet_weights_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = random_weights(classification_shapes(SIZES[SMALL]))
+    save_file(weights, tmp_path / "model.safetensors")
+    asked: list[tuple[str, str]] = []
+
+    def download(repository: str, filename: str) -> str:
+        asked.append((repository, filename))
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    network = create_model(SMALL, num_classes=11, weights="imagenet")
+    assert asked == [("timm/hrnet_w18_small.ms_in1k", "model.safetensors")]
+    assert torch.equal(network.get_parameter("conv1.weight"), weights["conv1.weight"])
+
+
+def test_without_the_hub_the_message_tells_what_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(repository: str, filename: str) -> str:
+        raise ConnectionError("no network\nreally none")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(WeightsError) as caught:
+        create_model("hrnetv2_w18", weights="imagenet")
+    message = str(caught.value)
+    assert "cannot fetch model.safetensors of timm/hrnet_w18.ms_in1k from the Hugging Face hub" in message
+    assert "give its path as weights=" in message
+    assert "\n" not in message
+
+
+def test_models_without_named_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(NAMED_WEIGHTS["imagenet"], SMALL)
+    with pytest.raises(WeightsError, match=f"no imagenet weights are known for {SMALL}; give a file"):
+        create_model(SMALL, weights="imagenet")
+
+
+def test_every_model_has_imagenet_weights() -> None:
+    assert set(NAMED_WEIGHTS["imagenet"]) == set(list_models("hrnetv2_*"))

@@ -1,0 +1,415 @@
+"""Weights from every layout, in every wrapper, and every way in which a file can be wrong."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import os
+import pickle
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hrseg.errors import WeightsError
+from hrseg.models import HRNetV2, Segmenter, create_model, load_weights, save_weights
+from tests.references.hrnet_keys import (
+    SIZES,
+    classification_shapes,
+    random_weights,
+    segmentation_shapes,
+    trunk_shapes,
+)
+
+SMALL = "hrnetv2_w18_small_v1"
+TRUNK_ENTRIES = 426
+Weights = dict[str, Tensor]
+
+
+@cache
+def _segmentation(num_classes: int) -> Weights:
+    return random_weights(segmentation_shapes(SIZES[SMALL], num_classes))
+
+
+def official(num_classes: int = 19) -> Weights:
+    return dict(_segmentation(num_classes))
+
+
+def with_prefix(prefix: str, weights: Weights) -> Weights:
+    return {prefix + name: value for name, value in weights.items()}
+
+
+def with_loss(weights: Weights) -> Weights:
+    return {**weights, "loss.criterion.weight": torch.ones(19)}
+
+
+@pytest.fixture
+def network() -> Segmenter:
+    return create_model(SMALL)
+
+
+@pytest.fixture
+def untouched(network: Segmenter) -> Callable[[], bool]:
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    return lambda: all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def assert_holds(network: Segmenter, weights: Weights) -> None:
+    state = network.state_dict()
+    for name, value in weights.items():
+        assert torch.equal(state[name], value), name
+
+
+WRAPPERS: dict[str, Callable[[Weights], dict[str, Any]]] = {
+    "bare": lambda w: w,
+    "bare with loss": with_loss,
+    "model.": lambda w: with_loss(with_prefix("model.", w)),
+    "module.model.": lambda w: with_prefix("module.", with_loss(with_prefix("model.", w))),
+    "checkpoint.pth.tar": lambda w: {
+        "epoch": 484,
+        "best_mIoU": np.float64(0.811),
+        "state_dict": with_loss(with_prefix("model.", w)),
+        "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.01, "params": [0]}]},
+    },
+    "numpy float32": lambda w: {"best_mIoU": np.float32(0.5), "state_dict": w},
+    "model": lambda w: {"model": w, "epoch": 3},
+    "model_state": lambda w: {"model_state": w},
+    "model is a name": lambda w: {"model": "seg_hrnet", "state_dict": w},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_official_segmentation_files(network: Segmenter, tmp_path: Path, wrapper: str, zipped: bool) -> None:
+    path = tmp_path / "final_state.pth"
+    torch.save(WRAPPERS[wrapper](official()), path, _use_new_zipfile_serialization=zipped)
+    report = load_weights(network, path)
+    assert_holds(network, official())
+    assert report.origin == "official segmentation"
+    assert sorted(report.matched) == sorted(official())
+    assert set(report.dropped.values()) <= {"class weights of the loss"}
+    assert len(report.dropped) == ("loss" in wrapper or "model." in wrapper or "tar" in wrapper)
+    assert report.initialised == ()
+
+
+def test_pickles_that_name_the_old_numpy_module(network: Segmenter, tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save({"best_mIoU": np.float64(0.8), "state_dict": official()}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert b"numpy._core.multiarray" in content
+    path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    load_weights(network, path)
+    assert_holds(network, official())
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_official_names_of_every_model_load_strictly(name: str) -> None:
+    shapes = segmentation_shapes(SIZES[name], num_classes=19)
+    with torch.device("meta"):
+        network = create_model(name)
+        weights = {key: torch.empty(shape) for key, shape in shapes.items()}
+    report = load_weights(network, weights)
+    assert len(report.matched) == len(shapes)
+    assert not report.dropped
+    assert not report.initialised
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_imagenet_files_leave_the_head_alone(
+    network: Segmenter, tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = random_weights(classification_shapes(SIZES[SMALL]), seed=2)
+    path = tmp_path / f"imagenet{suffix}"
+    save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
+    head = {name: value.clone() for name, value in network.state_dict().items() if name.startswith("last_layer")}
+    with caplog.at_level(logging.INFO, "hrseg"):
+        report = load_weights(network, path)
+    assert_holds(network, {name: weights[name] for name in trunk_shapes(SIZES[SMALL])})
+    assert_holds(network, head)
+    assert report.origin == "ImageNet classification"
+    assert len(report.matched) == TRUNK_ENTRIES
+    assert len(report.dropped) == 126
+    assert set(report.dropped.values()) == {"head of the ImageNet classifier"}
+    assert {name.split(".")[0] for name in report.initialised} == {"last_layer"}
+    assert "426 entries loaded, 126 dropped (head of the ImageNet classifier), 8 left at their init" in caplog.text
+    assert str(path) in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("hrnet_w18_small", SMALL), ("hrnet_w18_small_v2", "hrnetv2_w18_small_v2")]
+)
+def test_timm_weights(theirs: str, ours: str) -> None:
+    timm = pytest.importorskip("timm")
+    state = timm.create_model(theirs, pretrained=False).state_dict()
+    network = create_model(ours)
+    report = load_weights(network, state)
+    trunk = trunk_shapes(SIZES[ours])
+    assert sorted(report.matched) == sorted(trunk)
+    assert_holds(network, {name: state[name] for name in trunk})
+
+
+def test_a_bare_trunk(network: Segmenter) -> None:
+    report = load_weights(network, random_weights(trunk_shapes(SIZES[SMALL])))
+    assert report.origin == "trunk"
+    assert len(report.matched) == TRUNK_ENTRIES
+
+
+@pytest.mark.parametrize("middle", ["", "_orig_mod."])
+def test_our_lightning_checkpoints(network: Segmenter, tmp_path: Path, middle: str) -> None:
+    path = tmp_path / "best.ckpt"
+    state = {
+        **with_prefix(f"network.{middle}", official()),
+        "loss.class_weights": torch.ones(19),
+        "mean": torch.ones(3),
+    }
+    content = {
+        "epoch": 1,
+        "pytorch-lightning_version": "2.6.0",
+        "state_dict": state,
+        "optimizer_states": [{}],
+        "hrseg": {"network": network.config, "labels": {}},
+    }
+    torch.save(content, path)
+    report = load_weights(network, path)
+    assert_holds(network, official())
+    assert report.origin == "hrseg"
+    assert report.dropped == {"loss.class_weights": "beside the network", "mean": "beside the network"}
+    rebuilt = create_model(from_file=path)
+    assert rebuilt.config == network.config
+    assert_holds(rebuilt, official())
+
+
+def test_files_of_old_torch_lack_counters(network: Segmenter) -> None:
+    weights = {name: value for name, value in official().items() if not name.endswith("num_batches_tracked")}
+    report = load_weights(network, weights)
+    assert_holds(network, weights)
+    assert network.get_buffer("bn1.num_batches_tracked") == 0
+    assert report.initialised == ()
+
+
+def test_half_precision_is_converted(network: Segmenter) -> None:
+    weights = {name: value.half() if value.ndim else value for name, value in official().items()}
+    load_weights(network, weights)
+    assert network.get_parameter("conv1.weight").dtype == torch.float32
+    assert_holds(network, {"conv1.weight": weights["conv1.weight"].float()})
+
+
+def test_loading_keeps_channels_last(network: Segmenter) -> None:
+    network.to(memory_format=torch.channels_last)
+    load_weights(network, official())
+    assert network.get_parameter("conv2.weight").is_contiguous(memory_format=torch.channels_last)
+    assert_holds(network, official())
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+def refused(network: Segmenter, source: Any, **options: bool) -> str:
+    with pytest.raises(WeightsError) as caught:
+        load_weights(network, source, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_another_trunk_is_refused_in_any_case(network: Segmenter, untouched: Callable[[], bool], strict: bool) -> None:
+    weights = random_weights(segmentation_shapes(SIZES["hrnetv2_w18_small_v2"], 19))
+    message = refused(network, weights, strict=strict)
+    assert (
+        "trunk entries do not fit: layer1.0.conv1.weight has shape (64, 64, 1, 1) instead of (32, 64, 1, 1)" in message
+    )
+    assert "more" in message
+    assert untouched()
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_missing_trunk_entry_is_refused_in_any_case(
+    network: Segmenter, untouched: Callable[[], bool], strict: bool
+) -> None:
+    weights = official()
+    del weights["stage4.0.fuse_layers.3.0.2.0.weight"]
+    message = refused(network, weights, strict=strict)
+    assert "1 of 426 trunk entries do not fit: stage4.0.fuse_layers.3.0.2.0.weight is missing" in message
+    assert untouched()
+
+
+def test_unknown_entries_are_refused_or_dropped(network: Segmenter, untouched: Callable[[], bool]) -> None:
+    weights = {**official(), "cls_head.weight": torch.ones(3), "conv1.extra": torch.ones(3)}
+    assert "2 entries unknown to the network: cls_head.weight, conv1.extra" in refused(network, weights)
+    assert untouched()
+    report = load_weights(network, weights, strict=False)
+    assert report.dropped == dict.fromkeys(("cls_head.weight", "conv1.extra"), "unknown to the network")
+    assert_holds(network, official())
+
+
+def test_another_number_of_classes(network: Segmenter, untouched: Callable[[], bool]) -> None:
+    message = refused(network, official(num_classes=20))
+    assert "last_layer.3.weight has shape (20, 240, 1, 1) instead of (19, 240, 1, 1)" in message
+    assert "reinit_head=True" in message
+    assert untouched()
+    head = {name: value.clone() for name, value in network.state_dict().items() if name.startswith("last_layer")}
+    report = load_weights(network, official(num_classes=20), reinit_head=True)
+    assert_holds(network, head)
+    assert len(report.matched) == TRUNK_ENTRIES
+    assert {name.split(".")[0] for name in report.dropped} == {"last_layer"}
+    assert set(report.dropped.values()) == {"the head starts anew, as asked"}
+
+
+def test_half_a_head_is_refused(network: Segmenter, untouched: Callable[[], bool]) -> None:
+    weights = official()
+    del weights["last_layer.3.bias"]
+    assert "the head does not fit: last_layer.3.bias is missing" in refused(network, weights)
+    assert untouched()
+
+
+def test_what_is_no_tensor_is_refused(network: Segmenter, untouched: Callable[[], bool]) -> None:
+    weights: dict[str, Any] = {**official(), "conv1.weight": [1.0]}
+    assert "conv1.weight is a list" in refused(network, weights)
+    assert untouched()
+
+
+def test_unknown_layouts_are_named(network: Segmenter) -> None:
+    weights = {f"encoder.{number}.weight": torch.ones(1) for number in range(9)}
+    message = refused(network, weights)
+    assert "found entries encoder.0.weight, encoder.1.weight, encoder.2.weight and 6 more" in message
+    assert "known: hrseg checkpoint, official segmentation, ImageNet classification" in message
+    assert "(none)" in refused(network, {})
+
+
+def test_a_missing_file(network: Segmenter, tmp_path: Path) -> None:
+    assert refused(network, tmp_path / "nowhere.pth").startswith(f"no file {tmp_path}/nowhere.pth")
+    assert refused(network, tmp_path).startswith(f"no file {tmp_path}")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".safetensors"])
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
+def test_damaged_files(
+    network: Segmenter, untouched: Callable[[], bool], tmp_path: Path, suffix: str, damage: str
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    save_file(official(), path) if suffix == ".safetensors" else torch.save(official(), path)
+    content = path.read_bytes()
+    path.write_bytes(
+        {"empty": b"", "text": b"<html>not found</html>", "truncated": content[: len(content) // 2]}[damage]
+    )
+    message = refused(network, path)
+    assert message.startswith(f"{path} cannot be read (")
+    assert untouched()
+
+
+def test_a_file_of_something_else(network: Segmenter, tmp_path: Path) -> None:
+    path = tmp_path / "numbers.pth"
+    torch.save([1, 2, 3], path)
+    assert refused(network, path) == f"{path} holds a list; expected a state dict"
+
+
+def test_a_pickled_class_is_refused_by_name(network: Segmenter, tmp_path: Path) -> None:
+    path = tmp_path / "config.pth"
+    torch.save({"state_dict": official(), "config": argparse.Namespace(lr=0.1)}, path)
+    assert "holds a pickled argparse.Namespace, which could run code" in refused(network, path)
+
+
+class Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_pickle_is_refused_and_not_run(network: Segmenter, tmp_path: Path, zipped: bool) -> None:
+    path, trace = tmp_path / "evil.pth", tmp_path / "trace"
+    torch.save({"state_dict": official(), "x": Malicious(trace)}, path, _use_new_zipfile_serialization=zipped)
+    assert "holds a pickled posix.mkdir" in refused(network, path)
+    assert not trace.exists()
+    path.write_bytes(pickle.dumps(Malicious(trace)))
+    refused(network, path)
+    assert not trace.exists()
+
+
+# ------------------------------------------------------------------------------------------------------- our own files
+
+
+def test_round_trip_through_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "weights.safetensors"
+    network = create_model(
+        SMALL, num_classes=7, fuse_mode="nearest", align_corners=True, in_channels=4, bn_momentum=0.2
+    )
+    network.to(memory_format=torch.channels_last)
+    save_weights(network, path)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    state = network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in load_file(path).items())
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["hrseg"])["network"] == network.config
+
+    rebuilt = create_model(from_file=path)
+    assert rebuilt.config == network.config
+    assert_holds(rebuilt, state)
+    assert load_weights(rebuilt, path).origin == "hrseg"
+
+
+def test_a_network_built_by_its_class_has_no_config_to_save(tmp_path: Path) -> None:
+    network = create_model(SMALL)
+    bare = copy.deepcopy(network)
+    bare.config = {}
+    path = tmp_path / "weights.safetensors"
+    save_weights(bare, path)
+    assert load_weights(network, path).origin == "official segmentation"
+    with pytest.raises(WeightsError, match="does not say which network it is of"):
+        create_model(from_file=path)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("fuse_mode", "nearest"), ("align_corners", True)])
+def test_weights_made_with_other_arguments_are_refused(
+    network: Segmenter, untouched: Callable[[], bool], tmp_path: Path, argument: str, value: Any
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    parameters: dict[str, Any] = {argument: value}
+    save_weights(create_model(SMALL, **parameters), path)
+    message = refused(network, path)
+    assert f"was made with {argument}={value!r}; the network has {argument}=" in message
+    assert message.endswith(f"Build it with {argument}={value!r}")
+    assert untouched()
+
+
+def test_an_interrupted_save_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    network = create_model(SMALL)
+    save_weights(network, path)
+    before = path.read_bytes()
+
+    def full_disk(tensors: Weights, filename: Path, metadata: dict[str, str]) -> None:
+        Path(filename).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hrseg.models.weights.save_file", full_disk)
+    with pytest.raises(
+        WeightsError, match=r"weights.safetensors cannot be written: .*No space left on device; what stood"
+    ):
+        save_weights(network, path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_other_endings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"weights.pth: weights are saved as safetensors"):
+        save_weights(create_model(SMALL), tmp_path / "weights.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_head_of_every_network_is_named() -> None:
+    network = create_model(SMALL)
+    assert isinstance(network, HRNetV2)
+    assert all(hasattr(network, name) for name in network.head_names)

@@ -1,0 +1,92 @@
+"""Every recipe runs: one batch of fit, validate and test, with the network made tiny and the data generated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hrseg.cli import main
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+ONE_BATCH = EXPERIMENTS / "debug" / "one_batch.yaml"
+OVERLAYS = sorted([*EXPERIMENTS.glob("options/*.yaml"), *EXPERIMENTS.glob("debug/*.yaml")])
+RECIPES = sorted(set(EXPERIMENTS.rglob("*.yaml")) - set(OVERLAYS))
+
+TINY = [
+    *("--model.network=hrnetv2_w18_small_v1", "--model.weights=null", "--trainer.devices=1", "--trainer.accelerator=cpu"),
+    *("--data.batch_size=2", "--data.crop_size=[32,64]", "--data.num_workers=0"),
+]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(EXPERIMENTS).as_posix()
+
+
+def data_options(recipe: Path, camvid_root: Path, cityscapes_root: Path) -> list[str]:
+    data = yaml.safe_load(recipe.read_text())["data"]["class_path"]
+    if data == "hrseg.StreetScenesDataModule":
+        return [
+            f"--data.root={cityscapes_root.parent / 'scenes'}",
+            *("--data.train_scenes=2", "--data.val_scenes=2", "--data.test_scenes=2", "--data.image_size=[64,128]"),
+        ]
+    return [f"--data.root={camvid_root if data == 'hrseg.CamVidDataModule' else cityscapes_root}"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+def test_a_recipe_runs(recipe: Path, camvid_root: Path, cityscapes_root: Path) -> None:
+    options = [f"--config={recipe}", f"--config={ONE_BATCH}", *TINY, *data_options(recipe, camvid_root, cityscapes_root)]
+    assert main(["fit", *options, "--run_dir=run"]) == 0
+    checkpoint = "--ckpt_path=run/checkpoints/best.ckpt"
+    assert main(["validate", *options, checkpoint]) == 0
+    assert main(["test", checkpoint]) == 0
+    for file in ("config.yaml", "metrics.csv", "checkpoints/last.ckpt", "val/iou.csv", "test/scores.json"):
+        assert (Path("run") / file).is_file()
+
+
+@pytest.mark.parametrize("overlay", [path for path in OVERLAYS if path != ONE_BATCH], ids=name_of)
+def test_an_overlay_runs_on_top_of_a_recipe(overlay: Path, camvid_root: Path) -> None:
+    recipe = next(path for path in RECIPES if path.parent.name == "camvid")
+    options = [f"--config={recipe}", f"--config={overlay}", f"--config={ONE_BATCH}", *TINY, f"--data.root={camvid_root}"]
+    if overlay.stem == "overfit":
+        options += ["--trainer.limit_train_batches=null", "--trainer.check_val_every_n_epoch=1"]
+    if overlay.stem == "compile":  # the whole compiler takes minutes
+        pytest.skip("tests/test_task.py compiles a smaller network")
+    assert main(["fit", *options, "--run_dir=run"]) == 0
+    written = yaml.safe_load(Path("run/config.yaml").read_text())
+    for section, settings in yaml.safe_load(overlay.read_text()).items():
+        for key, value in settings.items():
+            if key not in ("init_args", "callbacks+", "limit_train_batches", "check_val_every_n_epoch", "max_epochs"):
+                assert written[section][key] == value, key
+
+
+def test_the_official_recipes_hold_the_official_values() -> None:
+    """Every value of the fact sheet, for the three networks of the Cityscapes table."""
+    for name in ("hrnetv2_w48", "hrnetv2_w18_small_v1", "hrnetv2_w18_small_v2"):
+        recipe = yaml.safe_load((EXPERIMENTS / "cityscapes" / f"{name}_b12_512x1024_484e.yaml").read_text())
+        model, data, trainer = recipe["model"], recipe["data"]["init_args"], recipe["trainer"]
+        assert model["network"] == name
+        assert model["optimizer"]["class_path"] == "torch.optim.SGD"
+        optimizer = model["optimizer"]["init_args"]
+        assert optimizer == {"lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005}
+        assert model["power"] == 0.9
+        assert model["decay_norm_and_bias"] is True
+        assert len(model["loss"]["init_args"]["class_weights"]) == 19
+        assert (data["crop_size"], data["base_size"], data["scale_range"]) == ([512, 1024], 2048, [0.5, 2.1])
+        assert data["batch_size"] * trainer["devices"] == 12
+        assert trainer["max_epochs"] == 484
+
+
+def test_the_class_weights_are_the_official_ones() -> None:
+    from hrseg.data.cityscapes import CITYSCAPES_CLASS_WEIGHTS
+
+    for recipe in EXPERIMENTS.glob("cityscapes/*484e.yaml"):
+        weights = yaml.safe_load(recipe.read_text())["model"]["loss"]["init_args"]["class_weights"]
+        assert tuple(weights) == CITYSCAPES_CLASS_WEIGHTS
