@@ -15,6 +15,15 @@ from hrseg.images import IMAGE_SUFFIXES, read_image, read_label, write_image
 LOSSLESS = [".png", ".bmp", ".tif", ".tiff"]
 
 
+@pytest.fixture(params=["kornia_rs", "opencv"], autouse=True)
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds with the fast PNG decoder and without it."""
+    if request.param == "opencv":
+        monkeypatch.setattr("hrseg.images.decode_image_png_u8", None)
+    else:
+        pytest.importorskip("kornia_rs")
+
+
 def smooth(height: int, width: int) -> np.ndarray:
     """An RGB image that JPEG keeps within a few levels, with different channels and no symmetry."""
     y, x = np.mgrid[:height, :width]
@@ -62,8 +71,9 @@ def test_sixteen_bits_become_eight(tmp_path: Path, suffix: str) -> None:
     assert np.abs(read_image(tmp_path / f"grey{suffix}").astype(int) - smooth(20, 30)[..., 1:2]).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_rotation_noted_in_exif_is_done(tmp_path: Path, orientation: int) -> None:
+def test_the_rotation_noted_in_exif_is_done(tmp_path: Path, orientation: int, suffix: str) -> None:
     upright = smooth(40, 60)
     stored = {
         1: upright,
@@ -77,7 +87,7 @@ def test_the_rotation_noted_in_exif_is_done(tmp_path: Path, orientation: int) ->
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "photo.jpg"
+    path = tmp_path / f"photo{suffix}"
     Image.fromarray(np.ascontiguousarray(stored)).save(path, quality=100, subsampling=0, exif=exif)
     image = read_image(path)
     assert image.shape == upright.shape

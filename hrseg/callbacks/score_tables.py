@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
+from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
@@ -58,10 +59,9 @@ class ScoreTables(Callback):
         scores = pl_module.metrics.compute()
         if not trainer.is_global_zero:
             return
-        pixels = pl_module.metrics.matrix.sum(1)
         self._table = score_table(scores, pl_module.labels, f"{pl_module.labels.name} {stage}")
         if not trainer.fast_dev_run:
-            write_scores(self.folder / stage, scores, pixels, pl_module.labels)
+            write_scores(self.folder / stage, scores, pl_module.labels)
         if show:
             Console().print(self._table)
             if not trainer.fast_dev_run:
@@ -88,28 +88,33 @@ def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Ta
     return table
 
 
-def write_scores(folder: Path, scores: dict[str, Tensor], pixels: Tensor, labels: LabelTable) -> None:
+def write_scores(folder: Path, scores: dict[str, Tensor], labels: LabelTable) -> None:
     """Writes `iou.csv` and `scores.json`; numbers are fractions, a class that never occurs is empty or null.
 
     Args:
         folder: Where the files go.
         scores: What `SegmentationMetrics.compute` gave.
-        pixels: (K,) labelled pixels per class.
         labels: Gives the class names.
     """
-    ious = [None if torch.isnan(value) else value.item() for value in scores["iou"]]
+    ious = _numbers(scores["iou"])
     with replacing(folder / "iou.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["train_id", "class", "iou", "pixels"])
         for train_id, (name, iou) in enumerate(zip(labels.class_names, ious, strict=True)):
-            writer.writerow([train_id, name, iou, int(pixels[train_id])])
-    summary = {
+            writer.writerow([train_id, name, iou, int(scores["pixels"][train_id])])
+    summary: dict[str, Any] = {
         **{name: value.item() for name, value in scores.items() if value.ndim == 0},
         "classes": dict(zip(labels.class_names, ious, strict=True)),
     }
+    if labels.categories:
+        summary["categories"] = dict(zip(labels.categories, _numbers(scores["category_iou"]), strict=True))
     with replacing(folder / "scores.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
 
 
+def _numbers(values: Tensor) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values.tolist()]
+
+
 def _percent(fraction: float) -> str:
-    return "-" if fraction != fraction else f"{100 * fraction:.2f}"
+    return "-" if math.isnan(fraction) else f"{100 * fraction:.2f}"

@@ -104,7 +104,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _load(self, key: int | SampleKey) -> dict[str, Any] | HrsegError | None:
         epoch, index = key if isinstance(key, SampleKey) else SampleKey(0, key)
         is_training = self.augment is not None
-        for position in [(index + offset) % len(self) for offset in range(len(self) if is_training else 1)]:
+        for offset in range(len(self) if is_training else 1):
+            position = (index + offset) % len(self)
             try:
                 return self[SampleKey(epoch, position)]
             except DataFileError as error:

@@ -15,7 +15,8 @@ class RandomScaleCrop(A.DualTransform):
     """Resizes to a random scale and cuts a random window, in one step that resizes nothing but the window.
 
     The result is that of resizing the whole image (image bilinear, label nearest), padding it to the right and at the
-    bottom, and cropping; labels agree exactly, images to within one level, OpenCV's own rounding. Scale 1 copies.
+    bottom, and cropping: labels agree exactly, images to one level of 255 (to four before OpenCV 5, which rounded
+    positions to 1/32 of a pixel). Scale 1 copies.
 
     Args:
         crop_size: (height, width) of the window in pixels.
@@ -208,4 +209,5 @@ def _source_span(length: int, scaled: int, start: int, stop: int) -> tuple[int, 
 def _nearest(length: int, scaled: int, start: int, stop: int) -> np.ndarray:
     """Source indices of a resized axis in OpenCV's rule, which differs from i * length // scaled by its rounding."""
     indices = np.floor(np.arange(start, stop) * (1 / (scaled / length))).astype(np.intp)
-    return np.minimum(indices, length - 1)
+    nearest: np.ndarray = np.minimum(indices, length - 1)
+    return nearest

@@ -71,7 +71,7 @@ class SegmentationMetrics(Metric):
 
         Returns:
             "miou", "pixel_accuracy", "mean_accuracy", "fwiou"; the vectors (K,) "iou" and "accuracy", in which NaN is a
-            class that never occurred; with categories also "category_miou" and the vector "category_iou".
+            class that never occurred, and "pixels", int64, the labelled pixels of each class; with categories also "category_miou" and the vector "category_iou".
 
         Raises:
             LabelRangeError: A value was neither a class nor the ignore index.
@@ -85,6 +85,7 @@ class SegmentationMetrics(Metric):
             "fwiou": confusion.frequency_weighted_iou(matrix),
             "iou": confusion.iou_per_class(matrix),
             "accuracy": confusion.accuracy_per_class(matrix),
+            "pixels": matrix.sum(1),
         }
         if self.categories:
             scores["category_iou"] = confusion.category_iou(matrix, self.categories)

@@ -21,8 +21,6 @@ from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError, UnknownNameError
 
-FEW_WORKERS = "ignore:.*does not have many workers"  # num_workers=0 is meant here
-
 
 class Listener(LightningModule):
     """Trains nothing and writes down what it is fed."""
@@ -182,7 +180,6 @@ def test_loading_processes_default_to_the_machine_s_share() -> None:
     assert 2 <= workers <= 8
 
 
-@pytest.mark.filterwarnings(FEW_WORKERS)
 def test_lightning_keeps_the_samplers_and_moves_the_epoch_on(camvid_root: Path) -> None:
     data, listener, fit = camvid(camvid_root), Listener(), trainer(max_epochs=3)
     fit.fit(listener, datamodule=data)
@@ -217,7 +214,6 @@ def test_two_ranks_load_together_what_one_process_loads(camvid_root: Path) -> No
     assert [batch["name"] for _, val in ranks for batch in val] == [["0000"], ["0001"]]
 
 
-@pytest.mark.filterwarnings(FEW_WORKERS)
 def test_every_verb_runs_and_skipped_files_are_left_out(camvid_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (camvid_root / "val" / "0000.png").write_bytes(b"nothing")
     data = camvid(camvid_root, predict_split="val", on_error="skip")
@@ -232,14 +228,12 @@ def test_every_verb_runs_and_skipped_files_are_left_out(camvid_root: Path, caplo
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.filterwarnings(FEW_WORKERS)
 def test_an_unreadable_file_ends_a_run_with_its_own_error(camvid_root: Path, workers: int) -> None:
     (camvid_root / "val" / "0001.png").write_bytes(b"nothing")
     with pytest.raises(DataFileError, match=r"^[^\n]*0001\.png is truncated or no image that can be read[^\n]*$"):
         trainer().validate(Listener(), datamodule=camvid(camvid_root, num_workers=workers))
 
 
-@pytest.mark.filterwarnings(FEW_WORKERS)
 def test_overfitting_batches_sees_the_same_crops_each_epoch(camvid_root: Path) -> None:
     listener, fit = Listener(), trainer(max_epochs=3, overfit_batches=1)
     fit.fit(listener, datamodule=camvid(camvid_root))

@@ -34,8 +34,9 @@ def test_counts_over_batches_are_those_of_all_at_once() -> None:
     assert torch.equal(metrics.matrix, confusion_matrix(preds, target, K))
     scores = metrics.compute()
     assert set(scores) == {
-        "miou", "pixel_accuracy", "mean_accuracy", "fwiou", "iou", "accuracy", "category_iou", "category_miou"
+        "miou", "pixel_accuracy", "mean_accuracy", "fwiou", "iou", "accuracy", "pixels", "category_iou", "category_miou"
     }  # fmt: skip
+    assert torch.equal(scores.pop("pixels"), torch.bincount(target[target < K].flatten().long(), minlength=K))
     assert all(score.dtype == torch.float64 for score in scores.values())
     assert torch.equal(scores["miou"], scores["iou"].mean())
     assert torch.equal(scores["category_miou"], scores["category_iou"].mean())

@@ -51,9 +51,11 @@ def test_compiles_as_one_graph(network: Segmenter) -> None:
             assert_close(compiled(images), network(images))
 
 
-def test_trains_compiled_as_one_graph(network: Segmenter) -> None:
-    network.train()
-    twin = copy.deepcopy(network)
+@pytest.mark.slow
+def test_trains_compiled_as_one_graph_with_and_without_checkpoints() -> None:
+    network = HRNetV2(TINY, init="kaiming", bn_momentum=0.5, checkpoint_stages=[1, 4])
+    twin = HRNetV2(TINY, bn_momentum=0.5)
+    twin.load_state_dict(network.state_dict())
     images = torch.randn(2, 3, 64, 64)
     logits = torch.compile(network, fullgraph=True, backend="aot_eager")(images)
     logits.square().mean().backward()
@@ -67,8 +69,7 @@ def test_trains_compiled_as_one_graph(network: Segmenter) -> None:
 
 
 @pytest.mark.slow
-def test_compiles_with_the_default_backend() -> None:
-    network = lively(create_model(SMALL, init="kaiming"))
+def test_compiles_with_the_default_backend(network: Segmenter) -> None:
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler warns of what this machine's C++ compiler lacks

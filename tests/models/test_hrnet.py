@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import pytest
@@ -273,16 +273,15 @@ def train_step(forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return loss
 
 
-@pytest.mark.parametrize(("stages", "compiled"), [([3], False), ((1, 2, 3, 4), False), ([1, 2, 3, 4], True)])
-def test_checkpointing_changes_neither_gradients_nor_statistics(stages: list[int], compiled: bool) -> None:
+@pytest.mark.parametrize("stages", [[3], (1, 2, 3, 4)])
+def test_checkpointing_changes_neither_gradients_nor_statistics(stages: Sequence[int]) -> None:
     torch.manual_seed(0)
     plain = HRNetV2(TINY, init="kaiming", bn_momentum=0.3).double()
     saving = HRNetV2(TINY, init="kaiming", bn_momentum=0.3, checkpoint_stages=stages).double()
     saving.load_state_dict(plain.state_dict())
     images = torch.randn(2, 3, 64, 48, dtype=torch.float64)
-    forward = torch.compile(saving, backend="aot_eager", fullgraph=True) if compiled else saving
     for _ in range(2):
-        assert torch.allclose(train_step(plain, images), train_step(forward, images), rtol=1e-12)
+        assert torch.allclose(train_step(plain, images), train_step(saving, images), rtol=1e-12)
     for ours, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None

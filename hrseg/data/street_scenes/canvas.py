@@ -334,7 +334,7 @@ class Face:
 def scaled(colors: NDArray[np.uint8], factor: Floats) -> NDArray[np.uint8]:
     """Colours (..., 3) times factors (...) of at most 2, in fixed point."""
     steps = np.clip(factor * np.float32(128), 0, 256).astype(np.uint16)
-    brightened: NDArray[np.uint16] = (colors * steps[..., None]) >> 7
+    brightened = (colors * steps[..., None]) >> np.uint16(7)
     return np.minimum(brightened, 255).astype(np.uint8)
 
 

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from hrseg.callbacks import MetricsCsv
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_row_is_kept_over_restarts(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "metrics.csv"
+    first = MetricsCsv(path)
+    first.log_metrics({"train/loss": 1.5, "epoch": 0}, step=10)
+    first.log_metrics({"val/miou": 0.25, "epoch": 0}, step=10)
+    second = MetricsCsv(path)
+    second.log_metrics({"train/loss": 1.25, "epoch": 1}, step=20)
+    assert [row["step"] for row in rows(path)] == ["10", "10", "20"]
+    assert [row["train/loss"] for row in rows(path)] == ["1.5", "", "1.25"]
+    assert [row["val/miou"] for row in rows(path)] == ["", "0.25", ""]
+
+
+def test_a_new_metric_gets_a_column(tmp_path: Path) -> None:
+    logger = MetricsCsv(tmp_path / "metrics.csv")
+    logger.log_metrics({"a": 1.0}, step=1)
+    logger.log_metrics({"b": 2.0}, step=2)
+    assert rows(tmp_path / "metrics.csv") == [{"step": "1", "a": "1.0", "b": ""}, {"step": "2", "a": "", "b": "2.0"}]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import Trainer
+from torch import Tensor, nn
+
+from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.labels import LabelTable
+from hrseg.errors import ConfigError
+from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, normalize
+from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
+from hrseg.task import SegmentationTask
+
+TABLE = LabelTable("toy", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), categories={"ab": (0, 1), "c": (2,)})
+TINY = "hrnetv2_w18_small_v1"
+
+
+class OneConv(nn.Module):
+    """Logits at the image's size, as the networks of other libraries give them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images)
+
+
+class TwoOutputs(OneConv):
+    """Logits at stride 4 and an auxiliary output."""
+
+    align_corners = True
+    head_names = ("conv",)
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        logits = F.avg_pool2d(self.conv(images), 4)
+        return {"out": logits, "aux": 0.5 * logits}
+
+
+def batch(size: int = 32, number: int = 2) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (number, 3, size, size), dtype=torch.uint8, generator=generator)
+    target = torch.randint(0, 3, (number, size, size), dtype=torch.uint8, generator=generator)
+    target[:, :2] = 255
+    return {"image": image, "target": target, "name": [str(i) for i in range(number)]}
+
+
+def trainer(**options: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(accelerator="cpu", devices=1, use_distributed_sampler=False, **{**quiet, **options})
+
+
+def camvid(root: Path, **options: Any) -> CamVidDataModule:
+    return CamVidDataModule(root, batch_size=2, crop_size=(32, 32), num_workers=0, **options)
+
+
+# ------------------------------------------------------------------------------------------------------ construction
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": None}, "labels=data.labels"),
+        ({"loss": CrossEntropyLoss([1.0, 2.0])}, "2 class weights for the 3 classes of toy"),
+        ({"network": OneConv(), "weights": "imagenet"}, "belong to a network given by name"),
+        ({"network": "hrnetv2_w19"}, "unknown model"),
+        ({"network_args": {"fuse_mod": "nearest"}}, "did you mean fuse_mode"),
+    ],
+)
+def test_contradictions_are_told_at_once(options: dict[str, Any], message: str) -> None:
+    from hrseg.errors import HrsegError
+
+    with pytest.raises(HrsegError, match=message):
+        SegmentationTask(**{"network": TINY, "labels": TABLE, **options})
+
+
+def test_parameters_reach_the_network() -> None:
+    arguments = {"align_corners": True, "fuse_mode": "nearest"}
+    task = SegmentationTask(TINY, TABLE, network_args=arguments, checkpoint_stages=[2, 3])
+    config = task.network.config  # type: ignore[union-attr]
+    assert config["num_classes"] == 3  # type: ignore[index]
+    assert config["fuse_mode"] == "nearest"  # type: ignore[index]
+    assert task.network.checkpoint_stages == {2, 3}
+    assert task.align_corners is True
+    assert task.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_loss_learns_what_data_and_network_settle() -> None:
+    table = LabelTable("other", ("a", "b", "c"), TABLE.colors, ignore_index=253)
+    task = SegmentationTask(TwoOutputs(), table)
+    loss = task.loss.losses["out"]  # type: ignore[index]
+    assert (loss.ignore_index, loss.align_corners) == (253, True)
+
+
+def test_labels_may_be_given_as_they_stand_in_a_checkpoint() -> None:
+    assert SegmentationTask(OneConv(), TABLE.to_dict()).labels == TABLE
+
+
+# ------------------------------------------------------------------------------------------------------------- steps
+
+
+def test_images_are_normalised_once_and_keep_their_memory_format() -> None:
+    images = batch()["image"].contiguous(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    expected = (images.double() / 255 - mean.double()) / std.double()
+    result = normalize(images, mean, std)
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_training_step_is_the_loss_of_the_normalised_images() -> None:
+    task = SegmentationTask(OneConv(), TABLE)
+    given = batch()
+    mean, std = np.array(IMAGENET_MEAN)[:, None, None], np.array(IMAGENET_STD)[:, None, None]
+    images = torch.from_numpy((given["image"].numpy() / 255 - mean) / std).float()
+    expected = F.cross_entropy(task.network(images), given["target"].long(), ignore_index=255)
+    task.log = lambda *_, **__: None  # type: ignore[method-assign]
+    torch.testing.assert_close(task.training_step(given, 0), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_outputs_are_weighed() -> None:
+    losses = {"out": CrossEntropyLoss(), "aux": CrossEntropyLoss()}
+    task = SegmentationTask(TwoOutputs(), TABLE, loss=WeightedOutputsLoss(losses, {"aux": 0.4}))
+    task.log = lambda *_, **__: None  # type: ignore[method-assign]
+    given = batch()
+    outputs = task.outputs(task._prepare(given["image"]))
+    target = given["target"].long()
+    out, aux = (
+        F.cross_entropy(
+            F.interpolate(outputs[name], (32, 32), mode="bilinear", align_corners=True), target, ignore_index=255
+        )
+        for name in ("out", "aux")
+    )
+    torch.testing.assert_close(task.training_step(given, 0), out + 0.4 * aux)
+
+
+def test_logits_come_at_any_size() -> None:
+    task = SegmentationTask(TINY, TABLE).eval()
+    images = batch(45)["image"]
+    assert task(images).shape == (2, 3, 45, 45)
+    assert task(images, size=(90, 91)).shape == (2, 3, 90, 91)
+    prediction = task.predict_step({"image": images}, 0)["prediction"]
+    assert prediction.shape == (2, 45, 45)
+    assert prediction.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("network", [OneConv(), TwoOutputs(), TINY], ids=["plain module", "two outputs", TINY])
+def test_whole_runs(network: nn.Module | str, camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+    if not isinstance(network, str):
+        network.conv = nn.Conv2d(3, 11, 1)
+    task = SegmentationTask(network, data.labels)
+    runner = trainer(max_epochs=1)
+    runner.fit(task, data)
+    assert runner.global_step == 2
+    scores = runner.validate(task, data, verbose=False)[0]
+    assert set(scores) == {"val/loss", "val/miou", "val/pixel_accuracy", "val/mean_accuracy", "val/fwiou"}
+    assert scores == {key.replace("test", "val"): value for key, value in runner.test(task, data, verbose=False)[0].items()}
+    assert not runner.predict(task, camvid(camvid_root, predict_split="val"), return_predictions=False)
+
+
+def test_scores_are_those_of_all_pixels_together(camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+    task = SegmentationTask(TINY, data.labels)
+    scores = trainer().validate(task, data, verbose=False)[0]
+    intersection, union = np.zeros(11), np.zeros(11)
+    task.eval()
+    for sample in data.val_dataloader().dataset:
+        with torch.inference_mode():
+            prediction = task(sample["image"][None]).argmax(1)[0].numpy()
+        target = sample["target"].numpy()
+        for train_id in range(11):
+            is_predicted, is_true = (prediction == train_id) & (target != 255), target == train_id
+            intersection[train_id] += (is_predicted & is_true).sum()
+            union[train_id] += (is_predicted | is_true).sum()
+    assert scores["val/miou"] == pytest.approx((intersection / union).mean(), abs=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------------- optimiser
+
+
+def test_the_schedule_spans_the_whole_training(camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+    task = SegmentationTask(OneConv(), LabelTable("camvid", data.labels.class_names, data.labels.colors))
+    task.network.conv = nn.Conv2d(3, 11, 1)
+    rates: list[float] = []
+    original = task.optimizer_step
+    task.optimizer_step = lambda *a, **k: (rates.append(a[2].param_groups[0]["lr"]), original(*a, **k))[1]  # type: ignore
+    trainer(max_epochs=2).fit(task, data)
+    # 2 epochs of 2 steps; the official schedule lags by one step
+    assert rates == pytest.approx([0.01 * (1 - max(step - 1, 0) / 4) ** 0.9 for step in range(4)])
+
+
+def test_a_training_without_an_end_is_refused(camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+    task = SegmentationTask(TINY, data.labels)
+    with pytest.raises(ConfigError, match="set trainer.max_epochs or trainer.max_steps"):
+        trainer(max_epochs=-1, max_time="00:00:01:00").fit(task, data)
+
+
+def test_the_head_learns_faster(camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+    optimizers: list[torch.optim.Optimizer] = []
+
+    def make(groups: Any) -> torch.optim.Optimizer:
+        optimizers.append(torch.optim.SGD(groups, lr=0.1))
+        return optimizers[-1]
+
+    task = SegmentationTask(TINY, data.labels, optimizer=make, head_lr_factor=10, power=0, decay_norm_and_bias=False)
+    trainer(max_epochs=1).fit(task, data)
+    rates = {group["name"]: (group["lr"], group.get("weight_decay")) for group in optimizers[0].param_groups}
+    assert rates["head"][0] == pytest.approx(1.0)
+    assert rates["trunk"][0] == pytest.approx(0.1)
+    assert rates["trunk_no_decay"][1] == 0
+
+
+# -------------------------------------------------------------------------------------------------------- other ways
+
+
+def test_a_compiled_network_gives_the_same_loss(camvid_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    compile_network = torch.compile
+
+    def eager(function: Any) -> Any:
+        calls.append(function)
+        return compile_network(function, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", eager)
+    data = camvid(camvid_root)
+    losses = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        network = TwoOutputs()  # our networks are compiled in tests/models
+        network.conv = nn.Conv2d(3, 11, 1)
+        task = SegmentationTask(network, data.labels, compile=compiled)
+        runner = trainer(max_epochs=1)
+        runner.fit(task, data)
+        runner.validate(task, data, verbose=False)
+        losses.append(runner.callback_metrics["val/loss"].item())
+    assert len(calls) == 1
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_bf16_and_channels_last_off_come_close(camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+    losses = []
+    for precision, channels_last in (("32-true", True), ("bf16-mixed", True), ("32-true", False)):
+        torch.manual_seed(0)
+        task = SegmentationTask(TINY, data.labels, network_args={"init": "kaiming"}, channels_last=channels_last)
+        losses.append(trainer(precision=precision).validate(task, data, verbose=False)[0]["val/loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)
+    assert all(math.isfinite(loss) for loss in losses)
