@@ -29,8 +29,8 @@ class SegmentationTask(LightningModule):
         labels: The data set's classes; the command links it from the data module.
         network_args: Further constructor parameters of a network given by name.
         weights: Where a network given by name starts from: "imagenet", a file, or None for a random start.
-        checkpoint_stages: Stages, out of 1 to 4, of a network given by name that are computed again in the backward pass
-            instead of being kept: less memory, more time, the same result.
+        checkpoint_stages: Stages out of 1, 2, 3, 4, of a network given by name, that are computed again in the backward
+            pass instead of being kept: less memory, more time, the same result.
         loss: Loss on the main output, or a `WeightedOutputsLoss` over several; None is cross entropy.
         optimizer: Makes the optimiser from parameter groups; None is the papers' SGD (0.01, 0.9, 5e-4).
         power: Power of the poly schedule; 0 keeps the learning rate constant.
@@ -47,6 +47,9 @@ class SegmentationTask(LightningModule):
     Raises:
         ConfigError: Settings contradict each other.
     """
+
+    mean: Tensor  # (1, 3, 1, 1), of values from 0 to 1
+    std: Tensor
 
     def __init__(
         self,
@@ -73,9 +76,10 @@ class SegmentationTask(LightningModule):
         self.labels = labels if isinstance(labels, LabelTable) else LabelTable.from_dict(labels)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if isinstance(network, str):
-            parameters = {"checkpoint_stages": checkpoint_stages} if checkpoint_stages else {}
-            parameters |= {"num_classes": self.labels.num_classes, "weights": weights, **(network_args or {})}
-            self.network: nn.Module = create_model(network, **parameters)
+            parameters = dict(network_args or {})
+            if checkpoint_stages:
+                parameters["checkpoint_stages"] = checkpoint_stages
+            self.network: nn.Module = create_model(network, self.labels.num_classes, weights, **parameters)
         elif network_args or weights or checkpoint_stages:
             raise ConfigError(
                 "network_args, weights and checkpoint_stages belong to a network given by name; "
@@ -114,10 +118,8 @@ class SegmentationTask(LightningModule):
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The network's logits before their resize to the image: "out" (B, K, h, w), and "aux" where it has one."""
-        if hasattr(self.network, "outputs"):
-            outputs: dict[str, Tensor] = self.network.outputs(images)
-            return outputs
-        return {"out": self.network(images)}
+        outputs = getattr(self.network, "outputs", None)
+        return outputs(images) if callable(outputs) else {"out": self.network(images)}
 
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Maps uint8 images to logits.

@@ -32,7 +32,7 @@ def overlay(image: np.ndarray, target: np.ndarray, labels: LabelTable, opacity: 
 
 def errors(prediction: np.ndarray, target: np.ndarray, labels: LabelTable) -> np.ndarray:
     """Paints wrong pixels red, right ones green, ignored ones black, as (H, W, 3) uint8."""
-    picture = np.where((prediction == target)[..., None], np.uint8(_RIGHT), np.uint8(_WRONG))
+    picture = np.where((prediction == target)[..., None], np.array(_RIGHT, np.uint8), np.array(_WRONG, np.uint8))
     picture[target == labels.ignore_index] = 0
     return picture
 

@@ -21,8 +21,13 @@ def test_the_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_file_before(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match="disk full"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise OSError("disk full")
+
+    def half_a_file() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        half_a_file()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -15,7 +15,12 @@ OVERLAYS = sorted([*EXPERIMENTS.glob("options/*.yaml"), *EXPERIMENTS.glob("debug
 RECIPES = sorted(set(EXPERIMENTS.rglob("*.yaml")) - set(OVERLAYS))
 
 TINY = [
-    *("--model.network=hrnetv2_w18_small_v1", "--model.weights=null", "--trainer.devices=1", "--trainer.accelerator=cpu"),
+    *(
+        "--model.network=hrnetv2_w18_small_v1",
+        "--model.weights=null",
+        "--trainer.devices=1",
+        "--trainer.accelerator=cpu",
+    ),
     *("--data.batch_size=2", "--data.crop_size=[32,64]", "--data.num_workers=0"),
 ]
 
@@ -42,7 +47,12 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_a_recipe_runs(recipe: Path, camvid_root: Path, cityscapes_root: Path) -> None:
-    options = [f"--config={recipe}", f"--config={ONE_BATCH}", *TINY, *data_options(recipe, camvid_root, cityscapes_root)]
+    options = [
+        f"--config={recipe}",
+        f"--config={ONE_BATCH}",
+        *TINY,
+        *data_options(recipe, camvid_root, cityscapes_root),
+    ]
     assert main(["fit", *options, "--run_dir=run"]) == 0
     checkpoint = "--ckpt_path=run/checkpoints/best.ckpt"
     assert main(["validate", *options, checkpoint]) == 0
@@ -54,7 +64,13 @@ def test_a_recipe_runs(recipe: Path, camvid_root: Path, cityscapes_root: Path) -
 @pytest.mark.parametrize("overlay", [path for path in OVERLAYS if path != ONE_BATCH], ids=name_of)
 def test_an_overlay_runs_on_top_of_a_recipe(overlay: Path, camvid_root: Path) -> None:
     recipe = next(path for path in RECIPES if path.parent.name == "camvid")
-    options = [f"--config={recipe}", f"--config={overlay}", f"--config={ONE_BATCH}", *TINY, f"--data.root={camvid_root}"]
+    options = [
+        f"--config={recipe}",
+        f"--config={overlay}",
+        f"--config={ONE_BATCH}",
+        *TINY,
+        f"--data.root={camvid_root}",
+    ]
     if overlay.stem == "overfit":
         options += ["--trainer.limit_train_batches=null", "--trainer.check_val_every_n_epoch=1"]
     if overlay.stem == "compile":  # the whole compiler takes minutes

@@ -53,7 +53,12 @@ def batch(size: int = 32, number: int = 2) -> dict[str, Any]:
 
 
 def trainer(**options: Any) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     return Trainer(accelerator="cpu", devices=1, use_distributed_sampler=False, **{**quiet, **options})
 
 
@@ -162,7 +167,9 @@ def test_whole_runs(network: nn.Module | str, camvid_root: Path) -> None:
     assert runner.global_step == 2
     scores = runner.validate(task, data, verbose=False)[0]
     assert set(scores) == {"val/loss", "val/miou", "val/pixel_accuracy", "val/mean_accuracy", "val/fwiou"}
-    assert scores == {key.replace("test", "val"): value for key, value in runner.test(task, data, verbose=False)[0].items()}
+    assert scores == {
+        key.replace("test", "val"): value for key, value in runner.test(task, data, verbose=False)[0].items()
+    }
     assert not runner.predict(task, camvid(camvid_root, predict_split="val"), return_predictions=False)
 
 
@@ -201,7 +208,7 @@ def test_the_schedule_spans_the_whole_training(camvid_root: Path) -> None:
 def test_a_training_without_an_end_is_refused(camvid_root: Path) -> None:
     data = camvid(camvid_root)
     task = SegmentationTask(TINY, data.labels)
-    with pytest.raises(ConfigError, match="set trainer.max_epochs or trainer.max_steps"):
+    with pytest.raises(ConfigError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
         trainer(max_epochs=-1, max_time="00:00:01:00").fit(task, data)
 
 

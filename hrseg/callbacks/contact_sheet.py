@@ -52,7 +52,7 @@ class ContactSheet(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file."""
-        if self._panels and not trainer.fast_dev_run:
+        if self._panels:
             assert isinstance(pl_module, SegmentationTask)
             write_image(self.path, contact_sheet(self._panels, pl_module.labels))
             print(f"contact sheet: {self.path}")

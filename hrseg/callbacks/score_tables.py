@@ -18,7 +18,6 @@ from hrseg.data.labels import LabelTable
 from hrseg.files import replacing
 from hrseg.task import SegmentationTask
 
-
 _TITLES = {
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
@@ -60,12 +59,10 @@ class ScoreTables(Callback):
         if not trainer.is_global_zero:
             return
         self._table = score_table(scores, pl_module.labels, f"{pl_module.labels.name} {stage}")
-        if not trainer.fast_dev_run:
-            write_scores(self.folder / stage, scores, pl_module.labels)
+        write_scores(self.folder / stage, scores, pl_module.labels)
         if show:
             Console().print(self._table)
-            if not trainer.fast_dev_run:
-                print(f"scores: {self.folder / stage}")
+            print(f"scores: {self.folder / stage}")
 
 
 def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Table:

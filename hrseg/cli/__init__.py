@@ -18,6 +18,7 @@ VERBS = {
     "test": ("hrseg.cli.lightning", "score a checkpoint by the data set's protocol: per-class table and files"),
     "predict": ("hrseg.cli.predict", "write label maps and overlays of a split, or of any images"),
     "models": ("hrseg.cli.models", "list the networks with parameters and multiply-adds"),
+    "benchmark": ("hrseg.cli.benchmark", "measure speed and memory on this machine"),
 }
 
 

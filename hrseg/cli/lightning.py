@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from hrseg.callbacks import (
     AtomicCheckpointIO,
@@ -97,7 +97,9 @@ class HrsegCLI(LightningCLI):
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self._verb = verb
         if not arguments:
-            raise ConfigError(f"hrseg {verb} needs to know on what; give --config with one of the recipes in experiments/")
+            raise ConfigError(
+                f"hrseg {verb} needs to know on what; give --config with one of the recipes in experiments/"
+            )
         arguments = [*_config_beside_checkpoint(verb, arguments), *arguments]
         self._default_experiment = _first_config(arguments).stem
         super().__init__(

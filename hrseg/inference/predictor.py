@@ -40,7 +40,7 @@ class Predictor:
         device: str | torch.device | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.labels = labels
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)

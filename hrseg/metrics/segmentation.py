@@ -71,7 +71,8 @@ class SegmentationMetrics(Metric):
 
         Returns:
             "miou", "pixel_accuracy", "mean_accuracy", "fwiou"; the vectors (K,) "iou" and "accuracy", in which NaN is a
-            class that never occurred, and "pixels", int64, the labelled pixels of each class; with categories also "category_miou" and the vector "category_iou".
+            class that never occurred, and "pixels", int64, the labelled pixels of each class; with categories also
+            "category_miou" and the vector "category_iou".
 
         Raises:
             LabelRangeError: A value was neither a class nor the ignore index.

@@ -47,11 +47,9 @@ def create_model(
     """
     if (name is None and from_file is None) or (weights is not None and from_file is not None):
         raise ConfigError("create_model takes the name of a model, with or without weights=, or from_file=")
-    given = {"name": name, "num_classes": num_classes, **parameters}
-    arguments = {key: value for key, value in given.items() if value is not None}
-    if from_file is not None:
-        arguments = read_config(from_file) | arguments
-    network = _build(**arguments)
+    config = read_config(from_file) if from_file is not None else {}
+    given = {key: value for key, value in (("name", name), ("num_classes", num_classes)) if value is not None}
+    network = _build(**config | parameters | given)
     if from_file is not None:
         load_weights(network, from_file)
     elif weights is not None:

@@ -22,6 +22,8 @@ class Stop(Callback):
             raise self.error
 
 
+# Lightning says that the rest of the epoch is drawn from its start again
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("broken")], ids=["Ctrl-C", "error"])
 def test_a_training_that_stops_can_go_on(
     error: BaseException, camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

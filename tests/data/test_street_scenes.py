@@ -157,7 +157,7 @@ def test_a_face_covers_what_the_pinhole_camera_says() -> None:
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("kind", ["front", "side"])
 def test_polygons_and_textures_of_a_face_agree(kind: str, flipped: bool) -> None:
-    def face(ident: int, here: Canvas):  # noqa: ANN202
+    def face(ident: int, here: Canvas):
         if kind == "front":
             return here.front(-2.0, 8.0, 4.0, 2.0, ident, flipped=flipped)
         return here.side(3.0, 6.0, 12.0, 2.0, ident, flipped=flipped)

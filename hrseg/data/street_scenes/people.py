@@ -21,24 +21,31 @@ _HEADLIGHT: Color = (250, 245, 215)
 
 def draw_person(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     """Somebody who walks or stands at (x, z)."""
-    height = dice.uniform(1.55, 1.9)
+    height = dice.uniform(1.6, 1.95)
     face = canvas.front(x - 0.5, z, 1.0, height, canvas.instance(Label.PERSON))
     coat, trousers = dice.vary(dice.choice(_CLOTHES), 20), dice.vary(dice.choice(_CLOTHES), 20)
-    hip, shoulder, stride = height * 0.5, height * 0.82, dice.uniform(0.05, 0.3)
+    hip, shoulder, stride = height * 0.5, height * 0.8, dice.uniform(0.08, 0.3)
     for foot in (-stride, stride):
-        face.bar((0.5 + foot * 0.2, hip), (0.5 + foot, 0.06), 0.18, trousers)
-        face.bar((0.5 + foot - 0.08, 0.04), (0.5 + foot + 0.12, 0.04), 0.1, _TYRE)
+        face.bar((0.5 + foot * 0.4, hip), (0.5 + foot, 0.06), 0.21, trousers)
+        face.bar((0.5 + foot - 0.1, 0.05), (0.5 + foot + 0.14, 0.05), 0.12, _TYRE)
     for arm in (-1.0, 1.0):
-        face.bar((0.5 + arm * 0.2, shoulder - 0.05), (0.5 + arm * dice.uniform(0.25, 0.4), hip), 0.12, coat)
+        face.bar((0.5 + arm * 0.24, shoulder - 0.05), (0.5 + arm * dice.uniform(0.28, 0.42), hip), 0.15, coat)
     hem = hip - dice.choice((0.05, 0.05, 0.3))
     face.polygon(
-        [(0.3, hem), (0.7, hem), (0.74, shoulder), (0.62, shoulder + 0.05), (0.38, shoulder + 0.05), (0.26, shoulder)],
+        [
+            (0.25, hem),
+            (0.75, hem),
+            (0.79, shoulder),
+            (0.64, shoulder + 0.06),
+            (0.36, shoulder + 0.06),
+            (0.21, shoulder),
+        ],
         coat,
     )
     if dice.chance(0.4):
-        face.box(0.65, hip - 0.05, 0.9, hip + 0.3, dice.vary(dice.choice(_CLOTHES), 20))  # a bag
-    face.disc(0.5, height - 0.14, 0.14, dice.choice(_HAIR))
-    face.disc(0.5, height - 0.18, 0.11, dice.choice(_SKIN))
+        face.box(0.68, hip - 0.05, 0.98, hip + 0.3, dice.vary(dice.choice(_CLOTHES), 20))  # a bag
+    face.disc(0.5, height - 0.16, 0.17, dice.choice(_HAIR))
+    face.disc(0.5, height - 0.2, 0.13, dice.choice(_SKIN))
 
 
 def draw_bicycle(canvas: Canvas, dice: Dice, x: float, z: float, *, ridden: bool) -> None:
@@ -102,20 +109,20 @@ def _rider(canvas: Canvas, dice: Dice, vehicle: Face, *, hip: Flat, pedal: Flat,
     (hip_u, hip_v), (pedal_u, pedal_v) = hip, pedal
     shoulder_u, shoulder_v = hip_u + 0.28, hip_v + 0.52
     knee = hip_u + 0.38, (hip_v + pedal_v) / 2 + 0.12
-    face.bar(hip, knee, 0.2, trousers)
-    face.bar(knee, pedal, 0.16, trousers)
+    face.bar(hip, knee, 0.24, trousers)
+    face.bar(knee, pedal, 0.19, trousers)
     face.bar((pedal_u - 0.08, pedal_v - 0.03), (pedal_u + 0.16, pedal_v - 0.03), 0.1, _TYRE)
     face.polygon(
         [
-            (hip_u - 0.18, hip_v - 0.08),
-            (hip_u + 0.18, hip_v - 0.04),
-            (shoulder_u + 0.15, shoulder_v),
-            (shoulder_u - 0.15, shoulder_v + 0.08),
+            (hip_u - 0.22, hip_v - 0.1),
+            (hip_u + 0.2, hip_v - 0.05),
+            (shoulder_u + 0.18, shoulder_v),
+            (shoulder_u - 0.19, shoulder_v + 0.08),
         ],
         coat,
     )
-    face.bar((shoulder_u, shoulder_v), bar, 0.13, dice.vary(coat, 12))
+    face.bar((shoulder_u, shoulder_v), bar, 0.16, dice.vary(coat, 12))
     face.disc(
-        shoulder_u + 0.1, shoulder_v + 0.24, 0.17, dice.vary(dice.choice((*_CLOTHES, *_HAIR)), 10)
+        shoulder_u + 0.1, shoulder_v + 0.24, 0.19, dice.vary(dice.choice((*_CLOTHES, *_HAIR)), 10)
     )  # a helmet, or hair
-    face.disc(shoulder_u + 0.15, shoulder_v + 0.19, 0.11, dice.choice(_SKIN))
+    face.disc(shoulder_u + 0.15, shoulder_v + 0.18, 0.13, dice.choice(_SKIN))

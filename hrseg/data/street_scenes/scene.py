@@ -18,8 +18,8 @@ SPLITS = ("train", "val", "test")
 _OVERSAMPLING = 2  # the scene is drawn this many times larger, and averaged for smooth edges
 _EDGES: dict[Label, tuple[Callable[[Face, Dice], None], float, float]] = {  # how to draw it, its range of heights
     Label.BUILDING: (surroundings.draw_house, 6.0, 15.0),
-    Label.WALL: (surroundings.draw_wall, 2.0, 3.4),
-    Label.FENCE: (surroundings.draw_fence, 1.6, 2.4),
+    Label.WALL: (surroundings.draw_wall, 2.2, 3.6),
+    Label.FENCE: (surroundings.draw_fence, 1.8, 2.6),
     Label.VEGETATION: (surroundings.draw_hedge, 2.0, 4.0),
 }
 
@@ -165,7 +165,9 @@ class _Street:
         dice = self.dice
         z = dice.uniform(8.0, 12.0)
         while z < self.crossing[0]:
-            build = dice.choice((vehicles.car, vehicles.car, vehicles.bus, vehicles.bus, vehicles.truck, vehicles.train))
+            build = dice.choice(
+                (vehicles.car, vehicles.car, vehicles.bus, vehicles.bus, vehicles.truck, vehicles.train)
+            )
             vehicle = build(dice)
             half = vehicle.width / 2
             x = side.sign * dice.uniform(max(half + 0.2, 1.5), max(side.kerb - half - 0.1, 1.6))
@@ -220,21 +222,21 @@ class _Street:
     def _sidewalk(self, side: Roadside) -> None:
         """Persons, parked two-wheelers, boxes."""
         dice, (inner, outer) = self.dice, side.walk
-        z = dice.uniform(6.5, 8.5)
-        while z < 15.0:
+        z = dice.uniform(6.0, 8.0)
+        while z < 13.5:
             x = side.sign * dice.uniform(inner + 0.6, outer - 0.4)
             roll = dice.integer(0, 9)
             if roll < 5:
                 for number in range(dice.integer(1, 2)):
-                    self._add(z, people.draw_person, self.canvas, dice, x + 0.7 * number, z)
-                    self._shadow(x + 0.7 * number - 0.25, x + 0.7 * number + 0.25, z, z + 0.2, 1.7)
+                    self._add(z, people.draw_person, self.canvas, dice, x + 0.8 * number, z)
+                    self._shadow(x + 0.8 * number - 0.25, x + 0.8 * number + 0.25, z, z + 0.2, 1.7)
             elif roll < 9:
                 draw = people.draw_bicycle if roll < 7 else people.draw_motorcycle
                 self._two_wheeler(draw, x - 0.9, z, ridden=False)
             else:
                 self._add(z, furniture.draw_box, self.canvas, dice, x, z)
                 self._shadow(x - 0.3, x + 0.3, z, z + 0.3, 1.0)
-            z += dice.uniform(3.0, 5.0)
+            z += dice.uniform(2.6, 4.4)
 
     def _draw_backdrop(self) -> None:
         """Houses and woods where the street ends."""
@@ -294,5 +296,5 @@ def _develop(canvas: Canvas, dice: Dice) -> NDArray[np.uint8]:
     if dice.chance(0.4):
         image[:, 1:-1] = (image[:, :-2] + 2 * image[:, 1:-1] + image[:, 2:]) // 4
     noise = np.stack([canvas.grain[row::step, column::step] for row, column in ((0, 0), (1, 0), (0, 1))], axis=-1)
-    image += (noise.astype(np.int16) - 128) * dice.integer(2, 9) // 128
+    image += (noise.astype(np.int16) - 128) * dice.integer(2, 7) // 128
     return np.clip(image, 0, 255).astype(np.uint8)

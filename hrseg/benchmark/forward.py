@@ -1,0 +1,74 @@
+"""One image through a network in evaluation mode."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.benchmark.rounds import HRSEG, Row, compare, default_device, require_close, take_turns, torch_threads
+from hrseg.data import CITYSCAPES
+from hrseg.inference import Predictor
+from hrseg.models import create_model
+
+NCHW = "the same network in NCHW"
+SPEEDUPS = {"hrnetv2_w18": 1.6, "hrnetv2_w48": 1.25}  # what is to be reached over NCHW on a CPU
+
+
+def measure_forward(
+    repeats: int = 10,
+    threads: int = 2,
+    size: tuple[int, int] = (512, 1024),
+    speedups: Mapping[str, float] = SPEEDUPS,
+) -> list[Row]:
+    """Times networks as `Predictor` runs them against the same networks in torch's default memory format.
+
+    Beside HRNetV2-W18 stand the HRNet-W18 of timm and of segmentation-models-pytorch, as these packages build them.
+
+    Args:
+        repeats: Number of rounds.
+        threads: Of torch.
+        size: (height, width) of the image.
+        speedups: Target over NCHW by network.
+    """
+    rows = []
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(default_device())
+    with torch_threads(threads), torch.inference_mode():
+        for name, speedup in speedups.items():
+            peers = _peers(images) if name == "hrnetv2_w18" else {}
+            costs = take_turns(_sides(name, images) | peers, repeats)
+            rows += compare("forward", f"{name} 1x3x{size[0]}x{size[1]}", costs, {NCHW: speedup})
+    return rows
+
+
+def _sides(name: str, images: Tensor) -> dict[str, Callable[[], object]]:
+    plain = _settle(create_model(name, init="kaiming"), images)
+    ours = Predictor(copy.deepcopy(plain), CITYSCAPES).network
+    channels_last = images.contiguous(memory_format=torch.channels_last)  # as `Predictor` reads an image
+    require_close(ours(channels_last), plain(images))
+    return {HRSEG: lambda: ours(channels_last), NCHW: lambda: plain(images)}
+
+
+def _peers(images: Tensor) -> dict[str, Callable[[], object]]:
+    # neither is needed elsewhere, and both take seconds to import
+    import segmentation_models_pytorch as smp
+    import timm
+
+    trunk = _settle(timm.create_model("hrnet_w18", features_only=True), images)
+    fpn = _settle(smp.FPN("tu-hrnet_w18", encoder_weights=None, classes=19), images)
+    return {"timm hrnet_w18, features only": lambda: trunk(images), "SMP FPN(tu-hrnet_w18)": lambda: fpn(images)}
+
+
+def _settle(network: nn.Module, images: Tensor) -> nn.Module:
+    """Gives the batch norms the statistics of the images.
+
+    Without, values would shrink or grow from layer to layer, down to denormal numbers, which take longer to compute.
+    """
+    network.to(images.device)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    network.train()(images)
+    return network.eval()

@@ -1,0 +1,99 @@
+"""Rows as a table and as a CSV file that says how they came about."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from hrseg.benchmark.rounds import Row
+from hrseg.errors import ConfigError
+from hrseg.files import replacing
+
+_PACKAGES = ("hrseg", "torch", "torchmetrics", "opencv-python-headless", "timm", "segmentation-models-pytorch")
+_PACKAGE_FOLDER = Path(__file__).parents[1]
+
+
+def describe_run(command: str) -> dict[str, str]:
+    """The circumstances of a measurement, by column of the CSV file.
+
+    Args:
+        command: What was typed, without paths.
+    """
+    processor = f"{torch.get_num_threads()} cores"  # what torch takes by default
+    hardware = f"{processor}, {platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+    if torch.cuda.is_available():
+        hardware += f", {torch.cuda.get_device_name()}"
+    versions = [f"python {platform.python_version()}", *(f"{package} {version(package)}" for package in _PACKAGES)]
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "commit": _commit(),
+        "versions": ", ".join(versions),
+        "hardware": hardware,
+        "command": command,
+    }
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """A line for each row, with the headings above."""
+    lines = [("case", "side", "median", "", "hrseg is x", "target", "")]
+    for row in rows:
+        verdict = {None: "", True: "met", False: "MISSED"}[row.met]
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        lines.append((row.case, row.side, f"{row.value:.3g}", row.unit, ratio, row.target, verdict))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def write_csv(path: Path, rows: Sequence[Row], circumstances: Mapping[str, str]) -> None:
+    """Writes the rows to a CSV file; those of other subjects that it holds already are kept.
+
+    Args:
+        path: The file.
+        rows: What was measured.
+        circumstances: Further columns, the same for all rows.
+
+    Raises:
+        ConfigError: The file is there and holds something else.
+    """
+    columns = [*(field.name for field in fields(Row)), *circumstances]
+    lines = [{**asdict(row), "value": f"{row.value:.4g}", **circumstances} for row in rows]
+    for line in lines:
+        line["ratio"] = "" if line["ratio"] is None else f"{line['ratio']:.3f}"
+        line["met"] = {None: "", True: "yes", False: "no"}[line["met"]]
+    kept = [line for line in _read_csv(path, columns) if line["subject"] not in {row.subject for row in rows}]
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*kept, *lines])
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != list(columns):
+            raise ConfigError(f"{path} is no file of `hrseg benchmark`; give --output another name")
+        return list(reader)
+
+
+def _commit() -> str:
+    """The commit that this package was checked out from; empty where it was installed from a release."""
+    git = ["git", "-C", str(_PACKAGE_FOLDER)]
+    try:
+        # an environment may lie inside the checkout of something else
+        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
+        commit = subprocess.run([*git, "describe", "--always", "--dirty"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.stdout.strip()

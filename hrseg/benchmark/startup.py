@@ -1,0 +1,37 @@
+"""How long the command takes before it does anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from statistics import median
+
+from hrseg.benchmark.rounds import HRSEG, Row, take_turns
+
+# what the installed `hrseg` runs
+_COMMAND = "import sys; from hrseg.cli import main; sys.exit(main())"
+# (what is run, limit in seconds)
+STARTS = {
+    "hrseg --help": ((_COMMAND, "--help"), 1.0),
+    "hrseg models": ((_COMMAND, "models"), 4.0),
+    'python -c "import hrseg"': (("import hrseg",), 0.15),
+}
+
+
+def measure_startup(repeats: int = 10) -> list[Row]:
+    """Times whole processes, the interpreter's own start included.
+
+    Args:
+        repeats: Number of rounds.
+    """
+    sides = {name: lambda code=code: _run(code) for name, (code, _) in STARTS.items()}
+    seconds = take_turns(sides, repeats)
+    rows = []
+    for name, (_, limit) in STARTS.items():
+        value = median(seconds[name])
+        rows.append(Row("startup", name, HRSEG, value, "s", target=f"< {limit} s", met=value < limit))
+    return rows
+
+
+def _run(code: tuple[str, ...]) -> None:
+    subprocess.run([sys.executable, "-c", *code], check=True, capture_output=True)

@@ -1,0 +1,84 @@
+"""`hrseg benchmark`: how fast hrseg is on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hrseg.errors import ConfigError, UnknownNameError
+
+if TYPE_CHECKING:
+    from hrseg.benchmark.rounds import Row
+
+SUBJECTS = {
+    "forward": "one image through a network",
+    "train": "one training step, its time and its memory",
+    "data": "training samples from PNG files, on one core",
+    "metric": "counting one frame into a confusion matrix",
+    "startup": "the command before it does anything",
+}
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Measures, prints a table, and writes a CSV file if asked to."""
+    parser = argparse.ArgumentParser(
+        prog=f"hrseg {verb}",
+        description="Measure hrseg beside the obvious way of doing the same; all sides take turns.",
+        epilog="; ".join(f"{subject}: {what}" for subject, what in SUBJECTS.items()),
+    )
+    parser.add_argument("subject", nargs="?", default="all", help="one of those below, or all (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="rounds of each measurement (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch, on the CPU (%(default)s)")
+    parser.add_argument("--cityscapes", type=Path, help="its folder, for `data`; drawn street scenes by default")
+    parser.add_argument("--output", type=Path, help="CSV file; rows of other subjects that it holds are kept")
+    options = parser.parse_args(arguments)
+    if options.subject not in (*SUBJECTS, "all"):
+        raise UnknownNameError("benchmark", options.subject, [*SUBJECTS, "all"])
+    for name in ("repeats", "threads"):
+        if getattr(options, name) < 1:
+            raise ConfigError(f"--{name} is {getattr(options, name)}; expected 1 or more")
+
+    from hrseg.benchmark.report import describe_run, format_table, write_csv  # torch: not for --help
+
+    for subject, what in SUBJECTS.items():
+        if options.subject not in (subject, "all"):
+            continue
+        print(f"{subject}: {what} ...", flush=True)
+        rows = _measure(subject, options)
+        print(format_table(rows), end="\n\n", flush=True)
+        if options.output is not None:
+            write_csv(options.output, rows, describe_run(_command(verb, subject, options)))
+    if options.output is not None:
+        print(f"rows: {options.output}")
+    return 0
+
+
+def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
+    """Each subject imports what it needs alone: the start-up is not to be measured beside all of Lightning."""
+    if subject == "forward":
+        from hrseg.benchmark.forward import measure_forward
+
+        return measure_forward(options.repeats, options.threads)
+    if subject == "train":
+        from hrseg.benchmark.train import measure_train
+
+        return measure_train(options.repeats, options.threads)
+    if subject == "data":
+        from hrseg.benchmark.data import measure_data
+
+        return measure_data(options.repeats, options.cityscapes)
+    if subject == "metric":
+        from hrseg.benchmark.metric import measure_metric
+
+        return measure_metric(options.repeats, options.threads)
+    from hrseg.benchmark.startup import measure_startup
+
+    return measure_startup(options.repeats)
+
+
+def _command(verb: str, subject: str, options: argparse.Namespace) -> str:
+    """What to type for these rows; without the user's own paths, as the file may be published."""
+    command = f"hrseg {verb} {subject} --repeats {options.repeats} --threads {options.threads}"
+    return command + (" --cityscapes FOLDER" if subject == "data" and options.cityscapes else "")

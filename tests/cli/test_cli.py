@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hrseg
+from hrseg.cli import VERBS, main
+from hrseg.models import list_models
+
+CAMVID = ["--data=hrseg.CamVidDataModule", "--data.batch_size=2", "--data.crop_size=[32,32]", "--data.num_workers=0"]
+TINY = ["--model.network=hrnetv2_w18_small_v1", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
+CROSS_ENTROPY = ["--model.loss=hrseg.losses.CrossEntropyLoss"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HRSEG_TRACE", raising=False)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert all(verb in text for verb in VERBS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == f"hrseg {hrseg.__version__}"
+
+
+def test_models_lists_names_parameters_and_multiply_adds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in list_models())
+    assert "65.86 M" in text
+    assert "747.5 G" in text
+    assert main(["models", "*w18_small*"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fitt"], "did you mean fit"),
+        (["--config", "x", "fit"], "stands before the verb"),
+        (["models", "resnet"], "unknown model 'resnet'"),
+        (["fit"], "give --config"),
+        (["fit", "--config", "none.yaml"], "none.yaml"),
+        (["fit", *CAMVID, *TINY, "--model.netwrk=x"], "netwrk"),
+        (["fit", *CAMVID, *TINY, "--data.batch_sze=2"], "batch_sze"),
+        (["fit", *CAMVID, *TINY, "--data.batch_size=abc"], "batch_size: Expected a <class 'int'>"),
+        (["fit", *CAMVID, *TINY, "--data.root=here", "--data.crop_size=[16,16]"], "expected 32 or more"),
+        (["fit", *CAMVID, *TINY, "--data.root=here", "--data.val_split=vall"], "did you mean val"),
+        (["fit", *CAMVID, *TINY, "--data.root=here", "--model.network=hrnetv2_w49"], "did you mean hrnetv2_w4"),
+        (
+            ["fit", *CAMVID, *TINY, "--data.root=here", *CROSS_ENTROPY, "--model.loss.class_weights=[1,2]"],
+            "2 class weights for the 11 classes of CamVid",
+        ),
+        (["test", *CAMVID, *TINY, "--data.root=here"], "needs trained weights"),
+        (["test", *CAMVID, *TINY, "--data.root=here", "--ckpt_path=none.ckpt"], "no checkpoint at none.ckpt"),
+        (["predict", "--images", "none", "--ckpt_path", "none.ckpt"], "no image at none"),
+    ],
+    ids=lambda value: " ".join(value)[-50:] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_told_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("hrseg: ")
+    assert len(captured.err.splitlines()) == 1
+    assert "runs" not in [path.name for path in tmp_path.iterdir()] or arguments[0] == "fit"
+
+
+def test_trace_shows_where_an_error_arose() -> None:
+    with pytest.raises(hrseg.HrsegError):
+        main(["fitt", "--trace"])
+    script = "from hrseg.cli import main; raise SystemExit(main())"
+    result = subprocess.run(
+        [sys.executable, "-c", script, "fitt"], capture_output=True, text=True, env={"HRSEG_TRACE": "1"}
+    )
+    assert "Traceback" in result.stderr
+
+
+def test_data_that_are_missing_are_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *CAMVID, *TINY, "--data.root=nowhere", "--run_dir=run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nowhere" in line
+    assert "trainannot" in line or "SPLITannot" in line

@@ -1,0 +1,122 @@
+"""A run from its start to its use, through the command."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from hrseg.cli import main
+from hrseg.images import read_image, read_label, write_image
+
+RECIPE = """
+model:
+  network: hrnetv2_w18_small_v1
+data:
+  class_path: hrseg.CamVidDataModule
+  init_args:
+    root: {root}
+    batch_size: 2
+    crop_size: [32, 32]
+    predict_split: val
+    num_workers: 0
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  log_every_n_steps: 1
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, camvid_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    path = tmp_path / "toy.yaml"
+    path.write_text(RECIPE.format(root=camvid_root))
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_from_start_to_use(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", f"--config={recipe}"]) == 0
+    run = Path("runs/toy/0")
+    for file in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "val/iou.csv"):
+        assert (run / file).is_file(), file
+    assert list(run.glob("events.out.*"))
+    logged = rows(run / "metrics.csv")
+    columns = {name for row in logged for name, value in row.items() if value}
+    assert {"train/loss", "val/loss", "val/miou", "images/s", "data_wait", "peak_memory_gib", "lr-SGD"} <= {
+        name.split("/network")[0] for name in columns
+    }
+
+    # the same folder goes on, and keeps what is there
+    assert main(["fit", f"--config={recipe}", f"--run_dir={run}", "--trainer.max_epochs=2"]) == 0
+    assert "going on from" in capsys.readouterr().out
+    more = rows(run / "metrics.csv")
+    assert [row["step"] for row in more[: len(logged)]] == [row["step"] for row in logged]
+    assert len(more) > len(logged)
+
+    # config.yaml repeats the run as a new one
+    assert main(["fit", f"--config={run / 'config.yaml'}"]) == 0
+    first, second = (yaml.safe_load(Path(f"runs/toy/{n}/config.yaml").read_text()) for n in (0, 1))
+    assert first == second
+
+    # scored and used without a recipe
+    assert main(["validate", f"--ckpt_path={run}/checkpoints/best.ckpt"]) == 0
+    assert main(["test", f"--ckpt_path={run}/checkpoints/best.ckpt"]) == 0
+    assert (run / "test" / "scores.json").is_file()
+    assert read_image(run / "test" / "contact_sheet.png").ndim == 3
+    assert main(["predict", f"--ckpt_path={run}/checkpoints/best.ckpt"]) == 0
+    assert read_label(run / "predict" / "labels" / "0001.png").shape == (48, 64)
+    assert (run / "predict" / "overlays" / "0001.png").is_file()
+
+    predict_any_images(run / "checkpoints" / "best.ckpt", tmp_path, capsys)
+
+
+def predict_any_images(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tmp_path / "images"
+    write_image(images / "grey.png", np.full((50, 70), 99, np.uint8))
+    write_image(images / "deep" / "colour.png", np.full((41, 64, 3), 99, np.uint8))
+    (images / "broken.png").write_bytes(b"no image")
+    (images / "notes.txt").write_text("no image either")
+    capsys.readouterr()
+    assert main(["predict", f"--ckpt_path={checkpoint}", "--images", str(images), "--output", "out"]) == 1
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert "broken.png" in line
+    assert sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*.png")) == [
+        "labels/deep/colour.png",
+        "labels/grey.png",
+        "overlays/deep/colour.png",
+        "overlays/grey.png",
+    ]
+    assert read_label(Path("out/labels/grey.png")).shape == (50, 70)
+    assert main(["predict", f"--ckpt_path={checkpoint}", f"--images={images}/g*.png", "--output=one"]) == 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_where(recipe: Path, tmp_path: Path) -> None:
+    script = "from hrseg.cli import main; raise SystemExit(main())"
+    arguments = ["fit", f"--config={recipe}", "--run_dir=run", "--trainer.max_epochs=10000"]
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not (metrics.is_file() and len(rows(metrics)) > 3):
+        time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "last.ckpt holds the state" in output
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from hrseg.data.labels import LabelTable
+from hrseg.errors import DataFileError, WeightsError
+from hrseg.images import read_image, read_label, write_image
+from hrseg.inference import Predictor, write_prediction
+from hrseg.models import create_model
+from hrseg.task import SegmentationTask
+
+TABLE = LabelTable("toy", ("a", "b"), ((250, 0, 0), (0, 250, 0)), label_ids=(7, 11), void_ids=(0,))
+TINY = "hrnetv2_w18_small_v1"
+
+
+def image(height: int = 40, width: int = 67) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a task with random weights, as Lightning writes it."""
+    path = tmp_path_factory.mktemp("run") / "best.ckpt"
+    torch.manual_seed(0)
+    arguments = {"init": "kaiming", "align_corners": True, "fuse_mode": "nearest"}
+    task = SegmentationTask(TINY, TABLE, network_args=arguments, mean=(0.4, 0.5, 0.6))
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)
+    return path
+
+
+def test_a_checkpoint_is_all_that_is_needed(checkpoint: Path) -> None:
+    predictor = Predictor.from_checkpoint(checkpoint, device="cpu")
+    assert predictor.labels == TABLE
+    assert predictor.network.config["fuse_mode"] == "nearest"  # type: ignore[index,union-attr]
+    assert predictor.network.config["align_corners"] is True  # type: ignore[index,union-attr]
+    task = SegmentationTask(
+        TINY, TABLE, network_args={"align_corners": True, "fuse_mode": "nearest"}, mean=(0.4, 0.5, 0.6)
+    )
+    task.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    pixels = image()
+    with torch.inference_mode():
+        expected = task.eval()(torch.from_numpy(pixels).permute(2, 0, 1)[None]).argmax(1)[0].numpy()
+    prediction = predictor(pixels)
+    assert prediction.shape == (40, 67)
+    assert prediction.dtype == np.uint8
+    assert (prediction == expected).mean() > 0.999  # ties may fall either way
+
+
+def test_a_file_and_its_pixels_are_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    predictor = Predictor.from_checkpoint(str(checkpoint), device="cpu")
+    write_image(tmp_path / "street.png", image())
+    np.testing.assert_array_equal(predictor(tmp_path / "street.png"), predictor(image()))
+    np.testing.assert_array_equal(predictor(str(tmp_path / "street.png")), predictor(image()))
+    with pytest.raises(DataFileError, match=r"nothing\.png"):
+        predictor(tmp_path / "nothing.png")
+
+
+def test_any_module_predicts() -> None:
+    network = create_model(TINY, num_classes=2)
+    assert Predictor(network, TABLE, device="cpu")(image(33, 90)).shape == (33, 90)
+    assert not network.training
+
+
+class Dangerous:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "foreign", "pickle"])
+def test_other_files_are_refused_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "file.ckpt"
+    if kind == "text":
+        path.write_text("no checkpoint")
+    elif kind == "foreign":
+        torch.save({"state_dict": {}}, path)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"hrseg": Dangerous()}, protocol=2))
+    with pytest.raises(WeightsError) as caught:
+        Predictor.from_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_network_without_a_name_cannot_be_rebuilt(tmp_path: Path) -> None:
+    path = tmp_path / "file.ckpt"
+    torch.save({"state_dict": {}, "hrseg": {"network": None}}, path)
+    with pytest.raises(WeightsError, match=r"Predictor\(network, labels\)"):
+        Predictor.from_checkpoint(path)
+
+
+def test_label_ids_and_overlay_are_written(tmp_path: Path) -> None:
+    prediction = np.zeros((40, 67), np.uint8)
+    prediction[20:] = 1
+    write_prediction(tmp_path, "folder/street", image(), prediction, TABLE)
+    label = read_label(tmp_path / "labels" / "folder" / "street.png")
+    np.testing.assert_array_equal(label, np.where(prediction == 0, 7, 11))
+    overlay = read_image(tmp_path / "overlays" / "folder" / "street.png")
+    assert overlay.shape[1] == 67
+    assert overlay.shape[0] > 40  # the legend below
