@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,7 @@ def describe_run(command: str) -> dict[str, str]:
     Args:
         command: What was typed, without paths.
     """
-    processor = f"{torch.get_num_threads()} cores"  # what torch takes by default
-    hardware = f"{processor}, {platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+    hardware = f"{os.cpu_count()} cores, {platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
     if torch.cuda.is_available():
         hardware += f", {torch.cuda.get_device_name()}"
     versions = [f"python {platform.python_version()}", *(f"{package} {version(package)}" for package in _PACKAGES)]

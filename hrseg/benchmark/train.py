@@ -31,8 +31,8 @@ def measure_train(
 ) -> list[Row]:
     """Times a training step as `SegmentationTask` makes it against the shortest way to write one.
 
-    The memory of each side is what its process grows by over three steps, at its peak, in fresh processes by turns;
-    on a GPU, what torch allocates at the peak. Only Linux says so much of a CPU process; elsewhere it is left out.
+    The memory of each side is what a fresh process grows by over three steps, at its peak, the median of up to three
+    processes; on a GPU, what torch allocates at the peak. Only Linux tells it of a CPU process; elsewhere it is left out.
 
     Args:
         repeats: Number of rounds.
@@ -51,7 +51,7 @@ def measure_train(
         return rows
     memory: dict[str, list[float]] = {side: [] for side in steps}
     del steps
-    for _ in range(3):
+    for _ in range(min(repeats, 3)):
         for side, peaks in memory.items():
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh_process:
                 peaks.append(fresh_process.submit(_peak_memory, side, threads, network, batch_size, size).result())

@@ -63,9 +63,11 @@ def _innermost(error: BaseException) -> HrsegError | None:
 def _gist(error: ArgumentError) -> str:
     """What jsonargparse says of the innermost key, in one line: `Parser key "KEY": ... Errors: - REASON - ...`."""
     text = " ".join(str(error).split())
-    key = text[text.rfind("Parser key") :].split('"')[1] + ": " if "Parser key" in text else ""
-    reason = text[text.rfind("Parser key") :].split('": ', 1)[-1].split("Errors: - ")[-1]
-    return key + reason.split(" - Expected a <class 'NoneType'>")[0].split(" Given value type:")[0]
+    _, found, innermost = text.rpartition('Parser key "')
+    if found:
+        key, _, reason = innermost.partition('": ')
+        text = f"{key}: {reason.split('Errors: - ')[-1]}"
+    return text.split(" - Expected a <class 'NoneType'>")[0].split(" Given value type:")[0]
 
 
 def _quieten() -> None:

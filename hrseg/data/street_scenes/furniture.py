@@ -22,8 +22,8 @@ def draw_lamp(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     face = canvas.front(x, z, 1.0, height, Label.POLE)
     _draw_pole(face, height, dice.uniform(0.3, 0.4), metal)
     if dice.chance(0.6):
-        face.bar((0.0, height - 0.1), (inwards * 1.4, height + 0.1), 0.2, metal)
-        face.box(inwards * 1.2 - 0.3, height - 0.05, inwards * 1.2 + 0.3, height + 0.15, _DARK)
+        face.bar((0.0, height - 0.1), (inwards * 1.4, height + 0.1), 0.26, metal)
+        face.box(inwards * 1.2 - 0.3, height - 0.1, inwards * 1.2 + 0.3, height + 0.16, _DARK)
 
 
 def draw_traffic_light(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
@@ -48,7 +48,7 @@ def draw_traffic_light(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
 def draw_traffic_sign(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     """One or two traffic signs, or a direction board, on a pole."""
     middle = dice.uniform(2.0, 2.6)
-    _draw_pole(canvas.front(x, z, 1.0, middle, Label.POLE), middle + 0.4, 0.22, dice.vary(dice.choice(_METALS), 20))
+    _draw_pole(canvas.front(x, z, 1.0, middle, Label.POLE), middle + 0.4, 0.24, dice.vary(dice.choice(_METALS), 20))
     face = canvas.front(x, z, 1.0, middle + 1.0, Label.TRAFFIC_SIGN)
     if dice.chance(0.25):
         _draw_board(face, dice, middle)

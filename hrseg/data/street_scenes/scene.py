@@ -65,7 +65,7 @@ class _Street:
     def __init__(self, dice: Dice, texture_dice: Dice, size: tuple[int, int]) -> None:
         height, width = size
         camera = Camera(
-            focal=width * dice.uniform(0.68, 0.82),
+            focal=width * dice.uniform(0.7, 0.84),
             column=width * dice.uniform(0.38, 0.62),
             row=height * dice.uniform(0.36, 0.5),
             height=dice.uniform(1.4, 2.3),
@@ -82,10 +82,10 @@ class _Street:
         self.sides = [
             Roadside(
                 sign=sign,
-                kerb=dice.uniform(2.8, 4.4),
-                verge=dice.choice((0.0, 0.0, dice.uniform(1.2, 2.2))),
-                sidewalk=dice.uniform(2.0, 3.2),
-                garden=dice.choice((0.0, dice.uniform(1.5, 3.0))),
+                kerb=dice.uniform(2.8, 4.0),
+                verge=dice.choice((0.0, 0.0, dice.uniform(1.2, 1.8))),
+                sidewalk=dice.uniform(2.0, 2.8),
+                garden=dice.choice((0.0, dice.uniform(1.2, 2.0))),
             )
             for sign in (-1.0, 1.0)
         ]
@@ -203,7 +203,7 @@ class _Street:
         """Lamps, lights, signs and trees."""
         dice = self.dice
         z = dice.uniform(5.5, 7.5)
-        while z < 16.0:
+        while z < 14.0:
             draw, height = dice.choice(
                 (
                     (furniture.draw_lamp, 6.0),

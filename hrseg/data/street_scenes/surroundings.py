@@ -127,7 +127,7 @@ def draw_tree(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
         )
         inside = np.minimum(inside, du * du + dv * dv)
     inside = inside.repeat(2, axis=0).repeat(2, axis=1)[: v.shape[0], : v.shape[1]]
-    ragged = face.texture(canvas.clumps, 0.3) + face.texture(canvas.grain, 0.15)
+    ragged = face.texture(canvas.clumps, 0.3) + face.texture(canvas.grain, 0.04)
     _draw_leaves(face, dice, inside + ragged < 1, (v - np.float32(trunk)) * np.float32(0.5 / radius))
 
 

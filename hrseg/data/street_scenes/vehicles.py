@@ -248,9 +248,9 @@ def train(dice: Dice) -> Vehicle:
 
 
 def _pantograph(face: Face, u: float, v: float) -> None:
-    face.bar((u - 0.5, v), (u + 0.3, v + 0.6), 0.08, _DARK)
-    face.bar((u + 0.3, v + 0.5), (u - 0.2, v + 1.1), 0.08, _DARK)
-    face.bar((u - 0.8, v + 1.1), (u + 0.5, v + 1.1), 0.1, _DARK)
+    face.bar((u - 0.5, v), (u + 0.3, v + 0.6), 0.14, _DARK)
+    face.bar((u + 0.3, v + 0.5), (u - 0.2, v + 1.1), 0.14, _DARK)
+    face.bar((u - 0.8, v + 1.1), (u + 0.5, v + 1.1), 0.16, _DARK)
 
 
 def _wheel(face: Face, u: float, radius: float) -> None:
