@@ -34,7 +34,7 @@ def data_options(recipe: Path, camvid_root: Path, cityscapes_root: Path) -> list
     if data == "hrseg.StreetScenesDataModule":
         return [
             f"--data.root={cityscapes_root.parent / 'scenes'}",
-            *("--data.train_scenes=2", "--data.val_scenes=2", "--data.test_scenes=2", "--data.image_size=[64,128]"),
+            *("--data.num_train=2", "--data.num_val=2", "--data.num_test=2", "--data.image_size=[64,128]"),
         ]
     return [f"--data.root={camvid_root if data == 'hrseg.CamVidDataModule' else cityscapes_root}"]
 
