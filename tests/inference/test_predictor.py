@@ -67,7 +67,9 @@ def test_a_file_and_its_pixels_are_the_same(checkpoint: Path, tmp_path: Path) ->
 def test_any_module_predicts() -> None:
     network = create_model(TINY, num_classes=2)
     assert Predictor(network, TABLE, device="cpu")(image(33, 90)).shape == (33, 90)
-    assert not network.training
+    assert network.training  # a copy was predicted with
+    plain = torch.nn.Conv2d(3, 2, 1)
+    assert Predictor(plain, TABLE, device="cpu")(image(33, 90)).shape == (33, 90)
 
 
 class Dangerous:
