@@ -64,7 +64,7 @@ def measure_data(
         data = _data_module(cityscapes, folder, size, crop_size)
         samples = data.find_samples("train")[:_BATCH_SIZE]
         if not samples:
-            raise DataNotFoundError(f"no training image in {data.root.absolute()}; expected {data.layout}. {data.origin}")
+            raise DataNotFoundError(f"no training image in {data.root}; expected {data.layout}. {data.origin}")
         dataset = SegmentationDataset(samples, data.labels, data.augmentation())
         epochs = [[SampleKey(epoch, index) for index in range(len(samples))] for epoch in range(_BATCHES)]
         cuts = [_cuts(dataset, keys) for keys in epochs]

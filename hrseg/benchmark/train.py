@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -31,8 +32,8 @@ def measure_train(
 ) -> list[Row]:
     """Times a training step as `SegmentationTask` makes it against the shortest way to write one.
 
-    The memory of each side is what a fresh process grows by over three steps, at its peak, the median of up to three
-    processes; on a GPU, what torch allocates at the peak. Only Linux tells it of a CPU process; elsewhere it is left out.
+    The memory of each side is what a fresh process grows by at the peak of three steps; on a GPU, what torch allocates.
+    Only Linux tells the peak of a process on the CPU; elsewhere memory is left out.
 
     Args:
         repeats: Number of rounds.
@@ -53,8 +54,7 @@ def measure_train(
     del steps
     for _ in range(min(repeats, 3)):
         for side, peaks in memory.items():
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh_process:
-                peaks.append(fresh_process.submit(_peak_memory, side, threads, network, batch_size, size).result())
+            peaks.append(_in_fresh_process(f"peak_memory({side!r}, {threads}, {network!r}, {batch_size}, {size})"))
     return rows + compare("train", f"{case}, peak memory", memory, {PLAIN: MEMORY_RATIO}, unit="MiB")
 
 
@@ -69,8 +69,6 @@ def _training_step(side: str, name: str, batch_size: int, size: tuple[int, int])
     if side == HRSEG:
         network.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
-    else:
-        target = target.long()
     criterion = CrossEntropyLoss(align_corners=network.align_corners)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
@@ -79,7 +77,7 @@ def _training_step(side: str, name: str, batch_size: int, size: tuple[int, int])
             loss: Tensor = criterion(logits, target)
             return loss
         enlarged = F.interpolate(logits, size, mode="bilinear", align_corners=network.align_corners)
-        return F.cross_entropy(enlarged, target, ignore_index=255)
+        return F.cross_entropy(enlarged, target.long(), ignore_index=255)
 
     def step() -> Tensor:
         optimizer.zero_grad()
@@ -91,7 +89,18 @@ def _training_step(side: str, name: str, batch_size: int, size: tuple[int, int])
     return step
 
 
-def _peak_memory(side: str, threads: int, name: str, batch_size: int, size: tuple[int, int]) -> float:
+def _in_fresh_process(call: str) -> float:
+    # glibc would keep freed blocks of up to 32 MiB for later, more or less of them from run to run; told like this it
+    # returns all large ones at once, and the process is as large as what is in use
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    program = f"from hrseg.benchmark.train import peak_memory; print({call})"
+    process = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return float(process.stdout)
+
+
+def peak_memory(side: str, threads: int, name: str, batch_size: int, size: tuple[int, int]) -> float:
     """What three steps take at their peak beyond network and batch, in MiB; for a process that has done nothing yet."""
     torch.set_num_threads(threads)
     step = _training_step(side, name, batch_size, size)

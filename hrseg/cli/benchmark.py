@@ -26,13 +26,16 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"hrseg {verb}",
         description="Measure hrseg beside the obvious way of doing the same; all sides take turns.",
-        epilog="; ".join(f"{subject}: {what}" for subject, what in SUBJECTS.items()),
+        epilog="subjects:\n" + "\n".join(f"  {subject:20}  {what}" for subject, what in SUBJECTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("subject", nargs="?", default="all", help="one of those below, or all (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=10, help="rounds of each measurement (%(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch, on the CPU (%(default)s)")
-    parser.add_argument("--cityscapes", type=Path, help="its folder, for `data`; drawn street scenes by default")
-    parser.add_argument("--output", type=Path, help="CSV file; rows of other subjects that it holds are kept")
+    parser.add_argument("subject", nargs="?", default="all", help="one of those below; all by default")
+    parser.add_argument("--repeats", type=int, metavar="N", default=10, help="rounds of each measurement (%(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", default=2, help="of torch, on the CPU (%(default)s)")
+    parser.add_argument("--cityscapes", type=Path, metavar="FOLDER", help="for `data`; drawn street scenes by default")
+    parser.add_argument(
+        "--output", type=Path, metavar="CSV", help="file to write; rows of other subjects that it holds are kept"
+    )
     options = parser.parse_args(arguments)
     if options.subject not in (*SUBJECTS, "all"):
         raise UnknownNameError("benchmark", options.subject, [*SUBJECTS, "all"])

@@ -197,7 +197,7 @@ class Canvas:
         """Fills a rectangle of the ground, which is lit later."""
         self._fill(((left, 0.0, near), (right, 0.0, near), (right, 0.0, far), (left, 0.0, far)), color, ident)
 
-    def cast(self, shadow: Sequence[Flat]) -> None:
+    def cast_shadow(self, shadow: Sequence[Flat]) -> None:
         """Marks a convex part of the ground, its corners (x, z), as lying in the shadow."""
         cv2.fillConvexPoly(self.shadows, self._pixels([(x, 0.0, z) for x, z in shadow]), 1, cv2.LINE_8, _FRACTION_BITS)
 
@@ -331,11 +331,18 @@ class Face:
         return self.foot[0] + self.direction[0] * u, v, self.foot[1] + self.direction[1] * u
 
 
+def darker(color: Color, factor: float) -> Color:
+    """A colour of less brightness."""
+    red, green, blue = color
+    return int(red * factor), int(green * factor), int(blue * factor)
+
+
 def scaled(colors: NDArray[np.uint8], factor: Floats) -> NDArray[np.uint8]:
     """Colours (..., 3) times factors (...) of at most 2, in fixed point."""
     steps = np.clip(factor * np.float32(128), 0, 256).astype(np.uint16)
-    brightened = (colors * steps[..., None]) >> np.uint16(7)
-    return np.minimum(brightened, 255).astype(np.uint8)
+    products: NDArray[np.uint16] = np.multiply(colors, steps[..., None], dtype=np.uint16)
+    clipped: NDArray[np.uint8] = np.minimum(products >> np.uint16(7), 255).astype(np.uint8)
+    return clipped
 
 
 def _span(edges: Sequence[float], limit: int) -> slice:

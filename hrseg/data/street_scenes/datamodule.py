@@ -66,7 +66,7 @@ class StreetScenesDataModule(CityscapesDataModule):
             raise ConfigError(f"data.image_size is {self.image_size}; expected {_SMALLEST_SIDE} or more per side")
         if min(self.counts.values()) < 1 or scene_seed < 0:
             raise ConfigError(
-                f"data.num_train, num_val, num_test: {num_train}, {num_val}, {num_test}; data.scene_seed: {scene_seed}; "
+                f"data.num_train, num_val, num_test: {num_train}, {num_val}, {num_test}; scene_seed: {scene_seed}; "
                 "expected 1 scene or more per split and a seed of 0 or more"
             )
         home = Path(root or os.environ.get("HRSEG_HOME") or "~/.cache/hrseg").expanduser()

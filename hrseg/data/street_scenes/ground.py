@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hrseg.data.street_scenes.canvas import Canvas, Color, Dice, Flat, Label, scaled
+from hrseg.data.street_scenes.canvas import Canvas, Color, Dice, Flat, Label, darker, scaled
 
 _GRASS: tuple[Color, ...] = ((106, 134, 62), (130, 136, 74), (142, 126, 80), (96, 126, 66))
 _ASPHALT: tuple[Color, ...] = ((88, 88, 92), (74, 74, 82), (102, 99, 97), (92, 88, 90), (110, 108, 108))
@@ -101,14 +101,13 @@ def _draw_paving(canvas: Canvas, dice: Dice, inner: float, outer: float) -> None
     """A sidewalk of slabs."""
     stone = dice.vary(dice.choice(_PAVING), 18)
     canvas.strip(inner, outer, _NEAR, _FAR, stone, Label.SIDEWALK)
-    joint = tuple(value * 2 // 3 for value in stone)
-    slab, columns = dice.uniform(0.7, 1.4), dice.integer(2, 4)
+    joint, slab, columns = darker(stone, 0.67), dice.uniform(0.7, 1.4), dice.integer(2, 4)
     for number in range(int(22.0 / slab)):  # farther joints would be thinner than a pixel
         z = _NEAR + number * slab
-        canvas.strip(inner, outer, z, z + 0.1, (joint[0], joint[1], joint[2]), Label.SIDEWALK)
+        canvas.strip(inner, outer, z, z + 0.1, joint, Label.SIDEWALK)
     for number in range(1, columns):
         x = inner + (outer - inner) * number / columns
-        canvas.strip(x - 0.03, x + 0.03, _NEAR, 25.0, (joint[0], joint[1], joint[2]), Label.SIDEWALK)
+        canvas.strip(x - 0.03, x + 0.03, _NEAR, 25.0, joint, Label.SIDEWALK)
 
 
 def _draw_lane_marks(canvas: Canvas, dice: Dice, left: float, right: float, crossing: Flat) -> None:

@@ -31,17 +31,9 @@ def draw_person(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     for arm in (-1.0, 1.0):
         face.bar((0.5 + arm * 0.24, shoulder - 0.05), (0.5 + arm * dice.uniform(0.28, 0.42), hip), 0.15, coat)
     hem = hip - dice.choice((0.05, 0.05, 0.3))
-    face.polygon(
-        [
-            (0.25, hem),
-            (0.75, hem),
-            (0.79, shoulder),
-            (0.64, shoulder + 0.06),
-            (0.36, shoulder + 0.06),
-            (0.21, shoulder),
-        ],
-        coat,
-    )
+    collar = shoulder + 0.06
+    coat_shape = [(0.25, hem), (0.75, hem), (0.79, shoulder), (0.64, collar), (0.36, collar), (0.21, shoulder)]
+    face.polygon(coat_shape, coat)
     if dice.chance(0.4):
         face.box(0.68, hip - 0.05, 0.98, hip + 0.3, dice.vary(dice.choice(_CLOTHES), 20))  # a bag
     face.disc(0.5, height - 0.16, 0.17, dice.choice(_HAIR))
@@ -49,7 +41,7 @@ def draw_person(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
 
 
 def draw_bicycle(canvas: Canvas, dice: Dice, x: float, z: float, *, ridden: bool) -> None:
-    """A bicycle with or without its rider; (x, z) is its left end."""
+    """A bicycle with or without its rider; x is its middle."""
     face = _two_wheeler(canvas, dice, Label.BICYCLE, x, z, 1.86)
     paint = dice.vary(dice.choice(_FRAMES), 20)
     for u in (0.38, 1.48):
@@ -96,10 +88,10 @@ def draw_motorcycle(canvas: Canvas, dice: Dice, x: float, z: float, *, ridden: b
 def _two_wheeler(canvas: Canvas, dice: Dice, label: Label, x: float, z: float, length: float) -> Face:
     """A face for a two-wheeler, which stands more or less across the street and heads for either side."""
     across, away = dice.choice(_HEADINGS)
-    ident = canvas.instance(label)
     if dice.chance(0.5):
-        return Face(canvas, (x, z), (across, away), length, 1.2, ident, 1.0)
-    return Face(canvas, (x + across * length, z + away * length), (-across, -away), length, 1.2, ident, 1.0)
+        across = -across
+    foot = x - across * length / 2, z - away * length / 2
+    return Face(canvas, foot, (across, away), length, 1.2, canvas.instance(label), 1.0)
 
 
 def _rider(canvas: Canvas, dice: Dice, vehicle: Face, *, hip: Flat, pedal: Flat, bar: Flat) -> None:
@@ -112,17 +104,9 @@ def _rider(canvas: Canvas, dice: Dice, vehicle: Face, *, hip: Flat, pedal: Flat,
     face.bar(hip, knee, 0.24, trousers)
     face.bar(knee, pedal, 0.19, trousers)
     face.bar((pedal_u - 0.08, pedal_v - 0.03), (pedal_u + 0.16, pedal_v - 0.03), 0.1, _TYRE)
-    face.polygon(
-        [
-            (hip_u - 0.22, hip_v - 0.1),
-            (hip_u + 0.2, hip_v - 0.05),
-            (shoulder_u + 0.18, shoulder_v),
-            (shoulder_u - 0.19, shoulder_v + 0.08),
-        ],
-        coat,
-    )
+    hem = [(hip_u - 0.22, hip_v - 0.1), (hip_u + 0.2, hip_v - 0.05)]
+    face.polygon([*hem, (shoulder_u + 0.18, shoulder_v), (shoulder_u - 0.19, shoulder_v + 0.08)], coat)
     face.bar((shoulder_u, shoulder_v), bar, 0.16, dice.vary(coat, 12))
-    face.disc(
-        shoulder_u + 0.1, shoulder_v + 0.24, 0.19, dice.vary(dice.choice((*_CLOTHES, *_HAIR)), 10)
-    )  # a helmet, or hair
+    helmet = dice.vary(dice.choice((*_CLOTHES, *_HAIR)), 10)  # or hair
+    face.disc(shoulder_u + 0.1, shoulder_v + 0.24, 0.19, helmet)
     face.disc(shoulder_u + 0.15, shoulder_v + 0.18, 0.13, dice.choice(_SKIN))

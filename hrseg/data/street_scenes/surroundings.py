@@ -6,10 +6,11 @@ import numpy as np
 
 from hrseg.data.street_scenes.canvas import Bools, Canvas, Color, Dice, Face, Floats, Label
 
-_STONES: tuple[Color, ...] = (
-    (178, 160, 135), (150, 78, 60), (196, 188, 172), (120, 112, 108), (206, 180, 120), (160, 128, 110),
-    (140, 150, 158), (188, 140, 118), (92, 84, 82),
+_PLASTERS: tuple[Color, ...] = (
+    (184, 166, 140), (200, 190, 174), (208, 182, 124), (190, 146, 122),
+    (150, 158, 164), (166, 100, 78), (170, 176, 160),
 )  # fmt: skip
+_STONES: tuple[Color, ...] = ((146, 76, 58), (120, 112, 108), (96, 88, 84), (134, 106, 88), (150, 130, 108))
 _LEAVES: tuple[Color, ...] = ((56, 84, 38), (74, 96, 46), (44, 68, 40), (96, 104, 44), (124, 88, 42), (62, 88, 62))
 _BARK: tuple[Color, ...] = ((72, 58, 46), (96, 82, 68), (56, 48, 42))
 _RAILINGS: tuple[Color, ...] = (
@@ -26,7 +27,7 @@ def draw_house(face: Face, dice: Dice) -> None:
     """The front of a house: storeys of windows over a shop or a door, under a roof."""
     u, v = face.uv
     length, height = face.length, face.height
-    stone = dice.vary(dice.choice(_STONES), 22)
+    stone = dice.vary(dice.choice(_PLASTERS), 20)
     relief = face.texture(face.canvas.grain, 0.08) + face.texture(face.canvas.clouds, 0.1) + 1
     if dice.chance(0.4):  # courses of brick
         relief -= np.where(_part(v * np.float32(1 / dice.uniform(0.3, 0.5))) < 0.25, np.float32(0.14), np.float32(0))
@@ -71,7 +72,7 @@ def draw_wall(face: Face, dice: Dice) -> None:
     block = shades[(np.floor(along) * 5 + row * 3).astype(np.int32) & 7]
     relief = np.where((level - row < 0.2) | (_part(along) < 0.1), np.float32(0.72), block)
     relief += face.texture(face.canvas.clouds, 0.15) + face.texture(face.canvas.grain, 0.1)
-    face.paint((v >= 0) & (v < height), dice.vary(dice.choice(_STONES), 22), relief)
+    face.paint((v >= 0) & (v < height), dice.vary(dice.choice(_STONES), 20), relief)
     if dice.chance(0.3):
         paint, start = dice.vary(dice.choice(_SIGNBOARDS), 25), length * dice.uniform(0.2, 0.6)
         for _ in range(5):
@@ -86,7 +87,7 @@ def draw_fence(face: Face, dice: Dice) -> None:
     paint = dice.vary(dice.choice(_RAILINGS), 20)
     face.box(0.0, 0.0, face.length, face.height, None)
     bar = u * np.float32(1 / dice.uniform(0.5, 0.8))
-    upright = (_part(bar) < dice.uniform(0.35, 0.55)) & (v < face.height - 0.08)
+    upright = (_part(bar) < dice.uniform(0.4, 0.6)) & (v < face.height - 0.08)
     upright |= _part(bar * np.float32(1 / 6)) < 0.07
     for rail in (0.2, face.height - 0.25):
         upright |= np.abs(v - np.float32(rail)) < 0.08

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from hrseg.data.street_scenes.canvas import Canvas, Color, Dice, Face, Flat, Label, Point
+from hrseg.data.street_scenes.canvas import Canvas, Color, Dice, Face, Flat, Label, Point, darker
 
 _PAINTS: tuple[Color, ...] = (
     (205, 205, 205), (150, 155, 160), (45, 47, 50), (25, 40, 85), (130, 25, 30), (70, 95, 125), (225, 190, 60),
@@ -80,9 +80,10 @@ def car(dice: Dice) -> Vehicle:
     waist, bonnet, boot = height * 0.6, length * dice.uniform(0.2, 0.27), length * dice.uniform(0.84, 0.98)
     middle = (bonnet + boot) / 2 + 0.15
     outline = [
-        (0.0, 0.3), (0.0, waist - 0.15), (bonnet, waist), (bonnet + 0.75, height), (boot - 0.35, height), (boot, waist), (length, waist), (length, 0.3),
-    ]  # fmt: skip
-    dark = _darker(paint, 0.6)
+        *((0.0, 0.3), (0.0, waist - 0.15), (bonnet, waist), (bonnet + 0.75, height)),
+        *((boot - 0.35, height), (boot, waist), (length, waist), (length, 0.3)),
+    ]
+    dark = darker(paint, 0.6)
 
     def side(face: Face) -> None:
         face.box(0.1, 0.15, length - 0.1, 0.4, _DARK)
@@ -125,7 +126,7 @@ def bus(dice: Dice) -> Vehicle:
         dice.vary(_GLASS, 15),
     )
     width, height, length = 2.5, dice.uniform(2.95, 3.2), dice.uniform(9.0, 12.0)
-    dark, pitch = _darker(paint, 0.6), length / 7
+    dark, pitch = darker(paint, 0.6), length / 7
 
     def side(face: Face) -> None:
         face.box(0.2, 0.15, length - 0.2, 0.35, _DARK)
@@ -163,7 +164,7 @@ def truck(dice: Dice) -> Vehicle:
     """A lorry: a cab, and a closed box without windows."""
     paint, logo, cab = (dice.vary(dice.choice(_PAINTS), 20) for _ in range(3))
     width, height, length = 2.5, dice.uniform(3.2, 3.7), dice.uniform(6.5, 9.0)
-    top, dark = height * 0.78, _darker(paint, 0.7)
+    top, dark = height * 0.78, darker(paint, 0.7)
     outline = [
         (0.0, 0.4), (0.0, top), (2.1, top), (2.1, 0.9), (2.3, 0.9), (2.3, height), (length, height), (length, 0.4),
     ]  # fmt: skip
@@ -177,7 +178,7 @@ def truck(dice: Dice) -> Vehicle:
         face.box(3.2, height * 0.5, length - 1.0, height * 0.68, logo)
         face.polygon([(0.0, 0.4), (2.1, 0.4), (2.1, top), (0.0, top)], cab)
         face.polygon([(0.25, top * 0.58), (1.3, top * 0.58), (1.3, top - 0.25), (0.35, top - 0.25)], _GLASS)
-        face.bar((1.45, 0.6), (1.45, top - 0.2), 0.05, _darker(cab, 0.6))
+        face.bar((1.45, 0.6), (1.45, top - 0.2), 0.05, darker(cab, 0.6))
         for u in (1.0, length - 2.2, length - 1.1):
             _wheel(face, u, 0.5)
 
@@ -204,7 +205,7 @@ def _cab(face: Face, paint: Color, width: float, top: float) -> None:
     face.polygon([(0.12, top * 0.56), (width - 0.12, top * 0.56), (width - 0.25, top - 0.2), (0.25, top - 0.2)], _GLASS)
     for v in (0.8, 1.0, 1.2):
         face.box(0.5, v, width - 0.5, v + 0.1, _DARK)
-    face.box(0.0, 0.35, width, 0.6, _darker(paint, 0.6))
+    face.box(0.0, 0.35, width, 0.6, darker(paint, 0.6))
     for u in (0.1, width - 0.4):
         face.box(u, 0.5, u + 0.3, 0.7, _HEADLIGHT)
     for u in (-0.22, width):
@@ -273,8 +274,3 @@ def _inset(corners: Sequence[Point], share: float) -> list[Point]:
     x, y, z = (sum(corner[axis] for corner in corners) / len(corners) for axis in range(3))
     keep = 1.0 - share
     return [(x + (px - x) * keep, y + (py - y) * keep, z + (pz - z) * keep) for px, py, pz in corners]
-
-
-def _darker(color: Color, factor: float) -> Color:
-    red, green, blue = color
-    return int(red * factor), int(green * factor), int(blue * factor)

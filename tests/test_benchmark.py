@@ -1,0 +1,241 @@
+"""The benchmarks run, compare equal results, and report what they measured; how fast anything is, is not tested."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+import hrseg.benchmark.metric
+from hrseg.benchmark import data, forward, metric, startup, train
+from hrseg.benchmark.report import describe_run, format_table, write_csv
+from hrseg.benchmark.rounds import HRSEG, Row, compare, require_close, take_turns, torch_threads
+from hrseg.cli import main
+from hrseg.errors import ConfigError, DataNotFoundError, LabelRangeError
+from hrseg.metrics import SegmentationMetrics
+
+ROW = Row("data", "case", HRSEG, 12.3456, "samples/s", 1.0)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_sides_take_turns_after_a_first_round_that_does_not_count() -> None:
+    now = 0.0
+    order = []
+
+    def work(name: str, seconds: float) -> None:
+        nonlocal now
+        order.append(name)
+        now += seconds
+
+    seconds = take_turns({"a": lambda: work("a", 1), "b": lambda: work("b", 3)}, repeats=2, clock=lambda: now)
+    assert order == ["a", "b"] * 3
+    assert seconds == {"a": [1, 1], "b": [3, 3]}
+
+
+def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
+    # the machine was busy in the second round: the ratio of the medians would be 4 / 2
+    costs = {HRSEG: [1.0, 10.0, 2.0], "other": [4.0, 30.0, 2.0]}
+    ours, other = compare("subject", "case", costs, {"other": 3.5})
+    assert (ours.value, ours.ratio, ours.target, ours.met) == (2.0, 1.0, "", None)
+    assert (other.value, other.ratio, other.target, other.met) == (4.0, 3.0, ">= 3.5", False)
+    assert compare("subject", "case", costs, {"other": 3.0})[1].met is True
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_different_results_are_not_compared() -> None:
+    theirs = torch.tensor([1.0, 100.0])
+    require_close(theirs + 0.05, theirs)
+    with pytest.raises(AssertionError):
+        require_close(theirs + 0.2, theirs)
+
+
+def test_forward() -> None:
+    rows = forward.measure_forward(1, 1, size=(64, 96), speedups={"hrnetv2_w18_small_v1": 0.0})
+    assert [(row.case, row.side) for row in rows] == [
+        ("hrnetv2_w18_small_v1 1x3x64x96", HRSEG),
+        ("hrnetv2_w18_small_v1 1x3x64x96", forward.NCHW),
+    ]
+    assert all(row.value > 0 and row.unit == "s" for row in rows)
+    assert rows[1].met
+
+
+def test_forward_beside_peers() -> None:
+    rows = forward.measure_forward(1, 1, size=(64, 64), speedups={"hrnetv2_w18": 0.0})
+    assert [row.side.split()[0] for row in rows] == [HRSEG, "the", "timm", "SMP"]
+
+
+def test_a_settled_network_neither_grows_nor_shrinks_its_values() -> None:
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    layers = [(torch.nn.Conv2d(3, 3, 3, bias=False), torch.nn.BatchNorm2d(3), torch.nn.ReLU()) for _ in range(20)]
+    network = torch.nn.Sequential(*(layer for triple in layers for layer in triple))
+    for conv, _, _ in layers:
+        torch.nn.init.normal_(conv.weight, std=0.03, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert network.eval()(images).std() < 1e-9
+        assert 0.1 < forward._settle(network, images)(images).std() < 10
+    assert not network.training
+
+
+def test_train() -> None:
+    rows = train.measure_train(1, 1, network="hrnetv2_w18_small_v1", batch_size=2, size=(64, 64))
+    assert [(row.side, row.unit) for row in rows] == [
+        (HRSEG, "s"),
+        (train.PLAIN, "s"),
+        (HRSEG, "MiB"),
+        (train.PLAIN, "MiB"),
+    ]
+    assert all(row.value > 0 for row in rows)
+    assert [row.target for row in rows] == ["", ">= 1.35", "", ">= 1.0"]
+
+
+def test_data_from_drawn_scenes() -> None:
+    rows = data.measure_data(1, size=(64, 128), crop_size=(48, 64))
+    assert [(row.case, row.side, row.unit) for row in rows] == [
+        ("street scenes 64x128, crops 48x64", HRSEG, "samples/s"),
+        ("street scenes 64x128, crops 48x64", data.WHOLE, "samples/s"),
+    ]
+    assert all(row.value > 0 for row in rows)
+
+
+def test_data_from_cityscapes(shared_data: Path) -> None:
+    rows = data.measure_data(1, shared_data / "cityscapes", crop_size=(64, 128))
+    assert {row.case for row in rows} == {"Cityscapes 1024x2048, crops 64x128"}
+
+
+def test_data_without_images(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFoundError, match="no training image in"):
+        data.measure_data(1, tmp_path)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_data_notices_a_pixel_that_differs(part: int) -> None:
+    one = (torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8))
+    other = tuple(tensor.clone() for tensor in one)
+    data._require_same(one, other)
+    other[part][..., 0, 0] += 1
+    with pytest.raises(AssertionError):
+        data._require_same(one, other)
+
+
+def test_metric() -> None:
+    rows = metric.measure_metric(1, 1, size=(70, 50))
+    assert [row.side for row in rows] == [HRSEG, metric.VALIDATED, metric.UNVALIDATED]
+    assert {row.case for row in rows} == {"one frame 70x50"}
+
+
+def test_metric_with_other_counts_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Miscounting(SegmentationMetrics):
+        def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+            super().update(preds, target)
+            self.matrix[0, 0] += 1
+
+    monkeypatch.setattr(hrseg.benchmark.metric, "SegmentationMetrics", Miscounting)
+    with pytest.raises(AssertionError):
+        metric.measure_metric(1, 1, size=(32, 32))
+
+
+def test_metric_that_overlooks_labels_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Careless(SegmentationMetrics):
+        def compute(self) -> dict[str, torch.Tensor]:
+            try:
+                return super().compute()
+            except LabelRangeError:
+                return {}
+
+    monkeypatch.setattr(hrseg.benchmark.metric, "SegmentationMetrics", Careless)
+    with pytest.raises(AssertionError, match="unnoticed"):
+        metric.measure_metric(1, 1, size=(32, 32))
+
+
+def test_startup() -> None:
+    rows = startup.measure_startup(1)
+    assert [row.case for row in rows] == list(startup.STARTS)
+    assert [row.target for row in rows] == ["< 1.0 s", "< 4.0 s", "< 0.15 s"]
+    assert all(row.met is not None and row.ratio is None for row in rows)
+
+
+def test_table() -> None:
+    rows = [ROW, Row("data", "case", "other", 1.0, "samples/s", 12.3, ">= 13", False)]
+    assert format_table(rows).splitlines() == [
+        "case  side   median             hrseg is x  target",
+        "case  hrseg  12.3    samples/s  1.00",
+        "case  other  1       samples/s  12.30       >= 13   MISSED",
+    ]
+
+
+def test_csv_says_how_the_rows_came_about(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    write_csv(path, [ROW], describe_run("hrseg benchmark data"))
+    (row,) = read_csv(path)
+    assert (row["subject"], row["side"], row["value"], row["ratio"]) == ("data", "hrseg", "12.35", "1.000")
+    assert (row["target"], row["met"]) == ("", "")
+    assert f"torch {torch.__version__.split('+')[0]}" in row["versions"]
+    assert "cores" in row["hardware"]
+    assert row["command"] == "hrseg benchmark data"
+    assert {"date", "commit"} <= set(row)
+
+
+def test_csv_keeps_the_other_subjects(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    for subject, value in (("data", 1.0), ("train", 2.0), ("data", 3.0)):
+        write_csv(path, [Row(subject, "case", HRSEG, value, "s")], {"commit": "abc"})
+    assert [(row["subject"], row["value"]) for row in read_csv(path)] == [("train", "2"), ("data", "3")]
+
+
+def test_csv_leaves_a_foreign_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,loss\n1,0.5\n")
+    with pytest.raises(ConfigError, match="another name"):
+        write_csv(path, [ROW], {})
+    assert path.read_text() == "epoch,loss\n1,0.5\n"
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    received = []
+
+    def measure_data(*arguments: object) -> list[Row]:
+        received.append(arguments)
+        return [ROW]
+
+    monkeypatch.setattr(data, "measure_data", measure_data)
+    path, folder = tmp_path / "new" / "results.csv", tmp_path / "cityscapes"
+    arguments = ["data", "--repeats", "3", "--cityscapes", str(folder), "--output", str(path)]
+    assert main(["benchmark", *arguments]) == 0
+    assert received == [(3, folder)]
+    assert "samples/s" in capsys.readouterr().out
+    assert read_csv(path)[0]["command"] == "hrseg benchmark data --repeats 3 --threads 2 --cityscapes FOLDER"
+    assert str(tmp_path) not in path.read_text()
+
+
+def test_command_measures_all_subjects_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for module in (forward, train, data, metric, startup):
+        name = module.__name__.split(".")[-1]
+        monkeypatch.setattr(module, f"measure_{name}", lambda *_, name=name: seen.append(name) or [ROW])
+    assert main(["benchmark"]) == 0
+    assert seen == ["forward", "train", "data", "metric", "startup"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["forwards"], "did you mean forward"),
+        (["metric", "--repeats", "0"], "--repeats is 0"),
+        (["metric", "--threads", "-1"], "--threads is -1"),
+    ],
+)
+def test_command_refuses(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", *arguments]) == 2
+    assert message in capsys.readouterr().err
