@@ -50,9 +50,9 @@ def digest(scene: Scene) -> str:
 @pytest.mark.parametrize(
     ("seed", "split", "index", "size", "expected"),
     [
-        (0, "train", 0, (128, 256), ""),
-        (0, "val", 3, (128, 256), ""),
-        (7, "test", 511, (96, 161), ""),
+        (0, "train", 0, (128, 256), "14598863803460c5fecbcb950d8d054cf3f1757c70a9a434f18b44c99075d269"),
+        (0, "val", 3, (128, 256), "af12be558b09f2825d9a1f201606797c054ebd08a4c021a8c9772b3e615d0f79"),
+        (7, "test", 511, (96, 161), "69a36d1f5138bee7502131a7f1176905d8322ccec910448fefe57ba989466317"),
     ],
 )
 def test_a_scene_is_the_same_on_every_machine(
