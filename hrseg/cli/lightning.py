@@ -84,6 +84,9 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=r".*exists and is not empty")
     warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
     warnings.filterwarnings("ignore", message=r".*loading a checkpoint outside the 'fit' stage")
+    # the scores are computed from counts that were summed over the processes
+    warnings.filterwarnings("ignore", message=r".*It is recommended to use `self.log\('val/")
+    warnings.filterwarnings("ignore", message=r".*It is recommended to use `self.log\('test/")
     # the loaders choose their number of workers themselves
     warnings.filterwarnings("ignore", message=r".*does not have many workers")
 
