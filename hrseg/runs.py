@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -26,6 +27,12 @@ def new_run_dir(root: Path, experiment: str) -> Path:
             number += 1
         else:
             return folder / str(number)
+
+
+def remove_unused(run_dir: Path | None) -> None:
+    """Removes the folder of a run that failed before it wrote anything but an event file."""
+    if run_dir and run_dir.is_dir() and all(path.name.startswith("events.out.") for path in run_dir.iterdir()):
+        shutil.rmtree(run_dir)
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:

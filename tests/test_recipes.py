@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator  # noqa: N813
 
 from hrseg.cli import main
 
@@ -81,6 +83,33 @@ def test_an_overlay_runs_on_top_of_a_recipe(overlay: Path, camvid_root: Path) ->
         for key, value in settings.items():
             if key not in ("init_args", "callbacks+", "limit_train_batches", "check_val_every_n_epoch", "max_epochs"):
                 assert written[section][key] == value, key
+
+
+def test_an_official_recipe_on_genuine_frames(shared_data: Path) -> None:
+    """Trains for two steps of full crops, and scores what `predict` writes with the official evaluator."""
+    recipe = EXPERIMENTS / "cityscapes" / "hrnetv2_w18_small_v1_b12_512x1024_484e.yaml"
+    options = [
+        f"--config={recipe}",
+        f"--data.root={shared_data / 'cityscapes'}",
+        *("--model.weights=null", "--model.network_args.init=kaiming", "--data.batch_size=2", "--data.num_workers=0"),
+        *("--trainer.devices=1", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"),
+        *("--trainer.limit_train_batches=2", "--run_dir=run"),
+    ]
+    assert main(["fit", *options]) == 0
+    checkpoint = "--ckpt_path=run/checkpoints/last.ckpt"
+    for verb in ("validate", "test"):
+        assert main([verb, checkpoint, "--data.num_workers=0"]) == 0
+    assert main(["predict", checkpoint, "--data.num_workers=0", "--data.predict_split=val"]) == 0
+
+    evaluator.args.evalInstLevelScore = evaluator.args.JSONOutput = False
+    evaluator.args.quiet = True
+    predictions = sorted(Path("run/predict/labels").rglob("*.png"))
+    truths = sorted((shared_data / "cityscapes/gtFine/val").rglob("*_labelIds.png"))
+    assert len(predictions) == len(truths) == 5
+    official = evaluator.evaluateImgLists([str(p) for p in predictions], [str(t) for t in truths], evaluator.args)
+    scores = json.loads(Path("run/test/scores.json").read_text())
+    assert scores == json.loads(Path("run/val/scores.json").read_text())
+    assert scores["miou"] == pytest.approx(official["averageScoreClasses"], abs=1e-12)
 
 
 def test_the_official_recipes_hold_the_official_values() -> None:

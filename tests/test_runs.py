@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.runs import last_checkpoint, new_run_dir, run_dir_of
+from hrseg.runs import last_checkpoint, new_run_dir, remove_unused, run_dir_of
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +29,17 @@ def test_tasks_of_a_slurm_job_share_a_folder(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     monkeypatch.setenv("SLURM_NTASKS", "8")
     assert new_run_dir(tmp_path, "a") == new_run_dir(tmp_path, "a") == tmp_path / "a" / "4711"
+
+
+def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    empty, used = new_run_dir(tmp_path, "a"), new_run_dir(tmp_path, "a")
+    for run in (empty, used):
+        (run / "events.out.tfevents.1").touch()
+    (used / "config.yaml").touch()
+    for run in (empty, used, None):
+        remove_unused(run)
+    assert not empty.exists()
+    assert (used / "events.out.tfevents.1").is_file()
 
 
 def test_last_checkpoint(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from hrseg.callbacks import (
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.files import replacing
-from hrseg.runs import last_checkpoint, new_run_dir, run_dir_of
+from hrseg.runs import last_checkpoint, new_run_dir, remove_unused, run_dir_of
 from hrseg.task import SegmentationTask
 
 
@@ -107,22 +107,26 @@ class HrsegCLI(LightningCLI):
             )
         arguments = [*_config_beside_checkpoint(verb, arguments), *arguments]
         self._default_experiment = _first_config(arguments).stem
-        super().__init__(
-            SegmentationTask,
-            SegmentationDataModule,
-            save_config_callback=RunConfig,
-            trainer_defaults={
-                "num_sanity_val_steps": 1,
-                "log_every_n_steps": 10,
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,
-            },
-            seed_everything_default=304,
-            subclass_mode_data=True,
-            args=[verb, *arguments],
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
+        try:
+            super().__init__(
+                SegmentationTask,
+                SegmentationDataModule,
+                save_config_callback=RunConfig,
+                trainer_defaults={
+                    "num_sanity_val_steps": 1,
+                    "log_every_n_steps": 10,
+                    "enable_model_summary": False,
+                    "use_distributed_sampler": False,
+                },
+                seed_everything_default=304,
+                subclass_mode_data=True,
+                args=[verb, *arguments],
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+        except BaseException:
+            remove_unused(getattr(self, "run_dir", None))
+            raise
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # the other verbs' parsers take seconds
         """The one verb."""
@@ -157,12 +161,7 @@ class HrsegCLI(LightningCLI):
         """Settles the folder and the checkpoint to go on from."""
         config = self.config[self._verb]
         checkpoint = config.get("ckpt_path")
-        if checkpoint and checkpoint not in ("best", "last", "hpc", "registry") and not Path(checkpoint).is_file():
-            raise ConfigError(f"no checkpoint at {checkpoint}; give --ckpt_path runs/NAME/N/checkpoints/best.ckpt")
-        if checkpoint is None and self._verb != "fit":
-            raise ConfigError(
-                f"hrseg {self._verb} needs trained weights; give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
-            )
+        _require_checkpoint(self._verb, checkpoint)
         config.experiment = config.experiment or self._default_experiment
         self.run_dir = self._run_dir(config)
         if self._verb == "fit" and checkpoint is None and (last := last_checkpoint(self.run_dir)):
@@ -189,7 +188,11 @@ class HrsegCLI(LightningCLI):
             kwargs["logger"] = False
         elif config.get("logger") in (None, True):
             kwargs["logger"] = [Events(self.run_dir, name="", version=""), MetricsCsv(self.run_dir / "metrics.csv")]
-        kwargs["callbacks"] = [*_as_list(config.get("callbacks")), *self._callbacks(config)]
+        # one of a kind: an overlay's callback replaces the recipe's, and a user's replaces ours
+        callbacks = {callback.state_key: callback for callback in _as_list(config.get("callbacks"))}
+        for callback in self._callbacks(config):
+            callbacks.setdefault(callback.state_key, callback)
+        kwargs["callbacks"] = list(callbacks.values())
         kwargs["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         kwargs["default_root_dir"] = self.run_dir
         self.save_config_kwargs = {"folder": self.run_dir}
@@ -271,10 +274,21 @@ def _description(task: SegmentationTask, data: SegmentationDataModule) -> str:
 
 def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:
     """`--config RUN/config.yaml` for a checkpoint of a run that is scored or used without a recipe."""
-    if verb == "fit" or any(argument.split("=")[0] in ("-c", "--config") for argument in arguments):
+    if verb == "fit" or {argument.split("=")[0] for argument in arguments} & {"-c", "--config", "-h", "--help"}:
         return []
-    home = run_dir_of(Path(_value_of("--ckpt_path", arguments) or ""))
+    checkpoint = _value_of("--ckpt_path", arguments)
+    _require_checkpoint(verb, checkpoint)
+    home = run_dir_of(Path(checkpoint or ""))
     return ["--config", str(home / "config.yaml")] if home else []
+
+
+def _require_checkpoint(verb: str, checkpoint: str | None) -> None:
+    """Raises a `ConfigError` where a verb needs a checkpoint and has none, or where its file is missing."""
+    remedy = "give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
+    if checkpoint is None and verb != "fit":
+        raise ConfigError(f"hrseg {verb} needs trained weights; {remedy}")
+    if checkpoint and checkpoint not in ("best", "last", "hpc", "registry") and not Path(checkpoint).is_file():
+        raise ConfigError(f"no checkpoint at {checkpoint}; {remedy}")
 
 
 def _first_config(arguments: Sequence[str]) -> Path:

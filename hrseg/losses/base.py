@@ -90,6 +90,7 @@ class SegmentationLoss(Criterion, ABC):
         # upsampling in half precision would shift the decision borders
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if logits.shape[-2:] != target.shape[-2:]:
+            logits = logits.contiguous()  # while they are small: a softmax over channels_last would copy the large ones
             logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=self.align_corners)
         return self.compute(logits, target.long())
 

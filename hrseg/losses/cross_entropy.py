@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from hrseg.losses.base import SegmentationLoss
 
@@ -48,10 +49,30 @@ class CrossEntropyLoss(SegmentationLoss):
 def class_log_probability(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """The log probability of each pixel's class, (B, H, W); zero where the pixel does not count.
 
-    As fast as `F.cross_entropy`, which has no deterministic form on CUDA.
+    Unlike `F.cross_entropy` it is deterministic on CUDA, and its backward pass takes one map of the logits' size less.
     """
-    picked = F.log_softmax(logits, dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
-    return picked.masked_fill_(~valid, 0.0)
+    picked: Tensor = _PickedLogSoftmax.apply(logits, target.unsqueeze(1))
+    return picked.squeeze(1).masked_fill(~valid, 0.0)
+
+
+class _PickedLogSoftmax(torch.autograd.Function):
+    """Log softmax over dimension 1 at one index a pixel.
+
+    Autograd would scatter the gradient into a map of zeros, and take that through the log softmax into a second map.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor) -> Tensor:
+        log_probability = F.log_softmax(logits, dim=1)
+        ctx.save_for_backward(log_probability, index)
+        return log_probability.gather(1, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        log_probability, index = ctx.saved_tensors
+        total: Tensor = log_probability.exp().mul_(-gradient)
+        return total.scatter_(1, index, total.gather(1, index) + gradient), None
 
 
 def divide(total: Tensor, count: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ def test_models_lists_names_parameters_and_multiply_adds(capsys: pytest.CaptureF
         ),
         (["test", *CAMVID, *TINY, "--data.root=here"], "needs trained weights"),
         (["test", *CAMVID, *TINY, "--data.root=here", "--ckpt_path=none.ckpt"], "no checkpoint at none.ckpt"),
+        (["test", "--ckpt_path=runs/toy/0/checkpoints/best.ckpt"], "no checkpoint at runs/toy/0"),
         (["predict", "--images", "none", "--ckpt_path", "none.ckpt"], "no image at none"),
     ],
     ids=lambda value: " ".join(value)[-50:] if isinstance(value, list) else "",
@@ -96,3 +97,4 @@ def test_data_that_are_missing_are_told_in_one_line(capsys: pytest.CaptureFixtur
     (line,) = capsys.readouterr().err.splitlines()
     assert "nowhere" in line
     assert "trainannot" in line or "SPLITannot" in line
+    assert not Path("run").exists()
