@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUN := runs/quickstart/0
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test quickstart test lint types pytest test-slow format benchmark
+.PHONY: help install install-test quickstart test lint types pytest test-slow format
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

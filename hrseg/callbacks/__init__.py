@@ -7,6 +7,7 @@ from hrseg.callbacks.metrics_csv import MetricsCsv
 from hrseg.callbacks.panels import PanelPictures
 from hrseg.callbacks.prediction_files import PredictionFiles
 from hrseg.callbacks.progress import PlainProgress, TerminalProgress
+from hrseg.callbacks.progressive_resizing import ProgressiveResizing
 from hrseg.callbacks.score_tables import ScoreTables
 from hrseg.callbacks.throughput import Throughput
 
@@ -18,6 +19,7 @@ __all__ = [
     "PanelPictures",
     "PlainProgress",
     "PredictionFiles",
+    "ProgressiveResizing",
     "ScoreTables",
     "TerminalProgress",
     "Throughput",

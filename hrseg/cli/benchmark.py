@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ SUBJECTS = {
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Measures, prints a table, and writes a CSV file if asked to."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog=f"hrseg {verb}",
         description="Measure hrseg beside the obvious way of doing the same; all sides take turns.",
         epilog="subjects:\n" + "\n".join(f"  {subject:20}  {what}" for subject, what in SUBJECTS.items()),

@@ -7,13 +7,14 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -207,7 +208,7 @@ class HrsegCLI(LightningCLI):
         if self._verb == "predict":
             callbacks.append(PredictionFiles(self.run_dir / "predict"))
         if self._verb == "fit":
-            callbacks += [Throughput(), PanelPictures()]
+            callbacks += [Throughput(), PanelPictures(), Timer()]
             if config.get("logger") is not False:
                 callbacks.append(LearningRateMonitor(logging_interval="step"))
             if config.get("enable_checkpointing") is not False:
@@ -231,7 +232,10 @@ class HrsegCLI(LightningCLI):
         print(f"label ids: {self.run_dir / 'predict' / 'labels'}\noverlays: {self.run_dir / 'predict' / 'overlays'}")
 
     def after_fit(self) -> None:
-        """Says where the files are."""
+        """Says how long it took, over all restarts, and where the files are."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        timer = next(callback for callback in callbacks if isinstance(callback, Timer))
+        print(f"training took {timedelta(seconds=round(timer.time_elapsed()))}, validation included")
         best = self.run_dir / "checkpoints" / "best.ckpt"
         if best.is_file():
             print(f"best checkpoint: {best}\nTensorBoard: tensorboard --logdir {self.run_dir}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from hrseg.cli.options import OptionParser
 from hrseg.errors import UnknownNameError
 from hrseg.models.catalog import MODELS, list_models
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Prints the table of networks."""
-    parser = argparse.ArgumentParser(prog=f"hrseg {verb}", description="List the networks.")
+    parser = OptionParser(prog=f"hrseg {verb}", description="List the networks.")
     parser.add_argument("pattern", nargs="?", default="*", help="such as 'hrnetv2_w18*'")
     pattern = parser.parse_args(arguments).pattern
     names = list_models(pattern)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import glob
 import importlib
 import sys
@@ -12,15 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
+from hrseg.cli.options import OptionParser
 from hrseg.errors import DataFileError, DataNotFoundError
 from hrseg.images import IMAGE_SUFFIXES, read_image
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Predicts images without a data module if `--images` is given, else a data module's split through Lightning."""
+    wants_help = bool({"-h", "--help"} & set(arguments))
     if not any(argument.split("=")[0] == "--images" for argument in arguments):
+        if wants_help:
+            print("For any images: hrseg predict --images --help. For a split of a data set:\n", flush=True)
         return int(importlib.import_module("hrseg.cli.lightning").run(verb, arguments))
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="hrseg predict",
         description="Write label ids (labels/NAME.png) and colours with a legend (overlays/NAME.png) of any images.",
     )
@@ -28,7 +31,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--ckpt_path", required=True, help="best.ckpt or last.ckpt of a run")
     parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder to write to (%(default)s)")
     parser.add_argument("--device", help="such as cuda:1 or cpu; the GPU by default, if there is one")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(["--help"] if wants_help else arguments)
     images = find_images(options.images)
 
     from hrseg.inference import Predictor, write_prediction  # torch: only once the input is known to be there

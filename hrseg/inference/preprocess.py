@@ -12,7 +12,7 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Brings RGB channels to zero mean and unit deviation.
 
     Args:
-        images: (B, 3, H, W) uint8.
+        images: (B, 3, H, W), 0 to 255, uint8 or float.
         mean: (1, 3, 1, 1), of values from 0 to 1.
         std: (1, 3, 1, 1), likewise.
 

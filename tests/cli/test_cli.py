@@ -30,6 +30,14 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(verb in text for verb in VERBS)
 
 
+@pytest.mark.parametrize("arguments", [["models"], ["benchmark"], ["predict", "--images"]], ids=" ".join)
+def test_help_of_a_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: hrseg {arguments[0]}")
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
@@ -52,6 +60,8 @@ def test_models_lists_names_parameters_and_multiply_adds(capsys: pytest.CaptureF
         (["fitt"], "did you mean fit"),
         (["--config", "x", "fit"], "stands before the verb"),
         (["models", "resnet"], "unknown model 'resnet'"),
+        (["models", "--fast"], "unrecognized arguments: --fast; see hrseg models --help"),
+        (["predict", "--images", "street.jpg"], "required: --ckpt_path"),
         (["fit"], "give --config"),
         (["fit", "--config", "none.yaml"], "none.yaml"),
         (["fit", *CAMVID, *TINY, "--data.root=here", "--model.netwrk=x"], "netwrk"),

@@ -1,0 +1,16 @@
+"""The options of the verbs that do not go through Lightning."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from hrseg.errors import ConfigError
+
+
+class OptionParser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose complaints are told like all others, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a `ConfigError` instead of ending the process."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
