@@ -29,9 +29,9 @@ def new_run_dir(root: Path, experiment: str) -> Path:
             return folder / str(number)
 
 
-def remove_unused(run_dir: Path | None) -> None:
-    """Removes the folder of a run that failed before it wrote anything but an event file."""
-    if run_dir and run_dir.is_dir() and all(path.name.startswith("events.out.") for path in run_dir.iterdir()):
+def remove_unused(run_dir: Path) -> None:
+    """Removes the folder of a run that ended before its first row and its first checkpoint."""
+    if run_dir.is_dir() and not (run_dir / "metrics.csv").exists() and not (run_dir / "checkpoints").exists():
         shutil.rmtree(run_dir)
 
 

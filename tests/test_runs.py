@@ -31,15 +31,18 @@ def test_tasks_of_a_slurm_job_share_a_folder(tmp_path: Path, monkeypatch: pytest
     assert new_run_dir(tmp_path, "a") == new_run_dir(tmp_path, "a") == tmp_path / "a" / "4711"
 
 
-def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", ["metrics.csv", "checkpoints/last.ckpt"])
+def test_a_run_that_wrote_nothing_leaves_no_folder(written: str, tmp_path: Path) -> None:
     empty, used = new_run_dir(tmp_path, "a"), new_run_dir(tmp_path, "a")
     for run in (empty, used):
+        (run / "config.yaml").touch()
         (run / "events.out.tfevents.1").touch()
-    (used / "config.yaml").touch()
-    for run in (empty, used, None):
+    (used / written).parent.mkdir(exist_ok=True)
+    (used / written).touch()
+    for run in (empty, used, tmp_path / "none"):
         remove_unused(run)
     assert not empty.exists()
-    assert (used / "events.out.tfevents.1").is_file()
+    assert (used / written).is_file()
 
 
 def test_last_checkpoint(tmp_path: Path) -> None:

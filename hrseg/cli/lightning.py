@@ -102,6 +102,7 @@ class HrsegCLI(LightningCLI):
 
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self._verb = verb
+        self._run_is_new = False
         if not arguments:
             raise ConfigError(
                 f"hrseg {verb} needs to know on what; give --config with one of the recipes in experiments/"
@@ -126,7 +127,8 @@ class HrsegCLI(LightningCLI):
                 load_from_checkpoint_support=False,
             )
         except BaseException:
-            remove_unused(getattr(self, "run_dir", None))
+            if self._run_is_new:
+                remove_unused(self.run_dir)
             raise
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # the other verbs' parsers take seconds
@@ -164,6 +166,7 @@ class HrsegCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         _require_checkpoint(self._verb, checkpoint)
         config.experiment = config.experiment or self._default_experiment
+        self._run_is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
         self.run_dir = self._run_dir(config)
         if self._verb == "fit" and checkpoint is None and (last := last_checkpoint(self.run_dir)):
             print(f"going on from {last}", flush=True)
