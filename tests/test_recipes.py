@@ -23,7 +23,7 @@ TINY = [
         "--trainer.devices=1",
         "--trainer.accelerator=cpu",
     ),
-    *("--data.batch_size=2", "--data.crop_size=[32,64]", "--data.num_workers=0"),
+    *("--data.batch_size=2", "--data.crop_size=[64,96]", "--data.num_workers=0"),
 ]
 
 
