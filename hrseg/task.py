@@ -15,6 +15,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hrseg.losses import Criterion, CrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
+from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.models import create_model, resize
 from hrseg.optim import create_optimizer, parameter_groups, poly_schedule
@@ -115,6 +116,11 @@ class SegmentationTask(LightningModule):
         """Compiles the network, once, if asked to."""
         if self.compile_network and "outputs" not in vars(self):
             self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
+
+    def on_fit_start(self) -> None:
+        """Makes the steps of a training on the CPU cheaper."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The network's logits before their resize to the image: "out" (B, K, h, w), and "aux" where it has one."""

@@ -12,10 +12,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hrseg"
 
 # what each part may import of hrseg, beside itself; everything may import errors, files and images
-FOUNDATION = {"errors", "files", "images"}
+FOUNDATION = {"errors", "files", "images", "memory"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
+    "memory": set(),
     "images": set(),
     "data.labels": set(),
     "models": set(),

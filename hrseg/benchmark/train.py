@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import math
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrseg.benchmark.rounds import HRSEG, Row, compare, default_device, require_close, take_turns, torch_threads
+from hrseg.benchmark.rounds import HRSEG, Row, compare, default_device, require_close, take_turns
 from hrseg.losses import CrossEntropyLoss
+from hrseg.memory import keep_freed_memory
 from hrseg.models import create_model
 
 PLAIN = "NCHW, F.interpolate, F.cross_entropy"
@@ -32,8 +34,9 @@ def measure_train(
 ) -> list[Row]:
     """Times a training step as `SegmentationTask` makes it against the shortest way to write one.
 
-    The memory of each side is what a fresh process grows by at the peak of three steps; on a GPU, what torch allocates.
-    Only Linux tells the peak of a process on the CPU; elsewhere memory is left out.
+    Each side has a process of its own, since the two treat freed memory differently; they take turns all the same. The
+    memory of a side is what its process grows by at its peak; on a GPU, what torch allocates. Only Linux tells the peak
+    of a process on the CPU; elsewhere memory is left out.
 
     Args:
         repeats: Number of rounds.
@@ -43,19 +46,65 @@ def measure_train(
         size: (height, width) of the images.
     """
     case = f"{network} {batch_size}x3x{size[0]}x{size[1]}"
-    with torch_threads(threads):
-        steps = {side: _training_step(side, network, batch_size, size) for side in (HRSEG, PLAIN)}
-        for _ in range(2):  # the second loss tells whether the first step was the same
-            require_close(*(step() for step in steps.values()))
-        rows = compare("train", case, take_turns(steps, repeats), {PLAIN: SPEEDUP})
-    if not torch.cuda.is_available() and not _STATUS.exists():
-        return rows
-    memory: dict[str, list[float]] = {side: [] for side in steps}
-    del steps
-    for _ in range(min(repeats, 3)):
-        for side, peaks in memory.items():
-            peaks.append(_in_fresh_process(f"peak_memory({side!r}, {threads}, {network!r}, {batch_size}, {size})"))
-    return rows + compare("train", f"{case}, peak memory", memory, {PLAIN: MEMORY_RATIO}, unit="MiB")
+    seconds: dict[str, list[float]] = {HRSEG: [], PLAIN: []}
+    memory: dict[str, list[float]] = {HRSEG: [], PLAIN: []}
+    generations = min(repeats, 3)  # where a process finds its memory is luck
+    for _ in range(generations):
+        with ExitStack() as stack:
+            workers = {side: stack.enter_context(_Worker(side, threads, network, batch_size, size)) for side in seconds}
+            for _ in range(2):  # the second loss tells whether the first step was the same
+                require_close(*(torch.tensor(worker.step(), device=default_device()) for worker in workers.values()))
+            steps = {side: worker.step for side, worker in workers.items()}
+            for side, values in take_turns(steps, math.ceil(repeats / generations)).items():
+                seconds[side] += values
+            for side, worker in workers.items():
+                memory[side].append(worker.peak_memory())
+    rows = compare("train", case, seconds, {PLAIN: SPEEDUP})
+    if torch.cuda.is_available() or _STATUS.exists():
+        rows += compare("train", f"{case}, peak memory", memory, {PLAIN: MEMORY_RATIO}, unit="MiB")
+    return rows
+
+
+class _Worker:
+    """A process that makes one side's steps when told to."""
+
+    def __init__(self, *arguments: object) -> None:
+        program = f"from hrseg.benchmark.train import serve; serve{arguments!r}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.communicate()
+
+    def step(self) -> float:
+        """Makes one step and returns its loss."""
+        return self._ask("step")
+
+    def peak_memory(self) -> float:
+        """What the steps so far took at their peak beyond network and batch, in MiB."""
+        return self._ask("peak_memory")
+
+    def _ask(self, question: str) -> float:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(question, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+def serve(side: str, threads: int, name: str, batch_size: int, size: tuple[int, int]) -> None:
+    """Answers the questions of a `_Worker`, one a line, until there are no more."""
+    torch.set_num_threads(threads)
+    if side == HRSEG:
+        keep_freed_memory()  # as `SegmentationTask` does
+    step = _training_step(side, name, batch_size, size)
+    before = _memory("VmRSS", torch.cuda.memory_allocated)
+    for question in sys.stdin:
+        answer = float(step()) if question == "step\n" else _memory("VmHWM", torch.cuda.max_memory_allocated) - before
+        print(answer, flush=True)
 
 
 def _training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Tensor]:
@@ -89,36 +138,14 @@ def _training_step(side: str, name: str, batch_size: int, size: tuple[int, int])
     return step
 
 
-def _in_fresh_process(call: str) -> float:
-    # glibc would keep freed blocks of up to 32 MiB for later, more or less of them from run to run; told like this it
-    # returns all large ones at once, and the process is as large as what is in use
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    program = f"from hrseg.benchmark.train import peak_memory; print({call})"
-    process = subprocess.run(
-        [sys.executable, "-c", program], env=environment, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return float(process.stdout)
+def _memory(entry: str, on_gpu: Callable[[], int]) -> float:
+    """What a GPU, or an entry of what Linux says of this process, holds, in MiB; NaN where neither is there.
 
-
-def peak_memory(side: str, threads: int, name: str, batch_size: int, size: tuple[int, int]) -> float:
-    """What three steps take at their peak beyond network and batch, in MiB; for a process that has done nothing yet."""
-    torch.set_num_threads(threads)
-    step = _training_step(side, name, batch_size, size)
-    if torch.cuda.is_available():
-        before = torch.cuda.memory_allocated()
-        for _ in range(3):
-            step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = _status("VmRSS")
-    for _ in range(3):
-        step()
-    return (_status("VmHWM") - before) / 2**10
-
-
-def _status(entry: str) -> int:
-    """An entry of what Linux says of this process, in KiB.
-
-    Unlike `getrusage`, whose peak a process inherits from the one that started it.
+    Unlike the peak of `getrusage`, Linux's entry is not that of the process which started this one.
     """
+    if torch.cuda.is_available():
+        return on_gpu() / 2**20
+    if not _STATUS.exists():
+        return math.nan
     lines = _STATUS.read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(f"{entry}:")))
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{entry}:"))) / 2**10
