@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -121,16 +121,22 @@ def _training_step(side: str, name: str, batch_size: int, size: tuple[int, int])
     criterion = CrossEntropyLoss(align_corners=network.align_corners)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
-    def loss_of(logits: Tensor) -> Tensor:
+    def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
+        return F.interpolate(maps, size, mode="bilinear", align_corners=network.align_corners)
+
+    def loss_of_batch() -> Tensor:
         if side == HRSEG:
-            loss: Tensor = criterion(logits, target)
+            loss: Tensor = criterion(network.outputs(images)["out"], target)
             return loss
-        enlarged = F.interpolate(logits, size, mode="bilinear", align_corners=network.align_corners)
-        return F.cross_entropy(enlarged, target.long(), ignore_index=255)
+        finest, *coarser = network.features(images)
+        logits = torch.cat([finest, *(enlarge(maps, finest.shape[-2:]) for maps in coarser)], 1)
+        for layer in network.get_submodule("last_layer").children():
+            logits = layer(logits)
+        return F.cross_entropy(enlarge(logits, size), target.long(), ignore_index=255)
 
     def step() -> Tensor:
         optimizer.zero_grad()
-        loss = loss_of(network.outputs(images)["out"])
+        loss = loss_of_batch()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.detach()

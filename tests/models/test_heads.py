@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrseg.models.folding import fold_batch_norm
 from hrseg.models.heads import V2Head
 
 WIDTHS = (3, 6, 12, 24)
@@ -48,3 +49,11 @@ def test_logits_and_gradients_are_those_of_the_official_head(
         torch.testing.assert_close(x.grad, y.grad, rtol=1e-9, atol=1e-9)
     for x, y in zip(ours.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(x, y)
+
+
+def test_a_folded_head_gives_the_same() -> None:
+    torch.manual_seed(0)
+    head = V2Head(WIDTHS, 5, align_corners=False).double().eval()
+    maps = maps_of(13, 9)
+    expected = official_head(head, maps)
+    torch.testing.assert_close(fold_batch_norm(head)(maps), expected, rtol=1e-9, atol=1e-9)
