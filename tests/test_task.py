@@ -104,6 +104,13 @@ def test_the_loss_learns_what_data_and_network_settle() -> None:
     assert (loss.ignore_index, loss.align_corners) == (253, True)
 
 
+def test_a_fit_on_the_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr("hrseg.task.keep_freed_memory", lambda: calls.append("kept"))
+    SegmentationTask(OneConv(), TABLE).on_fit_start()
+    assert calls == ["kept"]
+
+
 def test_labels_may_be_given_as_they_stand_in_a_checkpoint() -> None:
     assert SegmentationTask(OneConv(), TABLE.to_dict()).labels == TABLE
 
