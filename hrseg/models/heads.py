@@ -63,7 +63,7 @@ class V2Head(nn.Sequential):
         weight, *weights = torch.split(convolution.weight, [x.shape[1] for x in maps], dim=1)
         total = F.conv2d(finest, weight, convolution.bias)
         for x, weight in zip(coarser, weights, strict=True):
-            total = total + self._enlarge(F.conv2d(x, weight), finest)
+            total += self._enlarge(F.conv2d(x, weight), finest)
         return total
 
     def _enlarge(self, x: Tensor, finest: Tensor) -> Tensor:
