@@ -101,19 +101,21 @@ def test_a_restored_state_goes_on() -> None:
 
 
 def test_trains_a_network_in_groups() -> None:
+    torch.manual_seed(0)
     network = create_model("hrnetv2_w18_small_v1", 3, init="kaiming").train()
     groups = parameter_groups(network, head_lr_factor=2, decay_norm_and_bias=False, head_names=network.head_names)
     optimizer = create_optimizer(lambda groups: Muon(groups, lr=1e-3), groups)
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    target = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    target = torch.randint(0, 3, (2, 64, 64), generator=torch.Generator().manual_seed(0))
+    target[:, :32] = 0
     losses = []
-    for _ in range(6):
+    for _ in range(12):
         loss = nn.functional.cross_entropy(network(images), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_what_the_closure_returns_comes_back() -> None:
