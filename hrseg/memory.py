@@ -14,8 +14,7 @@ def keep_freed_memory() -> bool:
     """Lets this process keep up to 2 GiB of freed memory for what it allocates next.
 
     A training step frees nearly all that it has allocated, and by default glibc hands that back to the system, which
-    for the next step maps and clears it again, page by page: up to a third of the time of a step on a CPU. The peak
-    stays the same.
+    for the next step maps and clears it again, page by page. The peak stays the same.
 
     Returns:
         Whether the C library is one that can be told so: glibc, that is most of Linux.

@@ -18,10 +18,11 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a s + b s^3 + c s^5 drives every s 
 class Muon(Optimizer):
     """Muon for convolutions and other matrices, AdamW for norms and biases.
 
-    A matrix moves along the orthogonal matrix nearest to its momentum, so that all its directions advance alike. From
-    a random start a network comes as far in about half the steps of AdamW, with the same learning rate and weight
-    decay: a step has the size of one of AdamW. It pays where a step takes longer than the few small matrix products
-    per layer: not for batches of tiny images.
+    A matrix moves along the orthogonal matrix nearest to its momentum, so that all its directions advance alike. A step
+    has the size of one of AdamW, so that learning rates and weight decay of the same order fit. In short trainings from
+    scratch on CamVid, one run each, the training loss came down in about half the steps of AdamW; longer trainings and
+    fine-tuning have not been measured. It pays where a step takes longer than the small matrix products per layer: not
+    for batches of tiny images.
 
     torch's and timm's own Muon compute in bfloat16 only, many times slower on a CPU, and torch's knows no convolutions.
 
