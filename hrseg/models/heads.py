@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrseg.models.batch_norm import BatchNorm2d
 from hrseg.models.hrnet import Maps, require, resize
 
 
@@ -31,7 +32,7 @@ class V2Head(nn.Sequential):
         channels = sum(widths)
         super().__init__(
             nn.Conv2d(channels, channels, 1),  # with a bias, useless before batch norm, that the official files hold
-            nn.BatchNorm2d(channels),
+            BatchNorm2d(channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, num_classes, 1),
         )
