@@ -88,23 +88,26 @@ class SegmentationLoss(Criterion, ABC):
                 f"{len(self.class_weights)} class weights for logits of {logits.shape[1]} classes; give one per class"
             )
         # upsampling in half precision would shift the decision borders
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if logits.shape[-2:] != target.shape[-2:]:
-            logits = logits.contiguous()  # while they are small: a softmax over channels_last would copy the large ones
-            logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        return self.compute(logits, target.long())
+        return self.compute(logits.to(torch.promote_types(logits.dtype, torch.float32)), target.long())
 
     @abstractmethod
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of inputs made ready.
+        """The loss of inputs made ready; most losses begin with `logits = self.enlarge(logits, target)`.
 
         Args:
-            logits: (B, K, H, W) float32 or float64, at the target's size.
+            logits: (B, K, h, w) float32 or float64, at the network's own size.
             target: (B, H, W) int64, train ids and the ignore index.
 
         Returns:
             Scalar; zero, and still differentiable, where no pixel counts.
         """
+
+    def enlarge(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The logits (B, K, h, w) at the size of the target (B, H, W)."""
+        if logits.shape[-2:] == target.shape[-2:]:
+            return logits
+        logits = logits.contiguous()  # while they are small: a softmax over channels_last would copy the large ones
+        return F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=self.align_corners)
 
     def split_valid(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The target with class 0 in place of the ignore index, and which pixels count, (B, H, W) bool."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hrseg.losses.base import SegmentationLoss
+
+Enlarge = Callable[[Tensor, Tensor], Tensor]
 
 
 class CrossEntropyLoss(SegmentationLoss):
@@ -42,37 +44,56 @@ class CrossEntropyLoss(SegmentationLoss):
         """See `SegmentationLoss.compute`."""
         target, valid = self.split_valid(target)
         weights = self.pixel_weights(target, valid)
-        total = -(class_log_probability(logits, target, valid) * weights).sum()
+        total = weighted_cross_entropy(logits, target, weights, self.enlarge)
         return total / target.numel() if self.divide_by == "pixels" else divide(total, weights.sum())
 
 
-def class_log_probability(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """The log probability of each pixel's class, (B, H, W); zero where the pixel does not count.
+def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor, enlarge: Enlarge) -> Tensor:
+    """The sum over all pixels of their weighted cross entropies.
 
-    Unlike `F.cross_entropy` it is deterministic on CUDA, and its backward pass takes one map of the logits' size less.
+    One image is enlarged at a time, and its gradient found at once, so that no map of the target's size outlives its
+    image. Unlike `F.cross_entropy` this is deterministic on CUDA.
+
+    Args:
+        logits: (B, K, h, w).
+        target: (B, H, W) int64, every value a class.
+        weights: (B, H, W), of the logits' type; zero where a pixel does not count.
+        enlarge: Brings logits to the size of a target; see `SegmentationLoss.enlarge`.
+
+    Returns:
+        Scalar.
     """
-    picked: Tensor = _PickedLogSoftmax.apply(logits, target.unsqueeze(1))
-    return picked.squeeze(1).masked_fill(~valid, 0.0)
+    total: Tensor = _WeightedCrossEntropy.apply(logits, target, weights, enlarge)
+    return total
 
 
-class _PickedLogSoftmax(torch.autograd.Function):
-    """Log softmax over dimension 1 at one index a pixel.
-
-    Autograd would scatter the gradient into a map of zeros, and take that through the log softmax into a second map.
-    """
+class _WeightedCrossEntropy(torch.autograd.Function):
+    """See `weighted_cross_entropy`."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, index: Tensor) -> Tensor:
-        log_probability = F.log_softmax(logits, dim=1)
-        ctx.save_for_backward(log_probability, index)
-        return log_probability.gather(1, index)
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weights: Tensor, enlarge: Enlarge) -> Tensor:
+        needs_gradient = ctx.needs_input_grad[0]
+        sums, gradients = [], []
+        images = (torch.split(x, 1) for x in (logits, target.unsqueeze(1), weights.unsqueeze(1)))
+        for small, index, weight in zip(*images, strict=True):
+            with torch.set_grad_enabled(needs_gradient):
+                small = small.detach().requires_grad_(needs_gradient)
+                large = enlarge(small, index.squeeze(1))
+            log_probability = F.log_softmax(large.detach(), dim=1)
+            sums.append(-(log_probability.gather(1, index).masked_fill_(weight == 0, 0.0) * weight).sum())
+            if needs_gradient:
+                gradient = log_probability.exp_().mul_(weight)
+                gradient.scatter_(1, index, gradient.gather(1, index) - weight)
+                gradients += torch.autograd.grad(large, small, gradient)
+        if needs_gradient:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.stack(sums).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        log_probability, index = ctx.saved_tensors
-        total: Tensor = log_probability.exp().mul_(-gradient)
-        return total.scatter_(1, index, total.gather(1, index) + gradient), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (for_logits,) = ctx.saved_tensors
+        return gradient * for_logits, None, None, None
 
 
 def divide(total: Tensor, count: Tensor) -> Tensor:

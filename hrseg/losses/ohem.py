@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hrseg.errors import ConfigError
 from hrseg.losses.base import SegmentationLoss
-from hrseg.losses.cross_entropy import class_log_probability, divide
+from hrseg.losses.cross_entropy import divide, weighted_cross_entropy
 
 _IGNORED = 2.0  # stands in for the probability of an ignored pixel: above every real one
 
@@ -54,11 +54,15 @@ class OhemCrossEntropyLoss(SegmentationLoss):
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:
         """See `SegmentationLoss.compute`."""
         target, valid = self.split_valid(target)
-        log_probability = class_log_probability(logits, target, valid)
-        probability = log_probability.detach().exp().masked_fill_(~valid, _IGNORED)
+        probability = self._class_probability(logits.detach(), target).masked_fill_(~valid, _IGNORED)
         kept = probability < self._limit(probability)
-        total = -(log_probability * self.pixel_weights(target, kept)).sum()
+        total = weighted_cross_entropy(logits, target, self.pixel_weights(target, kept), self.enlarge)
         return divide(total, kept.sum())
+
+    def _class_probability(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The probability (B, H, W) of each pixel's class, image by image, since the enlarged logits are large."""
+        images = zip(torch.split(logits, 1), torch.split(target, 1), strict=True)
+        return torch.cat([self.enlarge(x, y).softmax(1).gather(1, y.unsqueeze(1)).squeeze(1) for x, y in images])
 
     def _limit(self, probability: Tensor) -> Tensor:
         """The probability below which a pixel is kept, found without knowing on the host how many pixels are valid."""

@@ -93,6 +93,6 @@ class SumLoss(SegmentationLoss):
         self.bind(ignore_index, align_corners)
 
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        """See `SegmentationLoss.compute`; the logits are upsampled once for all losses."""
+        """See `SegmentationLoss.compute`."""
         terms = [loss.compute(logits, target) for loss in cast(Sequence[SegmentationLoss], self.losses)]
         return torch.stack([weight * term for weight, term in zip(self.weights, terms, strict=True)]).sum()

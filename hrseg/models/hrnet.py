@@ -181,7 +181,10 @@ class HighResolutionModule(nn.Module):
             term = layers[source](maps[source])
             if source > target:
                 term = resize(term, size, self.fuse_mode, self.align_corners)
-            total = total + term  # not in place: the first term may be a branch's own map, which other targets read
+            if source == 1:
+                total = total + term  # not in place: the first may be a branch's own map, which other targets read
+            else:
+                total += term
         return F.relu(total, inplace=True)
 
 

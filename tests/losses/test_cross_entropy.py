@@ -37,6 +37,21 @@ def test_gradient_equals_that_of_torch_in_float32() -> None:
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+def test_no_logits_of_the_targets_size_are_kept_for_the_backward_pass() -> None:
+    logits, _ = batch(0, size=(8, 8))
+    _, target = batch(0, size=(32, 32))
+    sizes: list[int] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        CrossEntropyLoss(WEIGHTS)(logits.requires_grad_(), target).backward()
+    assert sizes
+    assert max(sizes) <= logits.numel()
+
+
 def test_divided_by_all_pixels_as_the_official_auxiliary_term() -> None:
     logits, target = batch(0)
     value = CrossEntropyLoss(WEIGHTS, divide_by="pixels")(logits, target)
