@@ -74,7 +74,7 @@ def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Ta
         title: Stands above the table.
     """
     table = Table(title=title, show_footer=True)
-    table.add_column("class", footer=f"mean of {labels.num_classes} classes")
+    table.add_column("class", footer="mIoU")
     table.add_column("IoU %", justify="right", footer=_percent(scores["miou"].item()))
     for name, value in zip(labels.class_names, scores["iou"].tolist(), strict=True):
         table.add_row(name, _percent(value))
