@@ -42,5 +42,9 @@ class LabelRangeError(DataFileError):
     """A label holds a value that the label table does not know."""
 
 
+class OutputError(HrsegError):
+    """A file cannot be written: the disk is full, or its place is not to be written to."""
+
+
 class WeightsError(HrsegError):
     """A file of weights cannot be read, or does not fit the network."""

@@ -20,6 +20,9 @@ except ImportError:  # no wheel for this Python: OpenCV gives the same pixels, b
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+# what is wrong with a file stands in our own error
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _PNG_GREY, _PNG_RGB = 0, 2  # colour types without palette and alpha

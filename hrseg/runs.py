@@ -6,27 +6,33 @@ import os
 import shutil
 from pathlib import Path
 
+from hrseg.files import writing
+
 
 def new_run_dir(root: Path, experiment: str) -> Path:
     """Makes the next free folder `root/experiment/N`, N counting from 0.
 
     The tasks of one SLURM job share the folder named by its number, whichever of them comes first and however often
     the job is requeued.
+
+    Raises:
+        OutputError: The folder cannot be made.
     """
     job = os.environ.get("SLURM_JOB_ID") if os.environ.get("SLURM_NTASKS", "1") != "1" else None
     folder = root / experiment
-    if job is not None:
-        (folder / job).mkdir(parents=True, exist_ok=True)
-        return folder / job
-    folder.mkdir(parents=True, exist_ok=True)
-    number = max((int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()), default=-1) + 1
-    while True:
-        try:
-            (folder / str(number)).mkdir()
-        except FileExistsError:  # another run started at the same moment
-            number += 1
-        else:
-            return folder / str(number)
+    with writing(folder):
+        if job is not None:
+            (folder / job).mkdir(parents=True, exist_ok=True)
+            return folder / job
+        folder.mkdir(parents=True, exist_ok=True)
+        number = max((int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()), default=-1) + 1
+        while True:
+            try:
+                (folder / str(number)).mkdir()
+            except FileExistsError:  # another run started at the same moment
+                number += 1
+            else:
+                return folder / str(number)
 
 
 def remove_unused(run_dir: Path) -> None:

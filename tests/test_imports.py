@@ -11,12 +11,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hrseg"
 
-# what each part may import of hrseg, beside itself; everything may import errors, files and images
-FOUNDATION = {"errors", "files", "images", "memory"}
+# what each part may import of hrseg, beside itself; everything may import the foundation
+FOUNDATION = {"errors", "files", "images", "memory", "progress"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
     "memory": set(),
+    "progress": set(),
     "images": set(),
     "data.labels": set(),
     "models": set(),

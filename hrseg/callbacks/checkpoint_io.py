@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from hrseg.errors import HrsegError
 from hrseg.files import replacing
 
 
@@ -24,15 +23,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Writes `checkpoint` to a local path.
 
         Raises:
-            HrsegError: The disk is full or not writable.
+            OutputError: The disk is full or not writable; the checkpoint before is intact.
         """
-        try:
-            with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            try:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise HrsegError(
-                f"cannot write checkpoint {path}: {error.strerror}; the checkpoint before it is intact. "
-                "Make room, or choose another --run_dir, and start again with the same --run_dir to go on"
-            ) from error
+            except RuntimeError as error:
+                # torch closes its archive although a write was refused, and complains of that instead
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+            file.flush()
+            os.fsync(file.fileno())

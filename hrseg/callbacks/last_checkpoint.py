@@ -7,6 +7,8 @@ from pathlib import Path
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from hrseg.errors import OutputError
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps `last.ckpt`: written after every epoch, and when the training stops before its end, Ctrl-C included.
@@ -28,7 +30,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves where the training stands and says where."""
         path = Path(str(self.dirpath)) / "last.ckpt"
-        if self._should_save_on_exception(trainer):
+        if self._should_save_on_exception(trainer) and not isinstance(exception, OutputError):
             self._save_checkpoint(trainer, str(path))
         if path.is_file() and trainer.is_global_zero:
             print(f"stopped; {path} holds the state. --run_dir {path.parents[1]} goes on from there", flush=True)

@@ -10,7 +10,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from hrseg.files import replacing
+from hrseg.files import replacing, writing
 
 
 class MetricsCsv(Logger):
@@ -56,7 +56,7 @@ class MetricsCsv(Logger):
         added = [name for name in row if name not in self._columns]
         if added:
             self._widen([*self._columns, *added])
-        with self._path.open("a", newline="") as file:
+        with writing(self._path), self._path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
     def _widen(self, columns: list[str]) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from hrseg.cli.options import OptionParser
-from hrseg.errors import DataFileError, DataNotFoundError
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError
 from hrseg.images import IMAGE_SUFFIXES, read_image
+from hrseg.progress import track_progress
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -37,17 +38,22 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from hrseg.inference import Predictor, write_prediction  # torch: only once the input is known to be there
 
     predictor = Predictor.from_checkpoint(options.ckpt_path, options.device)
-    unreadable: list[DataFileError] = []
-    for number, (name, pixels) in enumerate(_read_ahead(images), 1):
+    left_out: list[str] = []
+    for name, pixels in track_progress(_read_ahead(images), "predicting", len(images)):
         if isinstance(pixels, DataFileError):
-            unreadable.append(pixels)
-        else:
-            write_prediction(options.output, name, pixels, predictor(pixels), predictor.labels)
-        print(f"\r{number}/{len(images)} images", end="" if number < len(images) else "\n", flush=True)
+            left_out.append(str(pixels))
+            continue
+        try:
+            prediction = predictor(pixels)
+        except ConfigError as error:  # too small for the network
+            left_out.append(f"{images[name]}: {error}")
+            continue
+        write_prediction(options.output, name, pixels, prediction, predictor.labels)
+    print(f"{len(images) - len(left_out)} of {len(images)} images predicted")
     print(f"label ids: {options.output / 'labels'}\noverlays: {options.output / 'overlays'}")
-    for error in unreadable:
-        print(f"left out: {error}", file=sys.stderr)
-    return 1 if unreadable else 0
+    for reason in left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    return 1 if left_out else 0
 
 
 def find_images(places: Sequence[str]) -> dict[str, Path]:

@@ -176,18 +176,19 @@ def save_weights(network: Segmenter, path: str | os.PathLike[str]) -> None:
         path: Ends in .safetensors; missing folders are made.
 
     Raises:
-        WeightsError: The path has another ending, or the file cannot be written.
+        WeightsError: The path has another ending.
+        OutputError: The file cannot be written; what stood there before is intact.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise WeightsError(f"{path}: weights are saved as safetensors; give a name that ends in .safetensors")
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {"format": "pt", OWN_KEY: json.dumps({"network": network.config})}
-    try:
-        with replacing(path) as temporary:
+    with replacing(path) as temporary:
+        try:
             save_file(tensors, temporary, metadata)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be written: {error}; what stood there before is intact") from error
+        except SafetensorError as error:  # what it makes of the system's errors
+            raise OSError(str(error)) from error
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:

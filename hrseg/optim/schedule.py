@@ -42,7 +42,7 @@ def poly_schedule(
         raise ConfigError(f"poly schedule: {total_steps} steps, power {power}; expected at least 1 step, power >= 0")
     if not 0 <= warmup_steps < total_steps or not 0 <= warmup_ratio <= 1:
         raise ConfigError(
-            f"warm-up of {warmup_steps} steps from ratio {warmup_ratio}; "
+            f"warmup_steps {warmup_steps}, warmup_ratio {warmup_ratio}; "
             f"expected 0 to {total_steps - 1} steps, fewer than the whole training, and a ratio of 0 to 1"
         )
 

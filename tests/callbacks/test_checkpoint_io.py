@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import errno
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 
 from hrseg.callbacks import AtomicCheckpointIO
-from hrseg.errors import HrsegError
+from hrseg.errors import OutputError
 
 
 def test_a_checkpoint_is_read_back(tmp_path: Path) -> None:
@@ -29,8 +30,20 @@ def test_a_failure_leaves_the_checkpoint_before(
         raise error
 
     monkeypatch.setattr(torch, "save", half)
-    expected = HrsegError if isinstance(error, OSError) else KeyboardInterrupt
+    expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         writer.save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # the system refuses what goes beyond
+    try:
+        with pytest.raises(OutputError, match=r"last.ckpt cannot be written: File too large; make room"):
+            AtomicCheckpointIO().save_checkpoint({"weight": torch.ones(10_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

@@ -90,12 +90,16 @@ def predict_any_images(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureF
     write_image(images / "grey.png", np.full((50, 70), 99, np.uint8))
     write_image(images / "deep" / "colour.png", np.full((41, 64, 3), 99, np.uint8))
     (images / "broken.png").write_bytes(b"no image")
+    write_image(images / "tiny.png", np.full((20, 64), 99, np.uint8))
     (images / "notes.txt").write_text("no image either")
     capsys.readouterr()
     assert main(["predict", f"--ckpt_path={checkpoint}", "--images", str(images), "--output", "out"]) == 1
     captured = capsys.readouterr()
-    (line,) = captured.err.splitlines()
-    assert "broken.png" in line
+    unreadable, too_small = captured.err.splitlines()
+    assert "broken.png" in unreadable
+    assert "tiny.png" in too_small
+    assert "from 32" in too_small
+    assert "2 of 4 images predicted" in captured.out
     assert sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*.png")) == [
         "labels/deep/colour.png",
         "labels/grey.png",

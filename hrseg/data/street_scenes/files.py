@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
-from rich.console import Console
-from rich.progress import track
 
 from hrseg.data.street_scenes.scene import Scene, generate_scene
-from hrseg.errors import DataFileError
+from hrseg.files import writing
+from hrseg.progress import track_progress
 
 MARKER = "scenes.json"  # the file that a complete folder has
 _CITY_LENGTH = 50  # scenes per folder and sequence
@@ -41,24 +39,24 @@ def write_scenes(root: Path, counts: Mapping[str, int], size: tuple[int, int] = 
         seed: As for `generate_scene`.
 
     Raises:
-        DataFileError: A file cannot be written.
+        OutputError: A file cannot be written.
     """
     if is_complete(root):
         return
     number = sum(counts.values())
     _log.info("drawing %d street scenes into %s", number, root)
-    root.parent.mkdir(parents=True, exist_ok=True)
+    wanted = [(split, index) for split, count in counts.items() for index in range(count)]
     temporary = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        wanted = [(split, index) for split, count in counts.items() for index in range(count)]
-        for split, index in track(
-            wanted, "drawing street scenes", console=Console(stderr=True), disable=not sys.stderr.isatty()
-        ):
-            _write(temporary, split, index, generate_scene(seed, split, index, size))
-        (temporary / MARKER).write_text(json.dumps({"counts": dict(counts), "size": list(size), "seed": seed}) + "\n")
-        _move(temporary, root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for split, index in track_progress(wanted, "drawing street scenes", number):
+                _write(temporary, split, index, generate_scene(seed, split, index, size))
+            made_of = {"counts": dict(counts), "size": list(size), "seed": seed}
+            (temporary / MARKER).write_text(json.dumps(made_of) + "\n")
+            _move(temporary, root)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _move(temporary: Path, root: Path) -> None:
@@ -83,4 +81,4 @@ def _write(root: Path, split: str, index: int, scene: Scene) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), array, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-            raise DataFileError(f"cannot write {path}; is there space left, and may you write there?")
+            raise OSError(f"OpenCV failed at {path.name}")
