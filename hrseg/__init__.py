@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         CamVidDataModule,
         CityscapesDataModule,
         LabelTable,
+        LIPDataModule,
         SegmentationDataModule,
         StreetScenesDataModule,
     )
@@ -27,6 +28,7 @@ _HOMES = {
     "hrseg.data": (
         "CamVidDataModule",
         "CityscapesDataModule",
+        "LIPDataModule",
         "LabelTable",
         "SegmentationDataModule",
         "StreetScenesDataModule",
@@ -42,6 +44,7 @@ __all__ = [
     "CamVidDataModule",
     "CityscapesDataModule",
     "HrsegError",
+    "LIPDataModule",
     "LabelTable",
     "Predictor",
     "SegmentationDataModule",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
-from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, normalize
+from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize
 from hrseg.losses import Criterion, CrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
 from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
@@ -38,6 +40,12 @@ class SegmentationTask(LightningModule):
         warmup_steps: Optimiser steps over which the learning rate rises linearly to its full value.
         head_lr_factor: Learning rate of the head over that of the trunk.
         decay_norm_and_bias: Whether weight decay acts on normalisation layers and biases; the HRNet papers decay all.
+        val_protocol: How images are scored in validation: "whole", "slide", "cityscapes", "pascal_context", "lip", or a
+            `Protocol` of one's own.
+        test_protocol: Likewise in test and prediction.
+        crop_size: (height, width) of the training crops, the windows of the protocols "slide" and "pascal_context"; the
+            command links it from the data module.
+        input_size: (height, width) that the data module brings every image to, if any; linked likewise.
         absent_classes: How the mean IoU treats a class that neither labels nor predictions contain: "skip" leaves it
             out, as the Cityscapes evaluator does, "zero" counts it as 0, as the official HRNet code does.
         mean: Mean of the RGB channels of the images the weights were trained with, for values from 0 to 1.
@@ -65,6 +73,10 @@ class SegmentationTask(LightningModule):
         warmup_steps: int = 0,
         head_lr_factor: float = 1.0,
         decay_norm_and_bias: bool = True,
+        val_protocol: str | Protocol = "whole",
+        test_protocol: str | Protocol = "whole",
+        crop_size: tuple[int, int] | None = None,
+        input_size: tuple[int, int] | None = None,
         absent_classes: Literal["skip", "zero"] = "skip",
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
@@ -99,6 +111,12 @@ class SegmentationTask(LightningModule):
         self.align_corners: bool = getattr(self.network, "align_corners", False)
         self.loss.bind(self.labels.ignore_index, self.align_corners)
         self.make_optimizer = optimizer or partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
+        self.val_protocol, self.test_protocol = (
+            named_protocol(protocol, crop_size) if isinstance(protocol, str) else protocol
+            for protocol in (val_protocol, test_protocol)
+        )
+        self.crop_size = crop_size
+        self.input_size = input_size
         self.power = power
         self.warmup_steps = warmup_steps
         self.head_lr_factor = head_lr_factor
@@ -109,6 +127,9 @@ class SegmentationTask(LightningModule):
         self.metrics = SegmentationMetrics(
             self.labels.num_classes, self.labels.ignore_index, absent_classes, self.labels.categories
         )
+        # over the images of all ranks; Lightning's own mean is wrong where ranks have different numbers of them, as it
+        # averages whole numbers (pytorch-lightning 2.6)
+        self.mean_loss = MeanMetric(nan_strategy="disable")
 
     # ------------------------------------------------------------------------------------------------- network
 
@@ -154,46 +175,76 @@ class SegmentationTask(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Counts one batch, at the label's own size; the predictions go to the callbacks."""
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
+        """Counts one batch, at the labels' own sizes; the predictions go to the callbacks."""
         return self._score(batch, "val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Counts one batch, at the label's own size; the predictions go to the callbacks."""
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
+        """Counts one batch, at the labels' own sizes; the predictions go to the callbacks."""
         return self._score(batch, "test")
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Train ids at the images' size, (B, H, W) uint8."""
-        return {"prediction": self(batch["image"]).argmax(1).to(torch.uint8)}
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
+        """Train ids of each image at its file's size, (H, W) uint8."""
+        sizes = batch["size"]
+        predictions = {
+            index: self._enlarge(scores, sizes[index]).argmax(1)[0].to(torch.uint8)
+            for index, scores, _ in self._views(batch["image"], self.test_protocol)
+        }
+        return {"prediction": [predictions[index] for index in range(len(sizes))]}
 
-    def _score(self, batch: dict[str, Any], stage: str) -> dict[str, Tensor]:
-        target = batch["target"]
-        outputs = self.outputs(self._prepare(batch["image"]))
-        logits = self._enlarge(outputs["out"], target.shape[-2:])
-        prediction = logits.argmax(1).to(torch.uint8)
-        self.metrics.update(prediction, target)
-        loss = self.loss({**outputs, "out": logits}, target)
-        # summed over ranks once, at the end of the epoch: ranks may run different numbers of batches
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(target))
-        return {"prediction": prediction}
+    def _score(self, batch: dict[str, Any], stage: str) -> dict[str, list[Tensor]]:
+        """Counts each image at its label's own size; images and labels of a batch may differ in size."""
+        predictions: dict[int, Tensor] = {}
+        protocol = self.val_protocol if stage == "val" else self.test_protocol
+        for index, scores, outputs in self._views(batch["image"], protocol):
+            target = batch["target"][index][None]
+            scores = self._enlarge(scores, target.shape[-2:])
+            predictions[index] = scores.argmax(1)[0].to(torch.uint8)
+            self.metrics.update(predictions[index][None], target)
+            if outputs:
+                self.mean_loss.update(self.loss({**outputs, "out": scores}, target))
+        return {"prediction": [predictions[index] for index in range(len(batch["target"]))]}
+
+    def _views(
+        self, images: Tensor | Sequence[Tensor], protocol: Protocol
+    ) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
+        """Index, scores (1, K, h, w) and, under the plain protocol, outputs of each image; one size goes together."""
+        for indices, same_sized in _by_size(images):
+            prepared = self._prepare(same_sized)
+            if protocol.is_plain:
+                outputs = self.outputs(prepared)
+                scores = outputs["out"]
+            else:
+                outputs = {}
+                scores = protocol.scores(
+                    lambda views: self.outputs(views)["out"],
+                    prepared,
+                    align_corners=self.align_corners,
+                    flip_permutation=self.labels.flip_permutation(),
+                    black=(-self.mean / self.std)[0],
+                )
+            for place, index in enumerate(indices):
+                one = slice(place, place + 1)
+                yield index, scores[one], {name: output[one] for name, output in outputs.items()}
 
     def on_validation_epoch_start(self) -> None:
         """Starts the counts at zero."""
         self.metrics.reset()
+        self.mean_loss.reset()
 
-    def on_test_epoch_start(self) -> None:
-        """Starts the counts at zero."""
-        self.metrics.reset()
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         """Logs the scores of the epoch."""
-        self._log_scores("val")
+        self._log_scores("val", self.val_protocol)
 
     def on_test_epoch_end(self) -> None:
         """Logs the scores of the epoch."""
-        self._log_scores("test")
+        self._log_scores("test", self.test_protocol)
 
-    def _log_scores(self, stage: str) -> None:
+    def _log_scores(self, stage: str, protocol: Protocol) -> None:
+        if protocol.is_plain:
+            self.log(f"{stage}/loss", self.mean_loss.compute())
         scores = {name: value for name, value in self.metrics.compute().items() if value.ndim == 0}
         miou = scores.pop("miou")
         self.log(f"{stage}/miou", miou.float(), prog_bar=True)
@@ -225,4 +276,19 @@ class SegmentationTask(LightningModule):
             "labels": self.labels.to_dict(),
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
+            "protocol": asdict(self.test_protocol),
+            "crop_size": self.crop_size,
+            "input_size": self.input_size,
         }
+
+
+def _by_size(images: Tensor | Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
+    """Indices and stacked images (B, 3, H, W) of each size that occurs."""
+    if isinstance(images, Tensor):
+        yield list(range(len(images))), images
+        return
+    indices: dict[torch.Size, list[int]] = {}
+    for index, image in enumerate(images):
+        indices.setdefault(image.shape, []).append(index)
+    for same in indices.values():
+        yield same, torch.stack([images[index] for index in same])

@@ -86,8 +86,47 @@ def overlay_with_legend(image: np.ndarray, target: np.ndarray, labels: LabelTabl
 
 
 def contact_sheet(panels: Sequence[np.ndarray], labels: LabelTable) -> np.ndarray:
-    """Panels of one width below each other, with a legend of all classes at the foot, as uint8 RGB."""
-    width = panels[0].shape[1]
-    gap = np.full((_GAP, width, 3), 255, np.uint8)
-    parts = [part for picture in panels for part in (picture, gap)]
-    return np.vstack([*parts, legend(labels, range(labels.num_classes), width)])
+    """Panels of any size below each other, with a legend of all classes at the foot, as uint8 RGB."""
+    width = max(picture.shape[1] for picture in panels)
+    rows = [
+        np.pad(picture, ((0, _GAP), (0, width - picture.shape[1]), (0, 0)), constant_values=255) for picture in panels
+    ]
+    return np.vstack([*rows, legend(labels, range(labels.num_classes), width)])
+
+
+def confusion_picture(matrix: np.ndarray, labels: LabelTable) -> np.ndarray:
+    """Draws which classes are taken for which others.
+
+    Args:
+        matrix: (K, K) or (K, K + 1) counts of pixels, row = true class, column = predicted class; a last column counts
+            predictions that are no class.
+        labels: Gives the class names.
+
+    Returns:
+        (h, w, 3) uint8: a cell is the darker the larger its share of the row's pixels, which stands in it in percent
+        from 1 on; rows of classes that never occur stay white.
+    """
+    names = [*labels.class_names, "none"][: matrix.shape[1]]
+    cell, scale = 36, 0.45
+    margin = 12 + max(cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] for name in names)
+    shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shade = np.stack([255 - 2.2 * shares, 255 - 1.6 * shares, 255 - 0.9 * shares], axis=-1)
+    cells = shade.round().astype(np.uint8).repeat(cell, 0).repeat(cell, 1)
+    for row, column in np.argwhere(shares >= 0.995).tolist():
+        color = (255, 255, 255) if shares[row, column] > 50 else (0, 0, 0)
+        position = (column * cell + 4, row * cell + 23)
+        text = f"{shares[row, column]:.0f}"
+        cv2.putText(cells, text, position, cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
+    predicted = np.rot90(_names(names, margin, cell, scale))
+    true = _names(names[: matrix.shape[0]], margin, cell, scale)
+    corner = np.full((margin, margin, 3), 255, np.uint8)
+    return np.vstack([np.hstack([corner, predicted]), np.hstack([true, cells])])
+
+
+def _names(names: Sequence[str], width: int, line: int, scale: float) -> np.ndarray:
+    """Names below each other, as (line * names, width, 3) uint8."""
+    picture = np.full((line * len(names), width, 3), 255, np.uint8)
+    for index, name in enumerate(names):
+        position = (6, index * line + line // 2 + 5)
+        cv2.putText(picture, name, position, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return picture

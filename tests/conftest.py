@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hrseg.data.cityscapes import CITYSCAPES
 from hrseg.images import write_image
@@ -46,6 +47,28 @@ def camvid_root(tmp_path: Path) -> Path:
             write_image(root / split / f"{frame:04d}.png", rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
             write_image(root / f"{split}annot" / f"{frame:04d}.png", rng.integers(0, 12, (48, 64), dtype=np.uint8))
     return root
+
+
+@pytest.fixture
+def lip_root(tmp_path: Path) -> Path:
+    """LIP with images of different sizes, one of them grey: 5 train, 3 val, 1 test without a label."""
+    root = tmp_path / "lip"
+    rng = np.random.default_rng(0)
+    for split, number in {"train": 5, "val": 3}.items():
+        for person in range(number):
+            size, name = (50 + 10 * person, 40), f"{person}_{split}"
+            image = rng.integers(0, 256, size if person == 1 else (*size, 3), dtype=np.uint8)
+            write_jpeg(root / "TrainVal_images" / f"{split}_images" / f"{name}.jpg", image)
+            label = rng.integers(0, 20, size, dtype=np.uint8)
+            write_image(root / "TrainVal_parsing_annotations" / f"{split}_segmentations" / f"{name}.png", label)
+    image = rng.integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    write_jpeg(root / "Testing_images" / "testing_images" / "0_test.jpg", image)
+    return root
+
+
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hrseg"
 
 # what each part may import of hrseg, beside itself; everything may import the foundation
-FOUNDATION = {"errors", "files", "images", "memory", "progress"}
+FOUNDATION = {"errors", "files", "images", "memory", "progress", "sizes"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
     "memory": set(),
     "progress": set(),
+    "sizes": set(),
     "images": set(),
     "data.labels": set(),
     "models": set(),

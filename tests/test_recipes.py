@@ -31,14 +31,22 @@ def name_of(path: Path) -> str:
     return path.relative_to(EXPERIMENTS).as_posix()
 
 
-def data_options(recipe: Path, camvid_root: Path, cityscapes_root: Path) -> list[str]:
+# the fixture of tests/conftest.py that makes the data of each data module
+ROOTS = {
+    "hrseg.CamVidDataModule": "camvid_root",
+    "hrseg.CityscapesDataModule": "cityscapes_root",
+    "hrseg.LIPDataModule": "lip_root",
+}
+
+
+def data_options(recipe: Path, request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     data = yaml.safe_load(recipe.read_text())["data"]["class_path"]
     if data == "hrseg.StreetScenesDataModule":
         return [
-            f"--data.root={cityscapes_root.parent / 'scenes'}",
+            f"--data.root={tmp_path / 'scenes'}",
             *("--data.num_train=2", "--data.num_val=2", "--data.num_test=2", "--data.image_size=[64,128]"),
         ]
-    return [f"--data.root={camvid_root if data == 'hrseg.CamVidDataModule' else cityscapes_root}"]
+    return [f"--data.root={request.getfixturevalue(ROOTS[data])}"]
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +56,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
-def test_a_recipe_runs(recipe: Path, camvid_root: Path, cityscapes_root: Path) -> None:
-    options = [
-        f"--config={recipe}",
-        f"--config={ONE_BATCH}",
-        *TINY,
-        *data_options(recipe, camvid_root, cityscapes_root),
-    ]
+def test_a_recipe_runs(recipe: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    options = [f"--config={recipe}", f"--config={ONE_BATCH}", *TINY, *data_options(recipe, request, tmp_path)]
     assert main(["fit", *options, "--run_dir=run"]) == 0
     checkpoint = "--ckpt_path=run/checkpoints/best.ckpt"
     assert main(["validate", *options, checkpoint]) == 0

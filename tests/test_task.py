@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from hrseg.data.camvid import CamVidDataModule
 from hrseg.data.labels import LabelTable
-from hrseg.errors import ConfigError
-from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, normalize
+from hrseg.data.lip import LIPDataModule
+from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
+from hrseg.metrics import SegmentationMetrics
 from hrseg.task import SegmentationTask
 
 TABLE = LabelTable("toy", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), categories={"ab": (0, 1), "c": (2,)})
@@ -158,9 +160,9 @@ def test_logits_come_at_any_size() -> None:
     images = batch(45)["image"]
     assert task(images).shape == (2, 3, 45, 45)
     assert task(images, size=(90, 91)).shape == (2, 3, 90, 91)
-    prediction = task.predict_step({"image": images}, 0)["prediction"]
-    assert prediction.shape == (2, 45, 45)
-    assert prediction.dtype == torch.uint8
+    first, second = task.predict_step({"image": images, "size": [(45, 45), (90, 91)]}, 0)["prediction"]
+    assert (first.shape, second.shape) == ((45, 45), (90, 91))
+    assert first.dtype == torch.uint8
 
 
 @pytest.mark.parametrize("network", [OneConv(), TwoOutputs(), TINY], ids=["plain module", "two outputs", TINY])
@@ -195,6 +197,58 @@ def test_scores_are_those_of_all_pixels_together(camvid_root: Path) -> None:
             intersection[train_id] += (is_predicted & is_true).sum()
             union[train_id] += (is_predicted | is_true).sum()
     assert scores["val/miou"] == pytest.approx((intersection / union).mean(), abs=1e-6)
+
+
+def test_a_protocol_scores_and_predicts(camvid_root: Path) -> None:
+    data = camvid(camvid_root, predict_split="val")
+    protocol = Protocol((0.5, 1.0), flip=True, fusion="softmax", window=(32, 32), stride=(24, 24))
+    torch.manual_seed(0)
+    task = SegmentationTask(TINY, data.labels, network_args={"init": "kaiming"}, test_protocol=protocol)
+    scores = trainer().test(task, data, verbose=False)[0]
+    assert "test/loss" not in scores  # the views have none
+    predicted = trainer().predict(task, data)
+    assert predicted is not None
+    metrics = SegmentationMetrics(11)
+    task.eval()
+    for item, output in zip(data.val_dataloader(), predicted, strict=True):
+        images = normalize(item["image"], task.mean, task.std)
+        with torch.inference_mode():
+            expected = protocol.scores(task.network, images, black=(-task.mean / task.std)[0]).argmax(1)
+        assert torch.equal(output["prediction"][0], expected[0].to(torch.uint8))  # type: ignore[call-overload]
+        metrics.update(expected, item["target"])
+    assert scores["test/miou"] == pytest.approx(metrics.compute()["miou"].item(), abs=1e-7)
+
+
+def test_images_of_several_sizes_may_share_a_batch(lip_root: Path) -> None:
+    """As they are, and squashed; the scores are those of one image at a time, at the labels' own sizes."""
+    for input_size in (None, (64, 48)):
+        scores, predictions = [], []
+        for number in (1, 3):
+            data = LIPDataModule(
+                lip_root,
+                batch_size=2,
+                num_workers=0,
+                input_size=input_size,
+                eval_batch_size=number,
+                predict_split="val",
+            )
+            torch.manual_seed(0)
+            task = SegmentationTask(TINY, data.labels, network_args={"init": "kaiming"})
+            scores.append(trainer().validate(task, data, verbose=False)[0])
+            batches = trainer().predict(task, data) or []
+            predictions.append([map_ for batch in batches for map_ in batch["prediction"]])  # type: ignore[call-overload]
+        assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+        assert [tuple(map_.shape) for map_ in predictions[0]] == [(50, 40), (60, 40), (70, 40)]
+        for alone, together in zip(*predictions, strict=True):
+            assert (alone == together).float().mean() > 0.999  # ties may fall either way
+
+
+def test_protocols_go_by_name() -> None:
+    task = SegmentationTask(TINY, TABLE, val_protocol="slide", test_protocol="pascal_context", crop_size=(480, 480))
+    assert task.val_protocol == named_protocol("slide", (480, 480))
+    assert task.test_protocol == named_protocol("pascal_context", (480, 480))
+    with pytest.raises(UnknownNameError, match="unknown protocol 'slid'; did you mean slide"):
+        SegmentationTask(TINY, TABLE, val_protocol="slid")
 
 
 # --------------------------------------------------------------------------------------------------------- optimiser

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hrseg.data.labels import LabelTable
-from hrseg.visualize import contact_sheet, errors, legend, overlay, overlay_with_legend, panel
+from hrseg.visualize import confusion_picture, contact_sheet, errors, legend, overlay, overlay_with_legend, panel
 
 TABLE = LabelTable("toy", ("sky", "road"), ((10, 20, 30), (200, 100, 50)))
 
@@ -71,3 +71,26 @@ def test_overlay_with_legend_and_sheet(image: np.ndarray, target: np.ndarray) ->
 def test_a_map_without_classes_has_an_empty_legend(image: np.ndarray) -> None:
     target = np.full(image.shape[:2], 255, np.uint8)
     assert overlay_with_legend(image, target, TABLE).shape[1] == 300
+
+
+def test_panels_of_several_sizes_share_a_sheet() -> None:
+    panels = [np.zeros((20, 300, 3), np.uint8), np.zeros((30, 200, 3), np.uint8)]
+    sheet = contact_sheet(panels, TABLE)
+    assert sheet.shape[1] == 300
+    assert not sheet[:20].any()
+    assert (sheet[30:50, 200:] == 255).all()
+
+
+def test_the_confusion_picture_is_dark_where_pixels_are() -> None:
+    matrix = np.array([[90, 10, 0], [0, 0, 0]])  # no pixel of the second class; the last column is no class
+    picture = confusion_picture(matrix, TABLE)
+    cell = 36
+    margin = picture.shape[0] - 2 * cell
+    assert picture.shape[1] == margin + 3 * cell
+
+    def corner(row: int, column: int) -> int:  # where no text stands
+        return int(picture[margin + row * cell + 2, margin + column * cell + 2].sum())
+
+    assert corner(0, 0) < corner(0, 1) < corner(0, 2) == 3 * 255
+    assert (picture[margin + cell :, margin:] == 255).all()
+    assert (picture[margin : margin + cell, :margin] != 255).any()  # the name of the first class

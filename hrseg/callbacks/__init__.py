@@ -1,6 +1,7 @@
 """What a run does beside its steps: files, pictures, progress, tables."""
 
 from hrseg.callbacks.checkpoint_io import AtomicCheckpointIO
+from hrseg.callbacks.cityscapes_evaluation import CityscapesEvaluation
 from hrseg.callbacks.contact_sheet import ContactSheet
 from hrseg.callbacks.last_checkpoint import LastCheckpoint
 from hrseg.callbacks.metrics_csv import MetricsCsv
@@ -13,6 +14,7 @@ from hrseg.callbacks.throughput import Throughput
 
 __all__ = [
     "AtomicCheckpointIO",
+    "CityscapesEvaluation",
     "ContactSheet",
     "LastCheckpoint",
     "MetricsCsv",

@@ -10,6 +10,7 @@ import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hrseg.images import write_image
+from hrseg.sizes import brought_to
 from hrseg.task import SegmentationTask
 from hrseg.visualize import contact_sheet, panel
 
@@ -19,7 +20,7 @@ class ContactSheet(Callback):
 
     Args:
         folder: The run's folder.
-        number: How many images; those of the first one's size are shown.
+        number: How many images.
         height: Larger images are reduced to this height, in pixels.
     """
 
@@ -46,9 +47,7 @@ class ContactSheet(Callback):
         if not trainer.is_global_zero or len(self._panels) >= self.number:
             return
         assert isinstance(pl_module, SegmentationTask)
-        for picture in batch_panels(batch, outputs, pl_module, self.height)[: self.number - len(self._panels)]:
-            if not self._panels or picture.shape == self._panels[0].shape:
-                self._panels.append(picture)
+        self._panels += batch_panels(batch, outputs, pl_module, self.height)[: self.number - len(self._panels)]
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file."""
@@ -62,8 +61,8 @@ def batch_panels(batch: Any, outputs: Any, task: SegmentationTask, height: int) 
     """Draws image | truth | prediction | error of each image of a batch, reduced to a height in pixels if larger.
 
     Args:
-        batch: "image" (B, 3, H, W) uint8 and "target" (B, H, W) uint8 tensors.
-        outputs: "prediction" (B, H, W) uint8 tensor.
+        batch: "image" (B, 3, H, W) uint8 and "target" (B, H, W) uint8, tensors or lists of tensors.
+        outputs: "prediction", (H, W) uint8 tensors of the targets' sizes.
         task: Gives the label table.
         height: Greatest height of the result.
 
@@ -73,7 +72,8 @@ def batch_panels(batch: Any, outputs: Any, task: SegmentationTask, height: int) 
     pictures = []
     for image, target, prediction in zip(batch["image"], batch["target"], outputs["prediction"], strict=True):
         maps = (target.cpu().numpy(), prediction.cpu().numpy())
-        picture = panel(image.permute(1, 2, 0).cpu().numpy(), *maps, task.labels)
+        pixels = brought_to(image.permute(1, 2, 0).cpu().numpy(), target.shape)
+        picture = panel(pixels, *maps, task.labels)
         if (factor := height / picture.shape[0]) < 1:
             picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         pictures.append(picture)

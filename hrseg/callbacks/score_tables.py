@@ -1,4 +1,4 @@
-"""The per-class table at the end of a validation or test: on the terminal, as CSV and as JSON."""
+"""The scores at the end of a validation or test: a table per class on the terminal, as CSV, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from hrseg.data.labels import LabelTable
 from hrseg.files import replacing
+from hrseg.images import write_image
 from hrseg.task import SegmentationTask
+from hrseg.visualize import confusion_picture
 
 _TITLES = {
     "pixel_accuracy": "pixel accuracy",
@@ -27,7 +29,7 @@ _TITLES = {
 
 
 class ScoreTables(Callback):
-    """Writes `val/` and `test/` of a run's folder: `iou.csv` (a row per class) and `scores.json`.
+    """Writes `val/` and `test/` of a run's folder: `iou.csv` (a row per class), `scores.json` and `confusion.png`.
 
     The terminal shows the table after `validate` and `test`, and once at the end of a training.
 
@@ -60,6 +62,8 @@ class ScoreTables(Callback):
             return
         self._table = score_table(scores, pl_module.labels, f"{pl_module.labels.name} {stage}")
         write_scores(self.folder / stage, scores, pl_module.labels)
+        matrix = pl_module.metrics.matrix.cpu().numpy()
+        write_image(self.folder / stage / "confusion.png", confusion_picture(matrix, pl_module.labels))
         if show:
             Console().print(self._table)
             print(f"scores: {self.folder / stage}")

@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from hrseg.callbacks import (
     AtomicCheckpointIO,
+    CityscapesEvaluation,
     ContactSheet,
     LastCheckpoint,
     MetricsCsv,
@@ -30,7 +31,7 @@ from hrseg.callbacks import (
     TerminalProgress,
     Throughput,
 )
-from hrseg.data import SegmentationDataModule
+from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.files import replacing
 from hrseg.runs import last_checkpoint, new_run_dir, remove_unused, run_dir_of
@@ -154,7 +155,8 @@ class HrsegCLI(LightningCLI):
             help="The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that "
             "holds checkpoints/last.ckpt goes on from it.",
         )
-        parser.link_arguments("data.labels", "model.labels", apply_on="instantiate")
+        for fact in ("labels", "crop_size", "input_size"):
+            parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses `args`, whatever the process's own arguments are."""
@@ -208,6 +210,8 @@ class HrsegCLI(LightningCLI):
             callbacks.append(TerminalProgress() if sys.stdout.isatty() else PlainProgress())
         if self._verb == "test":
             callbacks.append(ContactSheet(self.run_dir))
+            if isinstance(self.datamodule, CityscapesDataModule):
+                callbacks.append(CityscapesEvaluation(self.run_dir))
         if self._verb == "predict":
             callbacks.append(PredictionFiles(self.run_dir / "predict"))
         if self._verb == "fit":

@@ -32,12 +32,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--ckpt_path", required=True, help="best.ckpt or last.ckpt of a run")
     parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder to write to (%(default)s)")
     parser.add_argument("--device", help="such as cuda:1 or cpu; the GPU by default, if there is one")
+    parser.add_argument("--protocol", help="whole, slide, cityscapes, ...; what the run is tested with by default")
     options = parser.parse_args(["--help"] if wants_help else arguments)
     images = find_images(options.images)
 
     from hrseg.inference import Predictor, write_prediction  # torch: only once the input is known to be there
 
-    predictor = Predictor.from_checkpoint(options.ckpt_path, options.device)
+    predictor = Predictor.from_checkpoint(options.ckpt_path, options.device, options.protocol)
     left_out: list[str] = []
     for name, pixels in track_progress(_read_ahead(images), "predicting", len(images)):
         if isinstance(pixels, DataFileError):

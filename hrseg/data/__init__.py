@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hrseg.data.cityscapes import CITYSCAPES, CityscapesDataModule
     from hrseg.data.dataset import Sample, SegmentationDataset
     from hrseg.data.labels import LabelTable
+    from hrseg.data.lip import LIP, LIPDataModule
     from hrseg.data.street_scenes import StreetScenesDataModule
     from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 
@@ -26,6 +27,8 @@ _HOME_OF = {
     "CamVidDataModule": "hrseg.data.camvid",
     "CityscapesDataModule": "hrseg.data.cityscapes",
     "HorizontalFlip": "hrseg.data.transforms",
+    "LIP": "hrseg.data.lip",
+    "LIPDataModule": "hrseg.data.lip",
     "LabelTable": "hrseg.data.labels",
     "RandomScaleCrop": "hrseg.data.transforms",
     "Sample": "hrseg.data.dataset",
@@ -37,9 +40,11 @@ _HOME_OF = {
 __all__ = [
     "CAMVID",
     "CITYSCAPES",
+    "LIP",
     "CamVidDataModule",
     "CityscapesDataModule",
     "HorizontalFlip",
+    "LIPDataModule",
     "LabelTable",
     "RandomScaleCrop",
     "Sample",

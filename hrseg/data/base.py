@@ -41,7 +41,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
         flip_probability: How often a training image is mirrored.
         color_jitter: Brightness, contrast and saturation change by up to this share, hue by a quarter of it.
         transforms: Further albumentations transforms for training, after cropping and flipping.
-        eval_batch_size: Images per process in validation, test and prediction; above 1 they must be of one size.
+        eval_batch_size: Images per process in validation, test and prediction; their sizes may differ.
         train_split: Split to train on.
         val_split: Split to validate on.
         test_split: Split that `test` scores.
@@ -49,6 +49,8 @@ class SegmentationDataModule(LightningDataModule, ABC):
         num_workers: Loading processes per training process; None for one per core of its share, 2 to 8.
         seed: With epoch and index it decides order and augmentation, whatever the numbers of workers and ranks.
         on_error: Whether files that cannot be used stop the run or are skipped.
+        input_size: (height, width) that every image is brought to first, whatever its aspect; labels are scored at
+            their own size. None leaves images as they are.
 
     Raises:
         ConfigError: A value is out of range.
@@ -80,6 +82,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
         num_workers: int | None = None,
         seed: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
+        input_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.root = Path(root).expanduser()
@@ -99,6 +102,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.seed = seed
         self.on_error = on_error
+        self.input_size = None if input_size is None else (input_size[0], input_size[1])
         self._samples: dict[str, list[Sample]] = {}
         self._datasets: list[SegmentationDataset] = []
         self._check_settings()
@@ -169,7 +173,12 @@ class SegmentationDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> SegmentationLoader:
         """Shuffled crops; the samples that do not fill a batch are left out of the epoch."""
         dataset = SegmentationDataset(
-            self._samples[self.train_split], self.labels, self.augmentation(), self.seed, self.on_error
+            self._samples[self.train_split],
+            self.labels,
+            self.augmentation(),
+            self.seed,
+            self.on_error,
+            self.input_size,
         )
         sampler = EpochSampler(dataset, self.seed, self._rank, self._world_size)
         return self._loader(dataset, sampler, self.batch_size, drop_last=True)
@@ -194,7 +203,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
         self._datasets.clear()
 
     def _eval_loader(self, samples: list[Sample]) -> SegmentationLoader:
-        dataset = SegmentationDataset(samples, self.labels, on_error=self.on_error)
+        dataset = SegmentationDataset(samples, self.labels, on_error=self.on_error, input_size=self.input_size)
         return self._loader(dataset, EvalSampler(dataset, self._rank, self._world_size), self.eval_batch_size)
 
     def _loader(
@@ -262,6 +271,11 @@ class SegmentationDataModule(LightningDataModule, ABC):
             "batch_size": (self.batch_size, self.batch_size >= 1, "1 or more"),
             "eval_batch_size": (self.eval_batch_size, self.eval_batch_size >= 1, "1 or more"),
             "crop_size": (self.crop_size, min(self.crop_size) >= SMALLEST_CROP, f"{SMALLEST_CROP} or more per side"),
+            "input_size": (
+                self.input_size,
+                self.input_size is None or min(self.input_size) >= SMALLEST_CROP,
+                f"{SMALLEST_CROP} or more per side",
+            ),
             "base_size": (self.base_size, self.base_size is None or self.base_size >= 1, "1 or more"),
             "scale_range": (self.scale_range, 0 < low <= high, "the smaller scale first, both positive"),
             "scale_step": (self.scale_step, self.scale_step > 0, "more than 0"),

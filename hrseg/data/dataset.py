@@ -18,6 +18,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import SampleKey
 from hrseg.errors import ConfigError, DataFileError, HrsegError
 from hrseg.images import read_image, read_label
+from hrseg.sizes import brought_to
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         seed: Decides the augmentation.
         on_error: Whether a file that cannot be used stops the run or is skipped: replaced by the next one in
             training, left out in evaluation. Each is logged once and marked in `skipped`.
+        input_size: (height, width) that images are brought to whatever their aspect, and in training labels too; None
+            leaves them as they are.
     """
 
     def __init__(
@@ -62,12 +65,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         augment: A.Compose | None = None,
         seed: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
+        input_size: tuple[int, int] | None = None,
     ) -> None:
         self.samples = samples
         self.labels = labels
         self.augment = augment
         self.seed = seed
         self.on_error = on_error
+        self.input_size = input_size
         self.skipped = torch.zeros(len(samples), dtype=torch.bool)
         self.skipped.share_memory_()  # type: ignore[no-untyped-call]  # all worker processes see it
 
@@ -87,6 +92,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         sample = self.samples[index]
         arrays = self._read(sample)
         size = arrays["image"].shape[:2]
+        if self.input_size is not None:
+            arrays = self._squashed(arrays, self.input_size)
         if self.augment is not None:
             arrays = self._augmented(arrays, epoch, index)
         item: dict[str, Any] = {"image": torch.from_numpy(arrays["image"]).permute(2, 0, 1)}
@@ -131,6 +138,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             )
         return {"image": image, "mask": label}
 
+    def _squashed(self, arrays: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """The image at a size whatever its aspect, and the label too where it is trained on: it is scored as it is."""
+        squashed = {**arrays, "image": brought_to(arrays["image"], size)}
+        if self.augment is not None:
+            squashed["mask"] = cv2.resize(arrays["mask"], size[::-1], interpolation=cv2.INTER_NEAREST)
+        return squashed
+
     def _augmented(self, arrays: dict[str, np.ndarray], epoch: int, index: int) -> dict[str, np.ndarray]:
         # set_random_seed would give each transform the same stream, and so tie the flip to the scale
         assert self.augment is not None
@@ -153,8 +167,8 @@ def collate(samples: Sequence[dict[str, Any] | HrsegError | None]) -> dict[str, 
         samples: Items, None for samples left out, or errors.
 
     Returns:
-        "image" (B, 3, H, W) in channels_last memory format, "target" (B, H, W), "name" and "size" as lists; the first
-        error if there is one; None if nothing is left.
+        "image" (B, 3, H, W) in channels_last memory format, "target" (B, H, W), either as a list where sizes differ;
+        "name" and "size" as lists; the first error if there is one; None if nothing is left.
     """
     items: list[dict[str, Any]] = []
     for sample in samples:
@@ -164,24 +178,17 @@ def collate(samples: Sequence[dict[str, Any] | HrsegError | None]) -> dict[str, 
             items.append(sample)
     if not items:
         return None
-    for item in items:
-        if item["image"].shape != items[0]["image"].shape:
-            return ConfigError(
-                f"images of different sizes in one batch: {_size(items[0])} and {_size(item)}; "
-                "set data.eval_batch_size to 1"
-            )
-    # stacked with the channels innermost, the batch is channels_last without a copy
-    batch: dict[str, Any] = {
-        "image": torch.stack([item["image"].permute(1, 2, 0) for item in items]).permute(0, 3, 1, 2)
-    }
-    if "target" in items[0]:
-        batch["target"] = torch.stack([item["target"] for item in items])
-    return {**batch, "name": [item["name"] for item in items], "size": [item["size"] for item in items]}
+    batch: dict[str, Any] = {key: [item[key] for item in items] for key in items[0]}
+    if _have_one_size(batch["image"]):
+        # stacked with the channels innermost, the batch is channels_last without a copy
+        batch["image"] = torch.stack([image.permute(1, 2, 0) for image in batch["image"]]).permute(0, 3, 1, 2)
+    if "target" in batch and _have_one_size(batch["target"]):
+        batch["target"] = torch.stack(batch["target"])
+    return batch
 
 
-def _size(item: dict[str, Any]) -> str:
-    height, width = item["image"].shape[1:]
-    return f"{item['name']} with {height}x{width}"
+def _have_one_size(tensors: Sequence[torch.Tensor]) -> bool:
+    return len({tensor.shape for tensor in tensors}) == 1
 
 
 class SegmentationLoader(DataLoader[dict[str, Any]]):

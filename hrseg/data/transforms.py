@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from albumentations.core.type_definitions import Targets
 
+from hrseg.sizes import scaled_to
+
 
 class RandomScaleCrop(A.DualTransform):
     """Resizes to a random scale and cuts a random window, in one step that resizes nothing but the window.
@@ -115,27 +117,6 @@ class HorizontalFlip(A.DualTransform):
     def apply_to_mask(self, mask: np.ndarray, **params: Any) -> np.ndarray:
         """Mirrors the label and renames the classes that have a side."""
         return _mirrored(cv2.LUT(mask, self._mirrored_id) if self.flip_pairs else mask)
-
-
-def scaled_to(size: tuple[int, int], base_size: int | None, scale: float) -> tuple[int, int]:
-    """The size of an image whose long side becomes `base_size * scale`, rounded half up, the short side after it.
-
-    Args:
-        size: (height, width) of the image.
-        base_size: Length of the long side at scale 1; None for the image's own.
-        scale: Factor on `base_size`.
-
-    Returns:
-        (height, width), at least 1 each.
-
-    >>> scaled_to((1024, 2048), 2048, 0.6)
-    (615, 1229)
-    """
-    height, width = size
-    long_side = int((base_size or max(size)) * scale + 0.5)
-    if height > width:
-        return max(1, long_side), max(1, int(width * long_side / height + 0.5))
-    return max(1, int(height * long_side / width + 0.5)), max(1, long_side)
 
 
 def resized_window(

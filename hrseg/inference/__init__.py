@@ -2,6 +2,17 @@
 
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
+from hrseg.inference.protocol import Protocol, named_protocol
+from hrseg.inference.sliding import sliding_window
 from hrseg.inference.writer import write_prediction
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Predictor", "normalize", "write_prediction"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Predictor",
+    "Protocol",
+    "named_protocol",
+    "normalize",
+    "sliding_window",
+    "write_prediction",
+]

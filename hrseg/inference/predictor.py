@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import WeightsError
 from hrseg.images import read_image
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
-from hrseg.models import Segmenter, create_model, fold_batch_norm, load_weights
+from hrseg.inference.protocol import Protocol, named_protocol
+from hrseg.models import Segmenter, create_model, fold_batch_norm, load_weights, resize
+from hrseg.sizes import brought_to
+
+_WHOLE = Protocol()
 
 
 class Predictor:
@@ -26,6 +31,8 @@ class Predictor:
         mean: Mean of the RGB channels that the network expects, for values from 0 to 1.
         std: Standard deviation likewise.
         device: Where to run, such as "cuda:1"; None is the GPU where there is one, else the CPU.
+        protocol: How images are seen.
+        input_size: (height, width) that images are brought to first, whatever their aspect; None leaves them.
 
     >>> predictor = Predictor.from_checkpoint("runs/camvid/0/checkpoints/best.ckpt")  # doctest: +SKIP
     >>> labels = predictor("street.jpg")  # doctest: +SKIP
@@ -38,21 +45,33 @@ class Predictor:
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         device: str | torch.device | None = None,
+        protocol: Protocol = _WHOLE,
+        input_size: tuple[int, int] | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # a network of ours is copied with its batch norms folded away: the same results, a quarter faster
         network = fold_batch_norm(network) if isinstance(network, Segmenter) else network.eval()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.labels = labels
+        self.protocol = protocol
+        self.input_size = input_size
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device | None = None) -> Predictor:
+    def from_checkpoint(
+        cls, path: str | Path, device: str | torch.device | None = None, protocol: str | Protocol | None = None
+    ) -> Predictor:
         """Rebuilds the network of a run's checkpoint (`best.ckpt`, `last.ckpt`).
+
+        Args:
+            path: The file.
+            device: As for `Predictor`.
+            protocol: How images are seen, also by its name; None is what the run is tested with.
 
         Raises:
             WeightsError: The file is missing, cannot be read, or does not come from hrseg.
+            UnknownNameError: There is no protocol of that name.
         """
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -71,7 +90,17 @@ class Predictor:
         network = create_model(**description["network"])
         load_weights(network, checkpoint)
         labels = LabelTable.from_dict(description["labels"])
-        return cls(network, labels, tuple(description["mean"]), tuple(description["std"]), device)
+        if isinstance(protocol, str):
+            protocol = named_protocol(protocol, description["crop_size"])
+        return cls(
+            network,
+            labels,
+            tuple(description["mean"]),
+            tuple(description["std"]),
+            device,
+            protocol or Protocol(**description["protocol"]),
+            description["input_size"],
+        )
 
     def __call__(self, image: str | Path | np.ndarray) -> np.ndarray:
         """Segments one image.
@@ -86,10 +115,26 @@ class Predictor:
             DataFileError: The file cannot be read.
         """
         pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+        size = pixels.shape[:2]
+        if self.input_size is not None:
+            pixels = brought_to(pixels, self.input_size)
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None]
-        return self._segment(batch)[0].cpu().numpy()
+        return self._segment(batch, size)[0].cpu().numpy()
 
     @torch.inference_mode()
-    def _segment(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(normalize(images, self._mean, self._std))
-        return logits.argmax(1).to(torch.uint8)
+    def _segment(self, images: Tensor, size: Sequence[int]) -> Tensor:
+        align_corners = getattr(self.network, "align_corners", False)
+        scores = self.protocol.scores(
+            self._logits,
+            normalize(images, self._mean, self._std),
+            align_corners=align_corners,
+            flip_permutation=self.labels.flip_permutation(),
+            black=(-self._mean / self._std)[0],
+        )
+        return resize(scores, size, align_corners=align_corners).argmax(1).to(torch.uint8)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits: Tensor = (
+            self.network.outputs(images)["out"] if isinstance(self.network, Segmenter) else self.network(images)
+        )
+        return logits

@@ -137,12 +137,13 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30)
     gram = x @ x.mT
-    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    total = identity.expand_as(gram)
     a, b, c = _COEFFICIENTS
-    for _ in range(steps):
-        factor = a * identity + b * gram + c * gram @ gram
-        total = factor @ total
-        gram = factor @ gram @ factor
-    result: Tensor = total @ x
+    total: Tensor | None = None
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        total = factor if total is None else factor @ total
+        if step + 1 < steps:
+            gram = factor @ gram @ factor
+    result: Tensor = x if total is None else total @ x
     return result.mT if tall else result

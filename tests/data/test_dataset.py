@@ -140,12 +140,26 @@ def test_workers_that_are_spawned_give_the_same(samples: list[Sample]) -> None:
     assert_equal_batches(batches(dataset, 0), batches(dataset, 1, method=method))
 
 
-def test_images_of_different_sizes_cannot_share_a_batch(samples: list[Sample]) -> None:
+def test_images_of_different_sizes_share_a_batch_as_a_list(samples: list[Sample]) -> None:
     write_image(samples[1].image, np.zeros((30, 60, 3), np.uint8))
     dataset = SegmentationDataset([sample._replace(label=None) for sample in samples], TABLE)
-    loader = SegmentationLoader(dataset, batch_size=2, collate_fn=collate)
-    with pytest.raises(ConfigError, match=r"n0 with 40x60 and n1 with 30x60; set data\.eval_batch_size to 1"):
-        next(iter(loader))
+    batch = next(iter(SegmentationLoader(dataset, batch_size=2, collate_fn=collate)))
+    assert [tuple(image.shape) for image in batch["image"]] == [(3, 40, 60), (3, 30, 60)]
+    assert batch["size"] == [(40, 60), (30, 60)]
+
+
+def test_an_input_size_squashes_images_and_only_in_training_labels(samples: list[Sample]) -> None:
+    plain = SegmentationDataset(samples, TABLE)[0]
+    scored = SegmentationDataset(samples, TABLE, input_size=(33, 47))[0]
+    pixels = cv2.resize(plain["image"].permute(1, 2, 0).numpy(), (47, 33), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(scored["image"].permute(1, 2, 0).numpy(), pixels)
+    assert torch.equal(scored["target"], plain["target"])
+    assert scored["size"] == (40, 60)
+
+    trained = SegmentationDataset(samples, TABLE, A.Compose([]), input_size=(33, 47))[0]
+    assert torch.equal(trained["image"], scored["image"])
+    label = cv2.resize(plain["target"].numpy(), (47, 33), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(trained["target"].numpy(), label)
 
 
 def truncate(path: Path) -> None:

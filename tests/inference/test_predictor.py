@@ -4,6 +4,7 @@ import os
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,15 @@ from pytorch_lightning import Trainer
 from hrseg.data.labels import LabelTable
 from hrseg.errors import DataFileError, WeightsError
 from hrseg.images import read_image, read_label, write_image
-from hrseg.inference import Predictor, write_prediction
+from hrseg.inference import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Predictor,
+    Protocol,
+    named_protocol,
+    normalize,
+    write_prediction,
+)
 from hrseg.models import create_model
 from hrseg.task import SegmentationTask
 
@@ -70,6 +79,32 @@ def test_any_module_predicts() -> None:
     assert network.training  # a copy was predicted with
     plain = torch.nn.Conv2d(3, 2, 1)
     assert Predictor(plain, TABLE, device="cpu")(image(33, 90)).shape == (33, 90)
+
+
+def test_images_are_seen_as_the_protocol_says() -> None:
+    network = create_model(TINY, num_classes=2, init="kaiming").eval()
+    protocol = Protocol((1.0, 1.5), flip=True, fusion="exp", window=(48, 48), stride=(32, 32))
+    predictor = Predictor(network, TABLE, device="cpu", protocol=protocol, input_size=(64, 80))
+    batch = torch.from_numpy(cv2.resize(image(), (80, 64))).permute(2, 0, 1)[None]
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.inference_mode():
+        scores = protocol.scores(network, normalize(batch, mean, std), black=(-mean / std)[0])
+        expected = torch.nn.functional.interpolate(scores, (40, 67), mode="bilinear").argmax(1)[0].numpy()
+    assert (predictor(image()) == expected).mean() > 0.999  # ties may fall either way
+
+
+def test_a_checkpoint_knows_how_images_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    task = SegmentationTask(TINY, TABLE, test_protocol="lip", crop_size=(96, 64), input_size=(64, 80))
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)
+    predictor = Predictor.from_checkpoint(path, device="cpu")
+    assert predictor.protocol == named_protocol("lip")
+    assert predictor.input_size == (64, 80)
+    other = Predictor.from_checkpoint(path, device="cpu", protocol="slide")
+    assert other.protocol == named_protocol("slide", (96, 64))
+    assert Predictor.from_checkpoint(path, device="cpu", protocol=Protocol((0.5,))).protocol == Protocol((0.5,))
 
 
 class Dangerous:

@@ -15,7 +15,9 @@ import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator  # noqa: N813
 from cityscapesscripts.helpers.labels import category2labels, labels
 
+from hrseg.errors import DataFileError
 from hrseg.metrics import SegmentationMetrics
+from hrseg.metrics.cityscapesscripts import evaluate_files
 
 CLASSES = sorted((label for label in labels if not label.ignoreInEval), key=lambda label: label.trainId)
 CATEGORIES = {
@@ -69,15 +71,44 @@ def test_equals_the_evaluator_on_generated_labels(seed: int, absent: tuple[int, 
     assert_equal(scores_of(pairs), theirs)
 
 
+def files_of(shared_data: Path, network: str, name: str) -> tuple[Path, Path]:
+    """Prediction and ground truth of a genuine image."""
+    split = "train" if name.startswith("aachen") else "val"
+    prediction = shared_data / "cityscapes_oracle/predictions" / network / split / f"{name}_pred_labelIds.png"
+    truth = shared_data / "cityscapes/gtFine" / split / name.split("_")[0] / f"{name}_gtFine_labelIds.png"
+    return prediction, truth
+
+
 @pytest.mark.parametrize("network", ["espnet_q8", "espnetv2_s_2.0_1024x512"])
 def test_equals_the_evaluator_on_genuine_images(shared_data: Path, network: str) -> None:
     recorded = json.loads((shared_data / "cityscapes_oracle" / f"{network}.json").read_text())
     names = {name for subset in ("val", "with_instances") for name in recorded[subset]["images"]}
     pairs = {}
     for name in sorted(names):
-        split = "train" if name.startswith("aachen") else "val"
-        prediction = shared_data / "cityscapes_oracle/predictions" / network / split / f"{name}_pred_labelIds.png"
-        truth = shared_data / "cityscapes/gtFine" / split / name.split("_")[0] / f"{name}_gtFine_labelIds.png"
-        pairs[name] = tuple(cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (prediction, truth))
+        files = files_of(shared_data, network, name)
+        pairs[name] = tuple(cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in files)
     for subset in ("val", "with_instances"):
         assert_equal(scores_of([pairs[name] for name in recorded[subset]["images"]]), recorded[subset])
+
+
+@pytest.mark.parametrize("subset", ["val", "with_instances"])
+def test_the_evaluator_run_on_genuine_files_gives_what_was_recorded(shared_data: Path, subset: str) -> None:
+    recorded = json.loads((shared_data / "cityscapes_oracle" / "espnet_q8.json").read_text())[subset]
+    scores = evaluate_files([files_of(shared_data, "espnet_q8", name) for name in recorded["images"]])
+    assert scores["miou"] == pytest.approx(recorded["mean_iou"], abs=1e-12)
+    assert scores["category_miou"] == pytest.approx(recorded["mean_category_iou"], abs=1e-12)
+    assert list(scores["classes"]) == [label.name for label in CLASSES]
+    assert scores["classes"] == {name: recorded["class_iou"][name] for name in scores["classes"]}
+    assert scores["categories"] == {name: recorded["category_iou"][name] for name in CATEGORIES}
+    assert ("iiou" in scores) == (subset == "with_instances")  # not all of val have instances
+    if subset == "with_instances":
+        assert scores["iiou"] == pytest.approx(recorded["mean_iiou"], abs=1e-12)
+        assert scores["category_iiou"] == pytest.approx(recorded["mean_category_iiou"], abs=1e-12)
+        assert scores["class_iious"] == {name: recorded["class_iiou"][name] for name in scores["class_iious"]}
+
+
+def test_files_that_the_evaluator_refuses_are_told(tmp_path: Path) -> None:
+    for name, shape in (("prediction", (8, 8)), ("truth", (8, 9))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full(shape, 7, np.uint8))
+    with pytest.raises(DataFileError, match="cityscapesscripts cannot evaluate the 1 predictions in"):
+        evaluate_files([(tmp_path / "prediction.png", tmp_path / "truth.png")])

@@ -1,0 +1,74 @@
+"""The official evaluator of Cityscapes at the end of a test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from hrseg.files import replacing
+from hrseg.images import write_image
+from hrseg.metrics import mean_iou
+from hrseg.metrics.cityscapesscripts import evaluate_files
+from hrseg.task import SegmentationTask
+
+
+class CityscapesEvaluation(Callback):
+    """Writes the predictions of a test as label ids, has cityscapesscripts score the files, and compares.
+
+    Writes `test/labels/NAME.png` and `test/cityscapesscripts.json`.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "test"
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Removes the predictions of an earlier test."""
+        if trainer.is_global_zero:
+            shutil.rmtree(self.folder / "labels", ignore_errors=True)
+        trainer.strategy.barrier()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes the files of one batch."""
+        assert isinstance(pl_module, SegmentationTask)
+        for name, prediction in zip(batch["name"], outputs["prediction"], strict=True):
+            write_image(self._path(name), pl_module.labels.decode(prediction.cpu().numpy()))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Scores the files of all processes, in the first one."""
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SegmentationTask)
+        samples = trainer.test_dataloaders.dataset.samples  # type: ignore[union-attr]  # there are loaders in a test
+        samples = [sample for sample in samples if self._path(sample.name).is_file()]  # of the batches that were run
+        if any(sample.holds_train_ids for sample in samples):
+            print("cityscapesscripts: not run, as it scores labelIds files only, and these are labelTrainIds")
+            return
+        official = evaluate_files([(self._path(sample.name), sample.label) for sample in samples])
+        with replacing(self.folder / "cityscapesscripts.json") as temporary:
+            temporary.write_text(json.dumps(official, indent=2) + "\n")
+        ours = mean_iou(pl_module.metrics.matrix.cpu()).item()
+        names = {"miou": "mIoU", "category_miou": "categories", "iiou": "iIoU", "category_iiou": "iIoU of categories"}
+        scores = [f"{title} {100 * official[key]:.2f}" for key, title in names.items() if official.get(key) is not None]
+        print(
+            f"cityscapesscripts, from the files: {', '.join(scores)}; "
+            f"its mIoU differs from ours by {abs(official['miou'] - ours):.0e}"
+        )
+
+    def _path(self, name: str) -> Path:
+        return self.folder / "labels" / f"{name}.png"

@@ -1,0 +1,135 @@
+"""LIP (Look Into Person): single persons, 20 classes of clothes and parts of the body."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hrseg.data.base import SegmentationDataModule
+from hrseg.data.dataset import Sample
+from hrseg.data.labels import LabelTable
+from hrseg.data.lists import read_list
+from hrseg.errors import DataNotFoundError
+
+LIP = LabelTable(
+    name="LIP",
+    class_names=(
+        "background",
+        "hat",
+        "hair",
+        "glove",
+        "sunglasses",
+        "upper clothes",
+        "dress",
+        "coat",
+        "socks",
+        "pants",
+        "jumpsuits",
+        "scarf",
+        "skirt",
+        "face",
+        "left arm",
+        "right arm",
+        "left leg",
+        "right leg",
+        "left shoe",
+        "right shoe",
+    ),
+    colors=(
+        (0, 0, 0),
+        (128, 0, 0),
+        (255, 0, 0),
+        (0, 85, 0),
+        (170, 0, 51),
+        (255, 85, 0),
+        (0, 0, 85),
+        (0, 119, 221),
+        (85, 85, 0),
+        (0, 85, 85),
+        (85, 51, 0),
+        (52, 86, 128),
+        (0, 128, 0),
+        (0, 0, 255),
+        (51, 170, 221),
+        (0, 255, 255),
+        (85, 255, 170),
+        (170, 255, 85),
+        (255, 255, 0),
+        (255, 170, 0),
+    ),
+    flip_pairs=((14, 15), (16, 17), (18, 19)),
+    counts={"train": 30462, "val": 10000, "trainval": 40462, "test": 10000},
+)
+"""The classes of LIP; left and right are the person's own.
+
+Source:
+    Gong et al., "Look into Person" (CVPR 2017); names and colours as in mmsegmentation, mmseg/datasets/lip.py.
+"""
+
+
+class LIPDataModule(SegmentationDataModule):
+    """LIP in its makers' layout; arguments as for `SegmentationDataModule`.
+
+    Every image is brought to `input_size` first, 473x473 in the HRNet paper, whatever its aspect, and its scores back
+    to the image's own size. The folder of mirrored labels is not needed: flipping swaps left and right by the table.
+
+    Splits: train, val, trainval (both), and test, whose labels are not public. A split is what its list names
+    (`train_id.txt`, an id a line, as the makers ship it, or `trainList.txt`, image and label a line, as the official
+    HRNet code has it; under the root, its folder `lists`, or `TrainVal_images`), or without one all that its folder
+    holds.
+    """
+
+    labels = LIP
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test")
+    unlabelled_splits: ClassVar[tuple[str, ...]] = ("test",)
+    layout: ClassVar[str] = (
+        "TrainVal_images/SPLIT_images/*.jpg with TrainVal_parsing_annotations/SPLIT_segmentations/*.png "
+        "(Testing_images/testing_images for test)"
+    )
+    origin: ClassVar[str] = (
+        "Get the single-person data of LIP at https://sysu-hcp.net/lip and extract its archives there"
+    )
+
+    def __init__(
+        self,
+        root: str | Path,
+        batch_size: int,
+        crop_size: tuple[int, int] = (473, 473),
+        input_size: tuple[int, int] | None = (473, 473),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, batch_size, crop_size, input_size=input_size, **kwargs)
+
+    def find_samples(self, split: str) -> list[Sample]:
+        """Lists a split in its list's order, or by name where there is no list."""
+        if split == "trainval":
+            return self.find_samples("train") + self.find_samples("val")
+        images, labels = self.root / "TrainVal_images", self.root / "TrainVal_parsing_annotations"
+        in_images, in_labels = f"{split}_images", f"{split}_segmentations"
+        if split == "test":
+            images, in_images = self.root / "Testing_images", "testing_images"
+        list_file = self._list_file(split)
+        if list_file is None:
+            names = sorted(image.stem for image in (images / in_images).glob("*.jpg"))
+            rows: list[tuple[str, ...]] = [(name,) for name in names]
+        else:
+            rows = read_list(list_file)
+        samples = []
+        for row in rows:
+            # an id; or image and label, which the official code's lists for training follow with two more columns
+            image, label = row[:2] if len(row) > 1 else (f"{in_images}/{row[0]}.jpg", f"{in_labels}/{row[0]}.png")
+            samples.append(Sample(Path(image).stem, images / image, labels / label))
+        missing = [sample.image for sample in samples if not sample.image.is_file()]
+        if missing:
+            raise DataNotFoundError(
+                f"{len(missing)} of {len(samples)} images that {list_file} names are missing, "
+                f"the first is {missing[0]}; expected {self.layout}. {self.origin}"
+            )
+        return samples
+
+    def _list_file(self, split: str) -> Path | None:
+        for folder in (self.root, self.root / "lists", self.root / "TrainVal_images"):
+            for name in (f"{split}_id.txt", f"{split}List.txt"):
+                if (folder / name).is_file():
+                    return folder / name
+        return None

@@ -1,0 +1,43 @@
+"""Lists of a split: text files that name its samples, one a line."""
+
+from __future__ import annotations
+
+from pathlib import Path, PureWindowsPath
+
+from hrseg.errors import DataFileError
+
+
+def read_list(path: Path) -> list[tuple[str, ...]]:
+    """Reads a list.
+
+    Args:
+        path: A text file; a line holds an id, or relative paths in columns that blanks or tabs part. Empty lines are
+            passed over, and so are the line ends of Windows.
+
+    Returns:
+        The columns of each line, in the file's order.
+
+    Raises:
+        DataFileError: The file cannot be read, holds no line, or an entry is an absolute path or leads out of the
+            data set's folder.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataFileError(
+            f"list {path} cannot be read: {error}; expected a text file with a sample a line"
+        ) from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        columns = tuple(line.split())
+        for entry in columns:
+            parts = PureWindowsPath(entry)  # knows both kinds of separators
+            if parts.drive or parts.root or ".." in parts.parts:
+                raise DataFileError(
+                    f"list {path}, line {number}: {entry}; expected an id or a path below the data set's folder"
+                )
+        if columns:
+            rows.append(columns)
+    if not rows:
+        raise DataFileError(f"list {path} is empty; expected a sample a line")
+    return rows

@@ -1,0 +1,197 @@
+"""Evaluation protocols: whole or in windows, at which scales, mirrored or not, and how the views are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.inference.sliding import LastWindow, sliding_window
+from hrseg.models import resize
+from hrseg.sizes import scaled_to
+
+Fusion = Literal["logits", "softmax", "exp"]
+
+_FUSE: dict[str, Callable[[Tensor], Tensor]] = {
+    "logits": lambda logits: logits,
+    "softmax": lambda logits: logits.softmax(1),
+    "exp": torch.exp,
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the scores of an image come about.
+
+    Args:
+        scales: Scales of the image pyramid, whose scores are brought to one size and added up.
+        base_size: Length of the images' long side at scale 1, in pixels; None for each image's own.
+        flip: Whether each view is also seen mirrored; the classes that have a side change places in its logits.
+        fusion: What is averaged over views: "logits"; "softmax", their probabilities; or "exp", the exponentials of
+            the logits, which the official HRNet code adds up over scales and averages over windows. A view and its
+            mirror image are averaged as logits under "logits" and "exp", and as probabilities under "softmax".
+        window: (height, width) of sliding windows in pixels; None sees images whole.
+        stride: (vertical, horizontal) distance of the windows; None is the window.
+        last_window: Whether windows at the border are filled up ("pad") or moved back ("shift").
+        whole_up_to: Scales up to this one are seen whole in spite of the window; None for none.
+        windows_at_once: Windows that go through the network together.
+
+    Raises:
+        ConfigError: A value is outside its range.
+
+    Source:
+        HRNet-Semantic-Segmentation, tools/test.py and multi_scale_inference of lib/datasets.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    base_size: int | None = None
+    flip: bool = False
+    fusion: Fusion = "logits"
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    last_window: LastWindow = "pad"
+    whole_up_to: float | None = None
+    windows_at_once: int = 4
+
+    def __post_init__(self) -> None:
+        stride, window = self.stride, self.window
+        strides_fit = stride is None or (
+            window is not None and 1 <= stride[0] <= window[0] and 1 <= stride[1] <= window[1]
+        )
+        faults = {
+            "scales": (self.scales, len(self.scales) > 0 and min(self.scales) > 0, "one or more, above 0"),
+            "base_size": (self.base_size, self.base_size is None or self.base_size >= 1, "1 or more"),
+            "fusion": (self.fusion, self.fusion in get_args(Fusion), "logits, softmax or exp"),
+            "window": (window, window is None or min(window) >= 32, "32 or more per side"),
+            "stride": (stride, strides_fit, "1 to the window's size, and a window"),
+            "last_window": (self.last_window, self.last_window in get_args(LastWindow), "pad or shift"),
+            "windows_at_once": (self.windows_at_once, self.windows_at_once >= 1, "1 or more"),
+        }
+        for name, (value, is_right, expected) in faults.items():
+            if not is_right:
+                raise ConfigError(f"protocol: {name} is {value}; expected {expected}")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the scores are the logits of the whole image, seen once."""
+        return self.scales == (1.0,) and self.base_size is None and not self.flip and self.window is None
+
+    def scores(
+        self,
+        logits_of: Callable[[Tensor], Tensor],
+        images: Tensor,
+        *,
+        align_corners: bool = False,
+        flip_permutation: Sequence[int] | None = None,
+        black: Tensor | float = 0.0,
+    ) -> Tensor:
+        """Computes the scores whose greatest names the class of a pixel.
+
+        Args:
+            logits_of: The network: maps images (N, C, h, w) to logits (N, K, h', w') at any stride.
+            images: (B, C, H, W) float, normalised.
+            align_corners: Of the enlargement of logits and scores; the network's own.
+            flip_permutation: The class that each class turns into when mirrored, `LabelTable.flip_permutation`.
+            black: What windows are filled up with: the normalised value of black, a number or (C, 1, 1).
+
+        Returns:
+            (B, K, H, W), the sum over the scales.
+        """
+
+        def seen(view: Tensor) -> Tensor:
+            return self._seen(logits_of, view, align_corners, flip_permutation)
+
+        total: Tensor | None = None
+        for scale in self.scales:
+            size = images.shape[-2], images.shape[-1]
+            scaled = _resized(images, scaled_to(size, self.base_size, scale), align_corners=False)
+            if self.window is None or (self.whole_up_to is not None and scale <= self.whole_up_to):
+                scores = seen(scaled)
+            else:
+                scores = sliding_window(
+                    seen,
+                    scaled,
+                    self.window,
+                    self.stride or self.window,
+                    self.last_window,
+                    black,
+                    self.windows_at_once,
+                )
+            scores = _resized(scores, size, align_corners)
+            total = scores if total is None else total.add_(scores)
+        assert total is not None
+        return total
+
+    def _seen(
+        self,
+        logits_of: Callable[[Tensor], Tensor],
+        view: Tensor,
+        align_corners: bool,
+        flip_permutation: Sequence[int] | None,
+    ) -> Tensor:
+        """The scores of one view, with its mirror image if wanted, at its own size."""
+        fuse = _FUSE[self.fusion]
+        # an average over a view and its mirror image may be taken before the enlargement, which is as symmetric
+        logits = logits_of(view)
+        if not self.flip:
+            return fuse(_resized(logits, view.shape[-2:], align_corners))
+        mirrored = logits_of(view.flip(-1)).flip(-1)
+        if flip_permutation is not None:
+            mirrored = mirrored[:, list(flip_permutation)]
+        if self.fusion == "softmax":
+            both = (fuse(_resized(x, view.shape[-2:], align_corners)) for x in (logits, mirrored))
+            return sum(both, start=torch.zeros((), device=view.device)) / 2
+        return fuse(_resized((logits + mirrored) / 2, view.shape[-2:], align_corners))
+
+
+_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+_FIXED = {
+    "whole": Protocol(),
+    "cityscapes": Protocol(
+        _SCALES,
+        base_size=2048,
+        flip=True,
+        fusion="exp",
+        window=(1024, 2048),
+        last_window="shift",
+        whole_up_to=1.0,
+    ),
+    "lip": Protocol(flip=True, fusion="exp"),
+}
+_OF_CROPS = ("slide", "pascal_context")
+
+
+def _resized(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    return maps if tuple(maps.shape[-2:]) == tuple(size) else resize(maps, size, align_corners=align_corners)
+
+
+def named_protocol(name: str, crop_size: tuple[int, int] | None = None) -> Protocol:
+    """A protocol by its name.
+
+    Args:
+        name: "whole"; "slide", windows of the crops' size, two thirds of it apart; or what the HRNet papers test with
+            in several views: "cityscapes", "pascal_context" or "lip".
+        crop_size: (height, width) of the training crops, which "slide" and "pascal_context" take as their window.
+
+    Raises:
+        UnknownNameError: There is no protocol of that name.
+        ConfigError: The protocol needs a crop size.
+
+    Source:
+        HRNet-Semantic-Segmentation: tools/test.py, TEST of experiments/*/*.yaml, and multi_scale_inference of
+        lib/datasets. For PASCAL-Context the code tests at seven scales, the paper speaks of six.
+    """
+    if name not in (*_FIXED, *_OF_CROPS):
+        raise UnknownNameError("protocol", name, (*_FIXED, *_OF_CROPS))
+    if name in _FIXED:
+        return _FIXED[name]
+    if crop_size is None:
+        raise ConfigError(f"protocol {name} sees windows of the crops' size; give crop_size")
+    slide = Protocol(window=crop_size, stride=(crop_size[0] * 2 // 3, crop_size[1] * 2 // 3))
+    if name == "slide":
+        return slide
+    return replace(slide, scales=(*_SCALES, 2.0), base_size=520, flip=True, fusion="exp")

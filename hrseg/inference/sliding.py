@@ -1,0 +1,101 @@
+"""Sliding windows: scores of an image larger than what a network was trained on, or than memory holds at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hrseg.errors import ConfigError
+
+LastWindow = Literal["pad", "shift"]
+
+
+def sliding_window(
+    scores_of: Callable[[Tensor], Tensor],
+    images: Tensor,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    last_window: LastWindow = "pad",
+    fill: Tensor | float = 0.0,
+    batch_size: int = 4,
+) -> Tensor:
+    """The mean over overlapping windows of what a network says of each.
+
+    Scores are summed in place, on the images' device: beside one batch of windows, the result is all that is held.
+
+    Args:
+        scores_of: Maps windows (N, C, h, w) to scores (N, K, h, w).
+        images: (B, C, H, W), of any size.
+        window: (height, width) of the windows in pixels.
+        stride: (vertical, horizontal) distance of neighbours in pixels, at most the window.
+        last_window: How the last row and column fit in: "pad" lets them reach over the border and fills up what is
+            missing, so that every window has one size; "shift" moves them back until they end with the image, and
+            takes smaller windows where the image is smaller than one.
+        fill: What windows are filled up with, a number or one per channel, (C, 1, 1).
+        batch_size: Windows that go through the network at once; those of all images at one place always do.
+
+    Returns:
+        (B, K, H, W), of the scores' type.
+
+    Raises:
+        ConfigError: The stride is longer than the window, or a number is below 1.
+
+    Source:
+        HRNet-Semantic-Segmentation, lib/datasets/base_dataset.py (pad) and cityscapes.py (shift),
+        multi_scale_inference.
+    """
+    if min(stride) < 1 or stride[0] > window[0] or stride[1] > window[1] or batch_size < 1:
+        raise ConfigError(
+            f"windows of {window} with a stride of {stride}, {batch_size} at a time; "
+            "expected a stride of 1 to the window's size, and 1 window or more"
+        )
+    number, _, height, width = images.shape
+    rows = list(_spans(height, window[0], stride[0], last_window))
+    columns = list(_spans(width, window[1], stride[1], last_window))
+    places = list(product(rows, columns))
+    at_once = max(1, batch_size // number)
+    total: Tensor | None = None
+    for first in range(0, len(places), at_once):
+        chunk = places[first : first + at_once]
+        windows = [images[..., top:bottom, left:right] for (top, bottom), (left, right) in chunk]
+        if last_window == "pad":
+            windows = [_filled(x, window, fill) for x in windows]
+        scores = scores_of(torch.cat(windows))
+        if total is None:
+            total = scores.new_zeros(number, scores.shape[1], height, width)
+        for ((top, bottom), (left, right)), part in zip(chunk, torch.split(scores, number), strict=True):
+            total[..., top:bottom, left:right] += part[..., : bottom - top, : right - left]
+    assert total is not None
+    return total.div_(_counts(rows, height, total)[:, None] * _counts(columns, width, total))
+
+
+def _spans(length: int, window: int, stride: int, last_window: LastWindow) -> Iterator[tuple[int, int]]:
+    """First pixel of each window along an axis, and the pixel after its last one inside the image."""
+    for index in range(max(0, math.ceil((length - window) / stride)) + 1):
+        end = min(index * stride + window, length)
+        yield (max(0, end - window) if last_window == "shift" else index * stride), end
+
+
+def _filled(window: Tensor, size: tuple[int, int], fill: Tensor | float) -> Tensor:
+    missing = (size[0] - window.shape[-2], size[1] - window.shape[-1])
+    if not any(missing):
+        return window
+    if isinstance(fill, (int, float)):
+        return F.pad(window, (0, missing[1], 0, missing[0]), value=fill)
+    filled = fill.to(window).expand(*window.shape[:2], *size).clone()
+    filled[..., : window.shape[-2], : window.shape[-1]] = window
+    return filled
+
+
+def _counts(spans: list[tuple[int, int]], length: int, like: Tensor) -> Tensor:
+    """How many windows lie over each pixel of an axis, (length,)."""
+    counts = like.new_zeros(length)
+    for start, end in spans:
+        counts[start:end] += 1
+    return counts

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from hrseg.callbacks import CityscapesEvaluation, ScoreTables
+from hrseg.data.cityscapes import CityscapesDataModule
+from hrseg.images import read_label, write_image
+from hrseg.task import SegmentationTask
+
+
+@pytest.fixture
+def task() -> SegmentationTask:
+    torch.manual_seed(0)
+    return SegmentationTask(
+        "hrnetv2_w18_small_v1", CityscapesDataModule.labels, network_args={"init": "kaiming"}, test_protocol="whole"
+    )
+
+
+def run(task: SegmentationTask, root: Path, folder: Path) -> None:
+    data = CityscapesDataModule(root, batch_size=2, crop_size=(64, 64), num_workers=0)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[ScoreTables(folder), CityscapesEvaluation(folder)],
+    )
+    trainer.test(task, data, verbose=False)
+
+
+def test_the_official_scores_stand_beside_ours(
+    task: SegmentationTask, cityscapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stale = tmp_path / "run" / "test" / "labels" / "lindau_000009_000019.png"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an earlier test")
+    run(task, cityscapes_root, tmp_path / "run")
+    official = json.loads((tmp_path / "run" / "test" / "cityscapesscripts.json").read_text())
+    ours = json.loads((tmp_path / "run" / "test" / "scores.json").read_text())
+    assert official["miou"] == pytest.approx(ours["miou"], abs=1e-12)
+    assert official["category_miou"] == pytest.approx(ours["category_miou"], abs=1e-12)
+    assert official["classes"] == pytest.approx(ours["classes"], abs=1e-12)
+    assert "differs from ours by " in capsys.readouterr().out
+    files = sorted((tmp_path / "run" / "test" / "labels").iterdir())
+    assert [file.name for file in files] == [f"lindau_{frame:06d}_000019.png" for frame in range(3)]
+    assert set(read_label(files[0]).flatten().tolist()) <= set(task.labels.label_ids or ())
+
+
+def test_ready_train_ids_cannot_be_given_to_the_evaluator(
+    task: SegmentationTask, cityscapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in (cityscapes_root / "gtFine" / "val").rglob("*_labelIds.png"):
+        write_image(label.with_name(label.name.replace("labelIds", "labelTrainIds")), np.zeros((64, 128), np.uint8))
+        label.unlink()
+    run(task, cityscapes_root, tmp_path / "run")
+    assert "cityscapesscripts: not run" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "test" / "cityscapesscripts.json").exists()

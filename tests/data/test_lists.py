@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hrseg.data.lists import read_list
+from hrseg.errors import DataFileError
+
+
+def test_ids_and_columns_of_any_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "train.txt"
+    path.write_bytes(b"\xef\xbb\xbf2008_000002 \r\n\r\na/b.jpg\tc/d.png\r\n")
+    assert read_list(path) == [("2008_000002",), ("a/b.jpg", "c/d.png")]
+
+
+@pytest.mark.parametrize("entry", ["/etc/passwd", "../a", "a/../../b", "C:\\a", "a\\..\\b", "\\\\host\\a"])
+def test_entries_that_lead_elsewhere_are_refused(tmp_path: Path, entry: str) -> None:
+    path = tmp_path / "train.txt"
+    path.write_text(f"good\n{entry} x\n")
+    with pytest.raises(DataFileError, match=r"train.txt, line 2: .*; expected an id or a path below"):
+        read_list(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read: .*No such file"), (b"\n \n", "is empty"), (b"\xff\xfe\x00", "cannot be read")],
+)
+def test_what_is_no_list_is_told(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "train.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataFileError, match=rf"train.txt {message}"):
+        read_list(path)

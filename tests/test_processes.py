@@ -1,0 +1,84 @@
+"""Scores and predictions do not depend on how many processes make them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from hrseg.callbacks import PredictionFiles
+from hrseg.data.camvid import CamVidDataModule
+from hrseg.images import read_label, write_image
+from hrseg.task import SegmentationTask
+
+NUMBERS = (5, 6, 7)
+
+
+def run(root: Path, out: Path, devices: int) -> None:
+    """Validates, tests and predicts splits of 5, 6 and 7 images; writes the scores and the label maps."""
+    for number in NUMBERS:
+        data = CamVidDataModule(root / str(number), 1, (32, 32), predict_split="val", num_workers=0, eval_batch_size=2)
+        torch.manual_seed(0)
+        task = SegmentationTask("hrnetv2_w18_small_v1", data.labels, network_args={"init": "kaiming"})
+        folder = out / str(number)
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=devices,
+            strategy="ddp" if devices > 1 else "auto",
+            use_distributed_sampler=False,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[PredictionFiles(folder)],
+        )
+        scores: dict[str, Any] = {}
+        for verb in (trainer.validate, trainer.test):
+            scores |= verb(task, data, verbose=False)[0]
+            scores[f"{verb.__name__} miou"] = task.metrics.compute()["miou"].item()  # in double precision
+        trainer.predict(task, data, return_predictions=False)
+        if trainer.is_global_zero:
+            (folder / "scores.json").write_text(json.dumps(scores))
+
+
+@pytest.mark.filterwarnings("ignore:It is recommended to use .self.log")  # they are computed from synchronised counts
+def test_two_processes_score_and_predict_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for number in NUMBERS:
+        for frame in range(number):
+            root = tmp_path / str(number)
+            write_image(root / "val" / f"{frame}.png", rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+            write_image(root / "valannot" / f"{frame}.png", rng.integers(0, 12, (48, 64), dtype=np.uint8))
+    run(tmp_path, tmp_path / "one", 1)
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from pathlib import Path; "
+        "from tests.test_processes import run; run(Path(sys.argv[1]), Path(sys.argv[2]), 2)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path), str(tmp_path / "two")]
+    ranks = [
+        subprocess.Popen(command, env={**environment, "LOCAL_RANK": str(rank), "NODE_RANK": "0"}, cwd=tmp_path)
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+
+    for number in NUMBERS:
+        one, two = (json.loads((tmp_path / way / str(number) / "scores.json").read_text()) for way in ("one", "two"))
+        assert two == pytest.approx(one, abs=1e-6)
+        assert (two["validate miou"], two["test miou"]) == (one["validate miou"], one["test miou"])  # to the last digit
+        for frame in range(number):
+            maps = [read_label(tmp_path / way / str(number) / "labels" / f"{frame}.png") for way in ("one", "two")]
+            assert np.array_equal(*maps)
+        assert len(list((tmp_path / "two" / str(number) / "labels").iterdir())) == number
