@@ -272,7 +272,7 @@ class RunConfig(SaveConfigCallback):
         """Writes the file, in a training only."""
         if stage == "fit":
             config = self.config.clone()
-            config.run_dir = config.ckpt_path = None
+            del config["run_dir"], config["ckpt_path"]
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(self.parser.dump(config, skip_none=False))
 
@@ -284,8 +284,8 @@ def _description(task: SegmentationTask, data: SegmentationDataModule) -> str:
 
 
 def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:
-    """`--config RUN/config.yaml` for a checkpoint of a run that is scored or used without a recipe."""
-    if verb == "fit" or {argument.split("=")[0] for argument in arguments} & {"-c", "--config", "-h", "--help"}:
+    """`--config RUN/config.yaml` for a checkpoint of a run that is scored or used; what the user gives stands on top."""
+    if verb == "fit" or {"-h", "--help"} & set(arguments):
         return []
     checkpoint = _value_of("--ckpt_path", arguments)
     _require_checkpoint(verb, checkpoint)
