@@ -1,4 +1,4 @@
-"""HRNetV2 for inference as one plain function of images and official weights; slow, and independent of hrseg.
+"""HRNetV2 as one plain function of images and official weights; slow, and independent of hrseg.
 
 It takes the depth from the names of the weights, enlarges by explicit matrices, and writes batch norm out.
 """
@@ -31,8 +31,13 @@ def enlarge(x: Tensor, size: tuple[int, int], mode: str, align_corners: bool) ->
     return torch.einsum("ih,bchw,jw->bcij", matrix(x.shape[2], size[0]), x, matrix(x.shape[3], size[1]))
 
 
-def hrnet_plain(images: Tensor, w: Weights, fuse_mode: str, align_corners: bool) -> tuple[list[Tensor], Tensor]:
-    """The four maps of the trunk and the logits at stride 4, in the precision of the images."""
+def hrnet_plain(
+    images: Tensor, w: Weights, fuse_mode: str, align_corners: bool, batch_statistics: bool = False
+) -> tuple[list[Tensor], Tensor]:
+    """The four maps of the trunk and the logits at stride 4, in the precision of the images.
+
+    With `batch_statistics` batch norm works as in training.
+    """
     w = {name: tensor.to(images.dtype) for name, tensor in w.items()}
 
     def count(start: str) -> int:
@@ -41,9 +46,12 @@ def hrnet_plain(images: Tensor, w: Weights, fuse_mode: str, align_corners: bool)
     def conv(x: Tensor, name: str, norm: str, stride: int = 1) -> Tensor:
         weight = w[f"{name}.weight"]
         x = F.conv2d(x, weight, w.get(f"{name}.bias"), stride, weight.shape[-1] // 2)
-        mean, var, scale, shift = (
-            w[f"{norm}.{e}"].view(1, -1, 1, 1) for e in ("running_mean", "running_var", "weight", "bias")
-        )
+        scale, shift = (w[f"{norm}.{e}"].view(1, -1, 1, 1) for e in ("weight", "bias"))
+        if batch_statistics:
+            mean = x.mean((0, 2, 3), keepdim=True)
+            var = ((x - mean) ** 2).mean((0, 2, 3), keepdim=True)
+        else:
+            mean, var = (w[f"{norm}.{e}"].view(1, -1, 1, 1) for e in ("running_mean", "running_var"))
         return (x - mean) / (var + 1e-5).sqrt() * scale + shift
 
     def bottleneck(x: Tensor, name: str) -> Tensor:
