@@ -1,5 +1,6 @@
 """What a run does beside its steps: files, pictures, progress, tables."""
 
+from hrseg.callbacks.boundary_report import BoundaryReport
 from hrseg.callbacks.checkpoint_io import AtomicCheckpointIO
 from hrseg.callbacks.cityscapes_evaluation import CityscapesEvaluation
 from hrseg.callbacks.contact_sheet import ContactSheet
@@ -14,6 +15,7 @@ from hrseg.callbacks.throughput import Throughput
 
 __all__ = [
     "AtomicCheckpointIO",
+    "BoundaryReport",
     "CityscapesEvaluation",
     "ContactSheet",
     "LastCheckpoint",

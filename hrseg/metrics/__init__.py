@@ -1,5 +1,6 @@
-"""Scores of semantic segmentation: functions of one confusion matrix, and a metric that counts it."""
+"""Scores of semantic segmentation: functions of one confusion matrix, and metrics that count."""
 
+from hrseg.metrics.boundary import BoundaryScores
 from hrseg.metrics.confusion import (
     accuracy_per_class,
     category_iou,
@@ -13,6 +14,7 @@ from hrseg.metrics.confusion import (
 from hrseg.metrics.segmentation import SegmentationMetrics
 
 __all__ = [
+    "BoundaryScores",
     "SegmentationMetrics",
     "accuracy_per_class",
     "category_iou",
