@@ -25,6 +25,7 @@ class RandomScaleCrop(A.DualTransform):
         base_size: Length of the long side at scale 1, in pixels; None for the image's own. The aspect is kept.
         scale_range: Smallest and largest scale, both included.
         scale_step: Distance between the scales that occur; each is equally likely.
+        aspect_range: Smallest and largest factor on width over height, drawn evenly; the area stays.
         ignore_index: What the label is padded with; the image is padded with black.
         p: Probability of applying it.
 
@@ -40,6 +41,7 @@ class RandomScaleCrop(A.DualTransform):
         base_size: int | None
         scale_range: tuple[float, float]
         scale_step: float
+        aspect_range: tuple[float, float]
         ignore_index: int
 
     def __init__(
@@ -48,6 +50,7 @@ class RandomScaleCrop(A.DualTransform):
         base_size: int | None = None,
         scale_range: tuple[float, float] = (0.5, 2.1),
         scale_step: float = 0.1,
+        aspect_range: tuple[float, float] = (1.0, 1.0),
         ignore_index: int = 255,
         p: float = 1.0,
     ) -> None:
@@ -56,6 +59,7 @@ class RandomScaleCrop(A.DualTransform):
         self.base_size = base_size
         self.scale_range = scale_range
         self.scale_step = scale_step
+        self.aspect_range = aspect_range
         self.ignore_index = ignore_index
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -64,6 +68,9 @@ class RandomScaleCrop(A.DualTransform):
         steps = math.floor((high - low) / self.scale_step + 1e-6)
         scale = round(low + self.scale_step * self.py_random.randint(0, steps), 6)  # 0.5 + 0.1 * 7 is not quite 1.2
         scaled_size = scaled_to(params["shape"][:2], self.base_size, scale)
+        if self.aspect_range != (1.0, 1.0):
+            factor = math.sqrt(self.py_random.uniform(*self.aspect_range))
+            scaled_size = max(1, round(scaled_size[0] / factor)), max(1, round(scaled_size[1] * factor))
         top, left = (
             self.py_random.randint(0, max(0, length - crop))
             for length, crop in zip(scaled_size, self.crop_size, strict=True)

@@ -73,8 +73,8 @@ class BoundaryScores(Metric):
                 counts[0, train_id] = int((theirs & ours).sum())
                 counts[1, train_id] = int((theirs | ours).sum())
         band = border_band(truth, self.ignore_index, self.trimap_width)
-        pairs = (torch.from_numpy(map_[band]) for map_ in (prediction, truth))
-        matrix, _ = count_pairs(*pairs, self.num_classes, self.ignore_index)
+        seen, known = torch.from_numpy(prediction[band]), torch.from_numpy(truth[band])
+        matrix, _ = count_pairs(seen, known, self.num_classes, self.ignore_index)
         # not in place: the states may be inference tensors
         self.intersection = self.intersection + counts[0].to(self.device)
         self.union = self.union + counts[1].to(self.device)
@@ -114,7 +114,8 @@ def boundary_region(mask: np.ndarray, distance: int) -> np.ndarray:
     """
     square = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
     inside = cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return mask & (inside == 0)
+    region: np.ndarray = mask & (inside == 0)
+    return region
 
 
 def border_band(target: np.ndarray, ignore_index: int, width: int) -> np.ndarray:
@@ -136,4 +137,5 @@ def border_band(target: np.ndarray, ignore_index: int, width: int) -> np.ndarray
         edge[first] |= differs
         edge[second] |= differs
     square = np.ones((2 * width - 1, 2 * width - 1), np.uint8)
-    return cv2.dilate(edge.astype(np.uint8), square).astype(bool) & known
+    band: np.ndarray = cv2.dilate(edge.astype(np.uint8), square).astype(bool) & known
+    return band

@@ -8,6 +8,7 @@ from typing import Any
 
 import albumentations as A
 import cv2
+import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
@@ -161,10 +162,21 @@ def test_the_augmentation_is_made_of_the_settings() -> None:
     assert isinstance(flip, HorizontalFlip)
     assert (crop.crop_size, crop.base_size, crop.scale_range, crop.scale_step) == ((32, 40), 70, (0.8, 1.2), 0.2)
     assert (crop.ignore_index, flip.p, flip.flip_pairs) == (255, 0.25, ())
+    (crop, *_) = camvid(Path("nowhere"), aspect_range=(0.9, 1.1)).augmentation().transforms
+    assert crop.aspect_range == (0.9, 1.1)
     more = camvid(Path("nowhere"), color_jitter=0.4, transforms=[A.Blur(p=1.0)]).augmentation().transforms
     assert [type(step) for step in more[2:]] == [A.ColorJitter, A.Blur]
     assert more[2].brightness == pytest.approx((0.6, 1.4))
     assert more[2].hue == pytest.approx((-0.1, 0.1))
+
+
+def test_every_other_image_is_shifted_in_brightness() -> None:
+    shift = camvid(Path("nowhere"), brightness_shift=10).augmentation().transforms[2]
+    shift.set_random_seed(0)
+    levels = [np.unique(shift(image=np.full((2, 2, 3), 100, np.uint8))["image"]).item() for _ in range(2000)]
+    changes, numbers = np.unique(levels, return_counts=True)
+    assert (changes.min(), changes.max()) == (90, 109)  # albumentations rounds down
+    assert numbers[changes == 100] / len(levels) == pytest.approx(0.5 + 0.5 / 20, abs=0.03)
 
 
 def test_the_class_pairs_of_the_table_reach_the_flip(camvid_root: Path) -> None:

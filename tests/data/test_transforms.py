@@ -136,6 +136,17 @@ def test_scales_are_uniform_and_windows_reach_every_border() -> None:
     assert {left for _, left in at_scale_one} >= {0, 100 - 32}
 
 
+def test_the_aspect_is_drawn_evenly_and_the_area_stays() -> None:
+    crop = seeded(RandomScaleCrop((32, 32), 400, (1.0, 1.0), aspect_range=(0.9, 1.1)), 0)
+    sizes = np.array(
+        [crop.get_params_dependent_on_data({"shape": (50, 100, 3)}, {})["scaled_size"] for _ in range(4000)]
+    )
+    factors = sizes[:, 1] / sizes[:, 0] / 2
+    assert (factors.min(), factors.max()) == pytest.approx((0.9, 1.1), abs=0.01)
+    assert np.histogram(factors, 4, (0.9, 1.1))[0] / len(factors) == pytest.approx([0.25] * 4, abs=0.03)
+    assert sizes.prod(1) / (200 * 400) == pytest.approx(np.ones(len(sizes)), abs=0.005)
+
+
 def test_flip_swaps_the_classes_that_have_a_side() -> None:
     label = np.array([[0, 1, 2], [3, 255, 1]], np.uint8)
     flipped = HorizontalFlip(((1, 2),), p=1.0)(image=noise(2, 3, 3), mask=label)
