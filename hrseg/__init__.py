@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from hrseg.data import (
         CamVidDataModule,
         CityscapesDataModule,
+        FolderDataModule,
         LabelTable,
         LIPDataModule,
+        PascalContextDataModule,
         SegmentationDataModule,
         StreetScenesDataModule,
     )
@@ -28,8 +30,10 @@ _HOMES = {
     "hrseg.data": (
         "CamVidDataModule",
         "CityscapesDataModule",
+        "FolderDataModule",
         "LIPDataModule",
         "LabelTable",
+        "PascalContextDataModule",
         "SegmentationDataModule",
         "StreetScenesDataModule",
     ),
@@ -43,9 +47,11 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "CamVidDataModule",
     "CityscapesDataModule",
+    "FolderDataModule",
     "HrsegError",
     "LIPDataModule",
     "LabelTable",
+    "PascalContextDataModule",
     "Predictor",
     "SegmentationDataModule",
     "SegmentationTask",

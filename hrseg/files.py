@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never leaves half of one."""
+"""Writing files so that a kill or a full disk never leaves half of one, and where those go that may be lost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hrseg.errors import OutputError
+
+
+def cache_folder() -> Path:
+    """Where hrseg keeps what it can make again: `$HRSEG_HOME`, or `~/.cache/hrseg` if that is not set."""
+    return Path(os.environ.get("HRSEG_HOME") or "~/.cache/hrseg").expanduser()
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from hrseg.errors import DataFileError
 from hrseg.files import replacing
@@ -51,14 +52,31 @@ def read_image(path: Path) -> np.ndarray:
     return image
 
 
-def read_label(path: Path) -> np.ndarray:
+def image_size(path: Path) -> tuple[int, int]:
+    """The (height, width) that `read_image` gives a file, from its head alone.
+
+    Raises:
+        DataFileError: The file is missing, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # a quarter, either way
+            return image.size if is_turned else (image.height, image.width)
+    except FileNotFoundError as error:
+        raise DataFileError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path) from error
+
+
+def read_label(path: Path, in_color: bool = False) -> np.ndarray:
     """Reads a label: the numbers that the file holds, which for a palette image are the indices, not the colours.
 
     Args:
         path: A file of one channel without loss (PNG, TIFF, BMP); 16 bits are fine as long as no value exceeds 255.
+        in_color: Whether the file may be a picture of the label instead, with or without alpha, which is dropped.
 
     Returns:
-        (H, W) uint8, as on disk.
+        (H, W) uint8, as on disk; of a picture (H, W, 3) uint8, RGB.
 
     Raises:
         DataFileError: The file is missing, truncated, a JPEG, has several channels, or values above 255.
@@ -66,9 +84,12 @@ def read_label(path: Path) -> np.ndarray:
     data = _read(path)
     if data.startswith(_JPEG_SIGNATURE):
         raise DataFileError(f"{path} is a JPEG, whose compression changes labels; expected a PNG with one channel")
-    label = _decode_png(data, "mono") if _png_format(data) == (8, _PNG_GREY) else _decode_indices(data)
+    mode = {(8, _PNG_GREY): "mono", (8, _PNG_RGB): "rgb"}.get(_png_format(data) or (0, 0))
+    label = _decode_png(data, mode) if mode else _decode_indices(data)
     if label is None:
         raise _unreadable(path)
+    if in_color and label.ndim == 3 and label.shape[2] in (3, 4):
+        return label[..., :3]
     if label.ndim != 2:
         raise DataFileError(
             f"{path} has {label.shape[2]} channels; expected one channel of class ids. Is it a picture of the label?"
@@ -91,6 +112,31 @@ def write_image(path: Path, image: np.ndarray) -> None:
     _, data = cv2.imencode(".png", pixels)
     with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())
+
+
+def images_below(folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Lists the image files below a folder; links are followed, hidden files passed over.
+
+    Args:
+        folder: Where to look; nothing is found in a folder that is not there.
+        suffix: Only files whose name ends with it, its extension apart, such as "_mask".
+
+    Returns:
+        The files by their path below the folder, without extension and suffix, in the order of these.
+
+    Raises:
+        DataFileError: Two files differ in their extension alone.
+    """
+    found: dict[str, Path] = {}
+    for place, _, names in os.walk(folder, followlinks=True):
+        for path in (Path(place, name) for name in sorted(names)):
+            if path.suffix.lower() not in IMAGE_SUFFIXES or not path.stem.endswith(suffix) or path.name[0] == ".":
+                continue
+            stem = path.relative_to(folder).with_suffix("").as_posix().removesuffix(suffix)
+            if stem in found:
+                raise DataFileError(f"{found[stem]} and {path} have the same name; expected one file, remove the other")
+            found[stem] = path
+    return dict(sorted(found.items()))
 
 
 def _unreadable(path: Path) -> DataFileError:

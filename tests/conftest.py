@@ -66,6 +66,54 @@ def lip_root(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def pascal_context_root(tmp_path: Path) -> Path:
+    """PASCAL-Context with images of different sizes: 5 train, 3 val."""
+    root = tmp_path / "VOC2010"
+    rng = np.random.default_rng(0)
+    for split, number in {"train": 5, "val": 3}.items():
+        names = [f"2008_{split}_{index}" for index in range(number)]
+        for index, name in enumerate(names):
+            size = (32 + 8 * index, 96)
+            write_jpeg(root / "JPEGImages" / f"{name}.jpg", rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+            label = rng.integers(0, 60, size, dtype=np.uint8)
+            write_image(root / "SegmentationClassContext" / f"{name}.png", label)
+        list_file = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
+        list_file.parent.mkdir(parents=True, exist_ok=True)
+        list_file.write_text("\n".join(names))
+    return root
+
+
+FOLDER_CLASSES = """\
+names: [ground, left arm, right arm]
+colors: [[128, 64, 128], [0, 0, 250], [250, 0, 0]]
+ids: [1, 4, 7]
+ignore: [0, [0, 0, 0]]
+flip_pairs: [[left arm, right arm]]
+"""
+
+
+@pytest.fixture
+def folder_root(tmp_path: Path) -> Path:
+    """A user's own 10 images of 48x64 in two folders, with classes.yaml; masks of ids, of palettes and of colours."""
+    root = tmp_path / "mine"
+    rng = np.random.default_rng(0)
+    palette = np.zeros((8, 3), np.uint8)
+    palette[[1, 4, 7]] = (128, 64, 128), (0, 0, 250), (250, 0, 0)
+    for number in range(10):
+        name = f"{'left' if number % 2 else 'right'}/{number:02d}"
+        write_jpeg(root / "images" / f"{name}.jpg", rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+        ids = rng.choice(np.array([0, 1, 4, 7], np.uint8), (48, 64))
+        mask = Image.fromarray(palette[ids] if number % 3 == 2 else ids)
+        if number % 3 == 1:
+            mask.putpalette(palette.tobytes())
+        path = root / "masks" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(path)
+    (root / "classes.yaml").write_text(FOLDER_CLASSES)
+    return root
+
+
 def write_jpeg(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)

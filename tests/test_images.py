@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hrseg.errors import DataFileError
-from hrseg.images import IMAGE_SUFFIXES, read_image, read_label, write_image
+from hrseg.images import IMAGE_SUFFIXES, image_size, images_below, read_image, read_label, write_image
 
 LOSSLESS = [".png", ".bmp", ".tif", ".tiff"]
 
@@ -182,8 +182,32 @@ def test_labels_in_color_or_jpeg_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataFileError, match=r"color\.png has 3 channels; expected one channel"):
         read_label(tmp_path / "color.png")
     Image.fromarray(ids(20, 30)).save(tmp_path / "label.jpg")
-    with pytest.raises(DataFileError, match=r"label\.jpg is a JPEG"):
-        read_label(tmp_path / "label.jpg")
+    for in_color in (False, True):
+        with pytest.raises(DataFileError, match=r"label\.jpg is a JPEG"):
+            read_label(tmp_path / "label.jpg", in_color)
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_labels_in_color_are_read_where_they_are_expected(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(smooth(20, 30)).save(tmp_path / f"color{suffix}")
+    Image.fromarray(ids(20, 30)).save(tmp_path / f"ids{suffix}")
+    np.testing.assert_array_equal(read_label(tmp_path / f"color{suffix}", in_color=True), smooth(20, 30))
+    np.testing.assert_array_equal(read_label(tmp_path / f"ids{suffix}", in_color=True), ids(20, 30))
+    if suffix == ".png":
+        Image.fromarray(np.dstack([smooth(20, 30), ids(20, 30)])).save(tmp_path / "alpha.png")
+        np.testing.assert_array_equal(read_label(tmp_path / "alpha.png", in_color=True), smooth(20, 30))
+        Image.fromarray(np.dstack([ids(20, 30)] * 2)).save(tmp_path / "grey_alpha.png")
+        with pytest.raises(DataFileError, match=r"grey_alpha\.png has 2 channels"):
+            read_label(tmp_path / "grey_alpha.png", in_color=True)
+
+
+def test_images_are_found_by_name_in_all_folders(tmp_path: Path) -> None:
+    for name in ("b_mask.png", "day/a_mask.JPG", "day/a.png", "day/a_mask.txt", "._c_mask.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert images_below(tmp_path, "_mask") == {"b": tmp_path / "b_mask.png", "day/a": tmp_path / "day" / "a_mask.JPG"}
+    assert list(images_below(tmp_path)) == ["b_mask", "day/a", "day/a_mask"]
+    assert images_below(tmp_path / "gone") == {}
 
 
 @pytest.mark.parametrize("has_palette", [False, True])
@@ -216,3 +240,22 @@ def test_genuine_files_read_as_pillow_reads_them(shared_data: Path) -> None:
         np.testing.assert_allclose(read_image(photo).astype(int), np.asarray(Image.open(photo)), atol=3)
     frame = min((shared_data / "cityscapes/leftImg8bit/val").rglob("*.png"))
     np.testing.assert_array_equal(read_image(frame), np.asarray(Image.open(frame)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_of_a_file_is_that_of_what_is_read(tmp_path: Path, orientation: int) -> None:
+    picture = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+    exif = picture.getexif()
+    exif[0x112] = orientation
+    for suffix in ("jpg", "png"):
+        path = tmp_path / f"turned.{suffix}"
+        picture.save(path, exif=exif)
+        assert image_size(path) == read_image(path).shape[:2]
+
+
+def test_the_size_of_what_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(DataFileError, match=r"text.png is truncated or no image"):
+        image_size(tmp_path / "text.png")
+    with pytest.raises(DataFileError, match=r"missing.png cannot be read: No such file"):
+        image_size(tmp_path / "missing.png")

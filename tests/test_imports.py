@@ -89,6 +89,7 @@ def test_an_arrow_upwards_is_noticed(tmp_path: Path) -> None:
         ("hrseg", ["torch", "cv2", "numpy"]),
         ("hrseg.cli", ["torch", "cv2", "numpy"]),
         ("hrseg.data.labels", ["torch", "pytorch_lightning", "albumentations"]),
+        ("hrseg.data.guess", ["torch", "pytorch_lightning", "albumentations"]),
         ("hrseg.models.factory", ["pytorch_lightning", "albumentations", "segmentation_models_pytorch", "timm"]),
         ("hrseg.inference", ["pytorch_lightning", "albumentations", "segmentation_models_pytorch", "timm"]),
     ],

@@ -35,7 +35,9 @@ def name_of(path: Path) -> str:
 ROOTS = {
     "hrseg.CamVidDataModule": "camvid_root",
     "hrseg.CityscapesDataModule": "cityscapes_root",
+    "hrseg.FolderDataModule": "folder_root",
     "hrseg.LIPDataModule": "lip_root",
+    "hrseg.PascalContextDataModule": "pascal_context_root",
 }
 
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
@@ -31,8 +31,9 @@ from hrseg.callbacks import (
     TerminalProgress,
     Throughput,
 )
+from hrseg.cli.parsing import told_in_one_line
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
-from hrseg.errors import ConfigError, HrsegError
+from hrseg.errors import ConfigError
 from hrseg.files import replacing
 from hrseg.runs import last_checkpoint, new_run_dir, remove_unused, run_dir_of
 from hrseg.task import SegmentationTask
@@ -42,34 +43,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """Parses, instantiates and runs one of Lightning's verbs."""
     _quieten()
     try:
-        HrsegCLI(verb, arguments)
-    except ArgumentError as error:
-        raise _innermost(error) or ConfigError(_gist(error)) from error
+        with told_in_one_line():
+            HrsegCLI(verb, arguments)
     except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    except ValueError as error:  # jsonargparse hides an error of a constructor in one of its own
-        raise _innermost(error) or error from error
     except SystemExit as stop:  # --help, or Lightning's answer to Ctrl-C
         return 130 if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
     return 0
-
-
-def _innermost(error: BaseException) -> HrsegError | None:
-    """The error of ours among the causes of an error, if there is one."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, HrsegError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
-
-
-def _gist(error: ArgumentError) -> str:
-    """What jsonargparse says of the innermost key, in one line: `Parser key "KEY": ... Errors: - REASON - ...`."""
-    text = " ".join(str(error).split())
-    _, found, innermost = text.rpartition('Parser key "')
-    if found:
-        key, _, reason = innermost.partition('": ')
-        text = f"{key}: {reason.split('Errors: - ')[-1]}"
-    return text.split(" - Expected a <class 'NoneType'>")[0].split(" Given value type:")[0]
 
 
 def _quieten() -> None:
@@ -284,7 +264,7 @@ def _description(task: SegmentationTask, data: SegmentationDataModule) -> str:
 
 
 def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:
-    """`--config RUN/config.yaml` for a checkpoint of a run that is scored or used; what the user gives stands on top."""
+    """`--config RUN/config.yaml` for a checkpoint of a run that is used; the user's settings stand on top."""
     if verb == "fit" or {"-h", "--help"} & set(arguments):
         return []
     checkpoint = _value_of("--ckpt_path", arguments)

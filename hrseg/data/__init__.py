@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from hrseg.data.camvid import CAMVID, CamVidDataModule
     from hrseg.data.cityscapes import CITYSCAPES, CityscapesDataModule
     from hrseg.data.dataset import Sample, SegmentationDataset
+    from hrseg.data.folder import FolderDataModule
     from hrseg.data.labels import LabelTable
     from hrseg.data.lip import LIP, LIPDataModule
+    from hrseg.data.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_60, PascalContextDataModule
     from hrseg.data.street_scenes import StreetScenesDataModule
     from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 
@@ -26,10 +28,14 @@ _HOME_OF = {
     "CITYSCAPES": "hrseg.data.cityscapes",
     "CamVidDataModule": "hrseg.data.camvid",
     "CityscapesDataModule": "hrseg.data.cityscapes",
+    "FolderDataModule": "hrseg.data.folder",
     "HorizontalFlip": "hrseg.data.transforms",
     "LIP": "hrseg.data.lip",
     "LIPDataModule": "hrseg.data.lip",
     "LabelTable": "hrseg.data.labels",
+    "PASCAL_CONTEXT_59": "hrseg.data.pascal_context",
+    "PASCAL_CONTEXT_60": "hrseg.data.pascal_context",
+    "PascalContextDataModule": "hrseg.data.pascal_context",
     "RandomScaleCrop": "hrseg.data.transforms",
     "Sample": "hrseg.data.dataset",
     "SegmentationDataModule": "hrseg.data.base",
@@ -41,11 +47,15 @@ __all__ = [
     "CAMVID",
     "CITYSCAPES",
     "LIP",
+    "PASCAL_CONTEXT_59",
+    "PASCAL_CONTEXT_60",
     "CamVidDataModule",
     "CityscapesDataModule",
+    "FolderDataModule",
     "HorizontalFlip",
     "LIPDataModule",
     "LabelTable",
+    "PascalContextDataModule",
     "RandomScaleCrop",
     "Sample",
     "SegmentationDataModule",

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import albumentations as A
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import Sampler, SequentialSampler
 
 from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, use_one_thread
 from hrseg.data.labels import LabelTable
+from hrseg.data.parallel import usable_cores
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
@@ -38,7 +39,11 @@ class SegmentationDataModule(LightningDataModule, ABC):
         base_size: Length of the images' long side at scale 1, in pixels; None for each image's own.
         scale_range: Smallest and largest scale of training images.
         scale_step: Distance between the scales that occur, each equally likely.
+        aspect_range: Smallest and largest factor on the width over the height of training images; openseg trains with
+            0.9 to 1.1, the HRNet papers with 1.
         flip_probability: How often a training image is mirrored.
+        brightness_shift: Largest number that is added to or taken from all pixels of every other training image, 0 to
+            255; the official code has a switch for 10, which is off.
         color_jitter: Brightness, contrast and saturation change by up to this share, hue by a quarter of it.
         transforms: Further albumentations transforms for training, after cropping and flipping.
         eval_batch_size: Images per process in validation, test and prediction; their sizes may differ.
@@ -71,7 +76,9 @@ class SegmentationDataModule(LightningDataModule, ABC):
         base_size: int | None = None,
         scale_range: tuple[float, float] = (0.5, 2.1),
         scale_step: float = 0.1,
+        aspect_range: tuple[float, float] = (1.0, 1.0),
         flip_probability: float = 0.5,
+        brightness_shift: int = 0,
         color_jitter: float = 0.0,
         transforms: list[A.BasicTransform | A.BaseCompose] | None = None,
         eval_batch_size: int = 1,
@@ -91,7 +98,9 @@ class SegmentationDataModule(LightningDataModule, ABC):
         self.base_size = base_size
         self.scale_range = (scale_range[0], scale_range[1])
         self.scale_step = scale_step
+        self.aspect_range = (aspect_range[0], aspect_range[1])
         self.flip_probability = flip_probability
+        self.brightness_shift = brightness_shift
         self.color_jitter = color_jitter
         self.transforms = transforms or []
         self.eval_batch_size = eval_batch_size
@@ -128,12 +137,38 @@ class SegmentationDataModule(LightningDataModule, ABC):
             A sample for each image; `label` says where the label is expected, whether or not it is there.
         """
 
+    def submission_name(self, name: str) -> str:
+        """The path in the archive for the benchmark's server of the prediction that belongs to a sample's name."""
+        return f"{name}.png"
+
+    def stray_labels(self) -> list[Path]:
+        """Label files without an image, for `hrseg verify`; none where a data set cannot tell."""
+        return []
+
+    def check_counts(self, pixels_per_label_id: np.ndarray) -> list[str]:
+        """What `hrseg verify` is to tell beside the faults of single files.
+
+        Args:
+            pixels_per_label_id: (256,) int64, over all labels; ignored pixels count for the first void id.
+        """
+        return []
+
     def augmentation(self) -> A.Compose:
         """What happens to training samples: scale and crop, flip, and the transforms that were asked for."""
         steps: list[A.BasicTransform | A.BaseCompose] = [
-            RandomScaleCrop(self.crop_size, self.base_size, self.scale_range, self.scale_step, self.ignore_index),
+            RandomScaleCrop(
+                self.crop_size,
+                self.base_size,
+                self.scale_range,
+                self.scale_step,
+                self.aspect_range,
+                self.ignore_index,
+            ),
             HorizontalFlip(self.labels.flip_pairs, p=self.flip_probability),
         ]
+        if self.brightness_shift:
+            share = self.brightness_shift / 255
+            steps.append(A.RandomBrightnessContrast(brightness_limit=share, contrast_limit=0.0, p=0.5))
         if self.color_jitter:
             strength = self.color_jitter
             steps.append(A.ColorJitter(strength, strength, strength, strength / 4, p=1.0))
@@ -226,8 +261,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
         )
 
     def _sensible_workers(self) -> int:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(8, max(2, cores // (self.trainer.num_devices if self.trainer is not None else 1)))
+        return min(8, max(2, usable_cores() // (self.trainer.num_devices if self.trainer is not None else 1)))
 
     @property
     def _rank(self) -> int:
@@ -246,14 +280,14 @@ class SegmentationDataModule(LightningDataModule, ABC):
             )
         if len(samples) < self._world_size:
             raise ConfigError(f"{name} {split} has {len(samples)} images for {self._world_size} processes; use fewer")
-        complete = self.labels.counts.get(split, len(samples))
-        if len(samples) != complete and self._rank == 0:
+        complete = self.labels.complete_counts(split)
+        if complete and len(samples) not in complete and self._rank == 0:
             _log.warning(
-                "%s %s has %d images, the complete data set %d: scores do not compare with published ones",
+                "%s %s has %d images, the complete data set %s: scores do not compare with published ones",
                 name,
                 split,
                 len(samples),
-                complete,
+                " or ".join(map(str, complete)),
             )
         return samples
 
@@ -279,6 +313,12 @@ class SegmentationDataModule(LightningDataModule, ABC):
             "base_size": (self.base_size, self.base_size is None or self.base_size >= 1, "1 or more"),
             "scale_range": (self.scale_range, 0 < low <= high, "the smaller scale first, both positive"),
             "scale_step": (self.scale_step, self.scale_step > 0, "more than 0"),
+            "aspect_range": (
+                self.aspect_range,
+                0 < self.aspect_range[0] <= self.aspect_range[1],
+                "the smaller factor first, both positive",
+            ),
+            "brightness_shift": (self.brightness_shift, 0 <= self.brightness_shift <= 255, "0 to 255"),
             "flip_probability": (self.flip_probability, 0 <= self.flip_probability <= 1, "0 to 1"),
             "color_jitter": (self.color_jitter, 0 <= self.color_jitter <= 1, "0 to 1"),
             "num_workers": (self.num_workers, self.num_workers is None or self.num_workers >= 0, "0 or more"),

@@ -39,6 +39,33 @@ class Sample(NamedTuple):
     holds_train_ids: bool = False
 
 
+def read_sample(sample: Sample, labels: LabelTable) -> dict[str, np.ndarray]:
+    """Reads and checks the files of a sample.
+
+    Args:
+        sample: What to read.
+        labels: The numbering, or the colours, of the label file.
+
+    Returns:
+        "image", (H, W, 3) uint8 RGB, and "mask", (H, W) uint8 train ids, unless the sample has no label.
+
+    Raises:
+        DataFileError: A file cannot be read, or their sizes differ.
+        LabelRangeError: The label holds what is not in the table.
+    """
+    image = read_image(sample.image)
+    if sample.label is None:
+        return {"image": image}
+    table = labels.for_train_ids() if sample.holds_train_ids else labels
+    label = table.encode(read_label(sample.label, in_color=table.void_colors is not None), sample.label)
+    if label.shape != image.shape[:2]:
+        raise DataFileError(
+            f"{sample.label} is {label.shape[0]}x{label.shape[1]} and its image {sample.image} is "
+            f"{image.shape[0]}x{image.shape[1]} (height x width); expected equal sizes"
+        )
+    return {"image": image, "mask": label}
+
+
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Reads, checks and augments samples.
 
@@ -90,7 +117,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         epoch, index = key if isinstance(key, SampleKey) else SampleKey(0, key)
         sample = self.samples[index]
-        arrays = self._read(sample)
+        arrays = read_sample(sample, self.labels)
         size = arrays["image"].shape[:2]
         if self.input_size is not None:
             arrays = self._squashed(arrays, self.input_size)
@@ -124,19 +151,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             except HrsegError as error:
                 return error
         return DataFileError(f"none of the {len(self)} samples can be used; see the log") if is_training else None
-
-    def _read(self, sample: Sample) -> dict[str, np.ndarray]:
-        image = read_image(sample.image)
-        if sample.label is None:
-            return {"image": image}
-        table = self.labels.for_train_ids() if sample.holds_train_ids else self.labels
-        label = table.encode(read_label(sample.label), sample.label)
-        if label.shape != image.shape[:2]:
-            raise DataFileError(
-                f"{sample.label} is {label.shape[0]}x{label.shape[1]} and its image {sample.image} is "
-                f"{image.shape[0]}x{image.shape[1]} (height x width); expected equal sizes"
-            )
-        return {"image": image, "mask": label}
 
     def _squashed(self, arrays: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
         """The image at a size whatever its aspect, and the label too where it is trained on: it is scored as it is."""

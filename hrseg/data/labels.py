@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 
 from hrseg.errors import ConfigError, LabelRangeError
+
+Color: TypeAlias = tuple[int, int, int]
 
 _UNKNOWN = 254  # marks label ids that the table does not list; train ids stay below it, the ignore index is 255
 
@@ -33,21 +35,25 @@ class LabelTable:
         ignore_index: Value of ignored pixels in targets.
         flip_pairs: Pairs of train ids that change places when an image is mirrored (left arm, right arm).
         categories: Groups of train ids that are also scored together, by name.
-        counts: Images per split in the complete data set; what differs is a partial copy.
+        counts: Images per split in the complete data set, or a tuple where several numbers are right; what differs
+            is a partial copy.
+        void_colors: RGB colours that are ignored in label files that are pictures painted in `colors`; None where
+            label files are never pictures.
 
     Raises:
-        ConfigError: Lengths differ, ids repeat, or a number lies outside its range.
+        ConfigError: Lengths differ, ids or the colours of pictures repeat, or a number lies outside its range.
     """
 
     name: str
     class_names: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]
+    colors: tuple[Color, ...]
     label_ids: tuple[int, ...] | None = None
     void_ids: tuple[int, ...] = ()
     ignore_index: int = 255
     flip_pairs: tuple[tuple[int, int], ...] = ()
     categories: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    void_colors: tuple[Color, ...] | None = None
 
     def __post_init__(self) -> None:
         number = self.num_classes
@@ -61,7 +67,7 @@ class LabelTable:
             )
         in_range = {
             "label id": ((*ids, *self.void_ids), 256),
-            "colour": ([value for color in self.colors for value in color], 256),
+            "colour": ([value for color in (*self.colors, *(self.void_colors or ())) for value in color], 256),
             "flip pair": ([train_id for pair in self.flip_pairs for train_id in pair], number),
             "category": ([train_id for members in self.categories.values() for train_id in members], number),
         }
@@ -73,11 +79,18 @@ class LabelTable:
             raise ConfigError(f"label table {self.name}: ignore index {self.ignore_index}; expected 255")
         if len(set(ids) | set(self.void_ids)) != number + len(set(self.void_ids)):
             raise ConfigError(f"label table {self.name}: a label id stands for two classes, or for a class and void")
+        if self.void_colors is not None and len({*self.colors, *self.void_colors}) != number + len({*self.void_colors}):
+            raise ConfigError(f"label table {self.name}: a colour stands for two classes, or for a class and void")
 
     @property
     def num_classes(self) -> int:
         """Number of classes that are trained and scored, K."""
         return len(self.class_names)
+
+    def complete_counts(self, split: str) -> tuple[int, ...]:
+        """How many images the complete split may have; nothing if that is not known."""
+        counts = self.counts.get(split, ())
+        return counts if isinstance(counts, tuple) else (counts,)
 
     @cached_property
     def _to_train_id(self) -> np.ndarray:
@@ -99,29 +112,45 @@ class LabelTable:
         return table
 
     def encode(self, label: np.ndarray, path: Path | str) -> np.ndarray:
-        """Maps label ids to train ids.
+        """Maps label ids, or the colours of a picture of the label, to train ids.
 
         Args:
-            label: (H, W) uint8, label ids as on disk.
+            label: As on disk: (H, W) uint8 label ids, or (H, W, 3) uint8 RGB.
             path: The file that the label came from, for the message.
 
         Returns:
             (H, W) uint8, train ids and the ignore index.
 
         Raises:
-            LabelRangeError: A value is not in the table.
+            LabelRangeError: A value or colour is not in the table.
         """
-        target: np.ndarray = cv2.LUT(label, self._to_train_id)
+        target: np.ndarray
+        if label.ndim == 3:
+            label = pack_colors(label)
+            target = _color_table(self.colors, self.void_colors or (), self.ignore_index)[label]
+        else:
+            target = cv2.LUT(label, self._to_train_id)
         if (target == _UNKNOWN).any():
-            values, numbers = np.unique(label[target == _UNKNOWN], return_counts=True)
-            found = ", ".join(
-                f"{value} ({number} pixels)" for value, number in zip(values[:5], numbers[:5], strict=True)
-            )
-            raise LabelRangeError(
+            raise LabelRangeError(self._unknown(label[target == _UNKNOWN], path))
+        return target
+
+    def _unknown(self, values: np.ndarray, path: Path | str) -> str:
+        """What is told of label ids, or packed colours, that the table does not list."""
+        are_colors = values.dtype == np.uint32
+        counted = list(zip(*np.unique(values, return_counts=True), strict=True))[:5]
+        found = ", ".join(
+            f"{unpack_color(value) if are_colors else value} ({number} pixels)" for value, number in counted
+        )
+        if not are_colors:
+            return (
                 f"value {found} in {path}; {self.name} has {self._allowed()}. "
                 "Do the labels belong to another data set, or are they in another numbering?"
             )
-        return target
+        allowed = ", ".join(map(str, (*self.colors, *(self.void_colors or ()))))
+        return (
+            f"colour {found} in {path}; {self.name} has the colours {allowed}. "
+            "Is one missing in the list, or were the labels saved with smoothed edges?"
+        )
 
     def _allowed(self) -> str:
         known = np.flatnonzero(self._to_train_id != _UNKNOWN)
@@ -170,3 +199,28 @@ class LabelTable:
             return tuple(frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
 
         return cls(**{key: frozen(value) for key, value in entries.items()})
+
+
+def pack_colors(picture: np.ndarray) -> np.ndarray:
+    """One number for each pixel of an RGB picture (H, W, 3) uint8, as (H, W) uint32: red + 256 green + 65536 blue."""
+    packed: np.ndarray = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA).view("<u4")[..., 0] & np.uint32(0xFFFFFF)
+    return packed
+
+
+def unpack_color(code: int) -> Color:
+    """The colour that `pack_colors` packed.
+
+    >>> unpack_color(1 + 2 * 256 + 3 * 65536)
+    (1, 2, 3)
+    """
+    red, green, blue, _ = int(code).to_bytes(4, "little")
+    return red, green, blue
+
+
+@lru_cache(maxsize=2)  # 16 MB each: kept beside the tables, which travel to other processes and into checkpoints
+def _color_table(colors: tuple[Color, ...], void_colors: tuple[Color, ...], ignore_index: int) -> np.ndarray:
+    table = np.full(1 << 24, _UNKNOWN, np.uint8)
+    for values, train_ids in ((colors, range(len(colors))), (void_colors, ignore_index)):
+        if values:
+            table[pack_colors(np.array([values], np.uint8))[0]] = train_ids
+    return table

@@ -48,6 +48,28 @@ def test_a_value_outside_the_table_is_named_with_file_count_and_remedy() -> None
     assert "\n" not in message
 
 
+def test_pictures_of_labels_equal_a_loop_over_the_colors() -> None:
+    table = replace(TOY, void_colors=((0, 0, 0), (255, 255, 255)))
+    colors = [*table.colors, (0, 0, 0), (255, 255, 255)]
+    drawn = np.random.default_rng(0).integers(0, 5, (30, 40))
+    expected = np.array([[index if index < 3 else 255 for index in row] for row in drawn.tolist()])
+    np.testing.assert_array_equal(table.encode(np.array(colors, np.uint8)[drawn], "a.png"), expected)
+    assert len(pickle.dumps(table)) < 10_000  # it travels to every worker
+
+
+def test_colors_outside_the_table_are_named_with_file_count_and_remedy() -> None:
+    picture = np.full((4, 4, 3), (10, 20, 30), np.uint8)
+    picture[0, :3] = (30, 20, 10)
+    picture[1, 0] = (10, 20, 31)
+    with pytest.raises(LabelRangeError) as caught:
+        replace(TOY, void_colors=((0, 0, 0),)).encode(picture, "a.png")
+    assert str(caught.value) == (
+        "colour (30, 20, 10) (3 pixels), (10, 20, 31) (1 pixels) in a.png; Toy has the colours (10, 20, 30), "
+        "(40, 50, 60), (70, 80, 90), (0, 0, 0). "
+        "Is one missing in the list, or were the labels saved with smoothed edges?"
+    )
+
+
 def test_tables_of_train_ids_accept_train_ids_and_the_ignore_index_only() -> None:
     table = TOY.for_train_ids()
     target = np.array([[0, 1, 2, 255]], np.uint8)
@@ -82,6 +104,8 @@ def test_a_table_survives_json_and_pickle() -> None:
         ({"label_ids": (4, 7, 256)}, "label id with 256; expected 0 to 255"),
         ({"void_ids": (-1,)}, "label id with -1"),
         ({"colors": ((0, 0, 0), (0, 0, 0), (0, 0, 300))}, "colour with 300"),
+        ({"void_colors": ((0, 0, 300),)}, "colour with 300"),
+        ({"void_colors": ((10, 20, 30),)}, "a colour stands for two classes, or for a class and void"),
         ({"flip_pairs": ((1, 3),)}, "flip pair with 3; expected 0 to 2"),
         ({"categories": {"sides": (1, 3)}}, "category with 3"),
         ({"ignore_index": 2}, "ignore index 2"),

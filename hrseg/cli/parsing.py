@@ -1,0 +1,64 @@
+"""Settings as `hrseg fit` takes them, for other verbs too, and what jsonargparse complains of told in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from hrseg.data import SegmentationDataModule
+from hrseg.errors import ConfigError, HrsegError
+
+
+def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
+    """Makes the data module that `hrseg fit` would make of the same arguments.
+
+    Args:
+        arguments: `--config RECIPE`, of which only the data are read, `--data CLASS` and `--data.KEY VALUE`.
+
+    Raises:
+        ConfigError: A setting cannot be used, or none says what the data are.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(SegmentationDataModule, "data")
+    for key in ("seed_everything", "model", "trainer", "ckpt_path", "weights_only", "experiment", "run_dir"):
+        parser.add_argument(f"--{key}", type=Any)  # what else stands in recipes and in the config.yaml of a run
+    with told_in_one_line():
+        config = parser.parse_args(arguments)
+        if config.data is None:
+            raise ConfigError("the data set is not known; give --config with a recipe, or --data with a class")
+        only_data = Namespace(data=config.data)  # type: ignore[no-untyped-call]
+        data: SegmentationDataModule = parser.instantiate(only_data).data
+        return data
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Turns the errors of a jsonargparse parser, while it parses and instantiates, into one of ours."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise _innermost(error) or ConfigError(_gist(error)) from error
+    except ValueError as error:  # jsonargparse hides an error of a constructor in one of its own
+        raise _innermost(error) or error from error
+
+
+def _innermost(error: BaseException) -> HrsegError | None:
+    """The error of ours among the causes of an error, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, HrsegError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _gist(error: ArgumentError) -> str:
+    """What jsonargparse says of the innermost key, in one line: `Parser key "KEY": ... Errors: - REASON - ...`."""
+    text = " ".join(str(error).split())
+    _, found, innermost = text.rpartition('Parser key "')
+    if found:
+        key, _, reason = innermost.partition('": ')
+        text = f"{key}: {reason.split('Errors: - ')[-1]}"
+    return text.split(" - Expected a <class 'NoneType'>")[0].split(" Given value type:")[0]

@@ -1,0 +1,58 @@
+"""`hrseg prepare`: the labels of a data set, from what its makers ship."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hrseg.cli.options import OptionParser
+from hrseg.errors import ConfigError, UnknownNameError
+
+DATA_SETS = ("pascal-context",)
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Makes label files and lists, and says how many images each split has."""
+    parser = OptionParser(
+        prog=f"hrseg {verb}",
+        description="Make label files and lists for PASCAL-Context from the detail API's JSON or the original release.",
+        epilog="Labels that are there already are kept: a run that was cut off goes on where it was.",
+    )
+    parser.add_argument("data_set", type=_known, help=", ".join(DATA_SETS))
+    parser.add_argument(
+        "--root", type=Path, required=True, help="folder VOC2010 with JPEGImages; the output goes there"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--json", type=Path, metavar="FILE", help="trainval_merged.json of the detail API")
+    source.add_argument("--mat", type=Path, metavar="FOLDER", help="original release: labels.txt and trainval/*.mat")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; one per core by default")
+    parser.add_argument("--overwrite", action="store_true", help="make labels again that are there already")
+    options = parser.parse_args(arguments)
+    if options.workers is not None and options.workers < 1:
+        raise ConfigError(f"--workers is {options.workers}; expected 1 or more")
+
+    from hrseg.data.prepare_pascal_context import prepare_from_json, prepare_from_mat  # OpenCV: not for --help
+
+    print(f"reading {options.json or options.mat} ...", flush=True)
+    if options.json:
+        counts = prepare_from_json(options.root, options.json, options.workers, options.overwrite)
+    else:
+        counts = prepare_from_mat(options.root, options.mat, options.workers, options.overwrite)
+    print(f"labels: {options.root / 'SegmentationClassContext'}")
+    print(f"lists: {options.root / 'ImageSets' / 'SegmentationContext'}")
+
+    from hrseg.data.pascal_context import PASCAL_CONTEXT_60  # torch: not before a mistake can be told
+
+    for split, number in counts.items():
+        print(f"{split}: {number} images")
+        complete = PASCAL_CONTEXT_60.complete_counts(split)
+        if number not in complete:
+            print(f"warning: the complete {split} has {' or '.join(map(str, complete))} images", file=sys.stderr)
+    return 0
+
+
+def _known(name: str) -> str:
+    if name not in DATA_SETS:
+        raise UnknownNameError("data set", name, DATA_SETS)
+    return name

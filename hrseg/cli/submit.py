@@ -1,0 +1,34 @@
+"""`hrseg submit`: the archive for a benchmark's server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hrseg.cli.options import OptionParser
+from hrseg.errors import ConfigError
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Packs what `hrseg predict` wrote into a run's folder."""
+    parser = OptionParser(
+        prog=f"hrseg {verb}",
+        description="Check the predictions of a run and pack them as the data set's benchmark wants them. "
+        "First: hrseg predict --ckpt_path RUN/checkpoints/best.ckpt",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/NAME/N")
+    parser.add_argument("--output", type=Path, metavar="ZIP", help="file to write (RUN/submission.zip)")
+    parser.add_argument("--root", help="where the data are, if not where the run had them")
+    options = parser.parse_args(arguments)
+    config = options.run / "config.yaml"
+    if not config.is_file():
+        raise ConfigError(f"no {config}; expected the folder of a run, such as runs/NAME/N")
+
+    from hrseg.cli.parsing import parse_data
+    from hrseg.data.submission import write_submission
+
+    data = parse_data([f"--config={config}", *([f"--data.root={options.root}"] if options.root else [])])
+    archive = options.output or options.run / "submission.zip"
+    number = write_submission(data, options.run / "predict" / "labels", archive)
+    print(f"{number} predictions of {data.labels.name} {data.predict_split}: {archive}")
+    return 0

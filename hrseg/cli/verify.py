@@ -1,0 +1,95 @@
+"""`hrseg verify`: checks every file of a data set; with `--guess`, a first classes file for masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from hrseg.cli.options import OptionParser
+from hrseg.errors import ConfigError
+from hrseg.files import replacing
+
+if TYPE_CHECKING:
+    from hrseg.data.verify import Report
+
+_SHOWN = 5  # findings of a kind on the terminal
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Checks a data set, or guesses the classes of masks if `--guess` is given."""
+    parser = OptionParser(
+        prog=f"hrseg {verb}",
+        usage="hrseg verify --config RECIPE [--data.KEY VALUE] [--json FILE]\n"
+        "       hrseg verify --data CLASS [--data.KEY VALUE] [--json FILE]\n"
+        "       hrseg verify --guess ROOT [--masks FOLDER] [--mask_suffix SUFFIX] [--output FILE]",
+        description="Check every file of a data set, given as to `hrseg fit`; count its classes; suggest class "
+        "weights. Or write a first list of the classes that occur in masks, for you to edit.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the whole report to")
+    parser.add_argument("--guess", type=Path, metavar="ROOT", help="folder of a data set without a list of classes")
+    parser.add_argument("--masks", default="masks", metavar="FOLDER", help="of the masks under ROOT (%(default)s)")
+    parser.add_argument("--mask_suffix", default="", metavar="SUFFIX", help="what their names end with, such as _mask")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="classes to write (ROOT/classes.yaml)")
+    options, others = parser.parse_known_args(arguments)
+    if options.guess is not None:
+        if others:
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
+        return _guess(options.guess, options.masks, options.mask_suffix, options.output)
+    return _verify(others, options.json)
+
+
+def _verify(arguments: Sequence[str], json_file: Path | None) -> int:
+    from hrseg.cli.parsing import parse_data  # Lightning: not for --help
+    from hrseg.data.verify import verify
+
+    report = verify(parse_data(arguments))
+    _show(report)
+    if json_file is not None:
+        with replacing(json_file) as temporary:
+            temporary.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        print(f"report: {json_file}")
+    return 1 if report.findings else 0
+
+
+def _guess(root: Path, masks: str, mask_suffix: str, output: Path | None) -> int:
+    output = output or root / "classes.yaml"
+    if output.exists():
+        raise ConfigError(f"{output} is there already and may have been edited; remove it, or give --output")
+
+    from hrseg.data.guess import guess_classes  # numpy and OpenCV: not for --help
+
+    text = guess_classes(root / masks, mask_suffix)
+    with replacing(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"{text}\nclasses: {output}; put the real names in")
+    return 0
+
+
+def _show(report: Report) -> None:
+    images = ", ".join(f"{number} {split}" for split, number in report.num_images.items())
+    table = Table(title=f"{report.labels.name}: {images}")
+    table.add_column("class")
+    for split in report.counts:
+        table.add_column(f"{split} %", justify="right")
+        table.add_column("images", justify="right")
+    columns = [column for counts in report.counts.values() for column in (counts.shares, counts.images)]
+    for name, *cells in zip(report.labels.class_names, *columns, strict=True):
+        table.add_row(name, *(f"{100 * cell:.3f}" if index % 2 == 0 else f"{cell}" for index, cell in enumerate(cells)))
+    Console().print(table)
+    for rule, weights in report.class_weights().items():
+        print(f"class_weights: {weights}  # {rule} of {report.train_split}")
+    print(f"{report.num_read} images and their labels were read; all others are as they were the last time")
+    for kind, messages in report.findings.items():
+        print(f"\n{kind}: {len(messages)}")
+        for message in messages[:_SHOWN]:
+            print(f"  {message}")
+        if len(messages) > _SHOWN:
+            print(f"  and {len(messages) - _SHOWN} more; --json FILE writes them all")
+    if not report.findings:
+        print("nothing is wrong")

@@ -1,0 +1,136 @@
+"""The classes of a user's own data, as a small YAML file states them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from hrseg.data.labels import Color, LabelTable
+from hrseg.errors import ConfigError, UnknownNameError
+
+T = TypeVar("T")
+
+_EXPECTED = {
+    "names": "a list of names, each once, in quotes where YAML reads something else (yes, no, on, 1)",
+    "colors": "a list of colours, one per name, each [red, green, blue]",
+    "ids": "a list of label ids, one per name",
+    "ignore": "a list of label ids, or of colours, each [red, green, blue]",
+    "flip_pairs": "a list of pairs, each of two names or train ids",
+    "categories": "a list of names or train ids for each category",
+}
+
+
+def read_classes(classes: Path | Mapping[str, Any], data_name: str) -> LabelTable:
+    """Reads the classes of a data set, whose masks may hold label ids or colours.
+
+    Args:
+        classes: A YAML file, or what stands in one. `names` is a list; all else is optional: `colors`, [red, green,
+            blue] for each name; `ids`, the label id on disk of each name, 0, 1, 2, ... by default; `ignore`, the
+            label ids and colours that are neither trained nor scored, beside 255, which is ignored unless it is one
+            of the ids; `flip_pairs`, the names or train ids that change places when an image is mirrored;
+            `categories`, lists of names or train ids that are also scored together.
+        data_name: What messages call the data set.
+
+    Returns:
+        The label table.
+
+    Raises:
+        ConfigError: The file cannot be read, or a value is not what is expected.
+        UnknownNameError: A key is none of those above.
+    """
+    source = "data.classes" if isinstance(classes, Mapping) else str(classes)
+    entries = classes if isinstance(classes, Mapping) else _load(classes)
+    for key in entries:
+        if key not in _EXPECTED:
+            raise UnknownNameError(f"key of {source}", str(key), _EXPECTED)
+
+    def read(key: str, convert: Callable[[Any], T]) -> T:
+        value = entries.get(key)
+        if value is None:
+            value = {} if key == "categories" else []
+        try:
+            return convert(value)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{source}: {key} is {value!r}; expected {_EXPECTED[key]}") from error
+
+    names = read("names", _names)
+
+    def train_id(entry: Any) -> int:
+        return names.index(entry) if isinstance(entry, str) else _integer(entry)
+
+    colors = read("colors", lambda value: tuple(map(_color, value)))
+    ids = read("ids", lambda value: tuple(map(_integer, value)))
+    void_ids = read("ignore", lambda value: tuple(_integer(entry) for entry in value if not _is_list(entry)))
+    void_colors = read("ignore", lambda value: tuple(_color(entry) for entry in value if _is_list(entry)))
+    flip_pairs = read("flip_pairs", lambda value: tuple((train_id(left), train_id(right)) for left, right in value))
+    categories = read("categories", lambda value: {k: tuple(map(train_id, members)) for k, members in value.items()})
+    try:
+        return LabelTable(
+            data_name,
+            names,
+            colors or default_colors(len(names)),
+            ids or None,
+            void_ids,
+            flip_pairs=flip_pairs,
+            categories=categories,
+            void_colors=void_colors,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def default_colors(number: int) -> tuple[Color, ...]:
+    """Different colours for so many classes: those of PASCAL VOC without its black.
+
+    >>> default_colors(3)
+    ((128, 0, 0), (0, 128, 0), (128, 128, 0))
+
+    Args:
+        number: 255 or less.
+
+    Source:
+        VOC2012 development kit, VOCcode/VOClabelcolormap.m.
+    """
+
+    def channel(index: int, which: int) -> int:
+        # every third bit of the index belongs to the channel, the lowest of them becomes its highest
+        return sum(((index >> (3 * bit + which)) & 1) << (7 - bit) for bit in range(8))
+
+    return tuple((channel(index, 0), channel(index, 1), channel(index, 2)) for index in range(1, number + 1))
+
+
+def _load(path: Path) -> Mapping[Any, Any]:
+    remedy = "`hrseg verify --guess FOLDER` writes such a file"
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}; {remedy}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}; {remedy}") from error
+    if not isinstance(entries, Mapping):
+        raise ConfigError(f"{path} holds {entries!r:.60}; expected the keys {', '.join(_EXPECTED)}; {remedy}")
+    return entries
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not (_is_list(value) and all(isinstance(name, str) for name in value) and len({*value}) == len(value)):
+        raise TypeError
+    return tuple(value)
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:  # True is an int to isinstance
+        raise TypeError
+    return value
+
+
+def _color(value: Any) -> Color:
+    red, green, blue = map(_integer, value)
+    return red, green, blue

@@ -1,0 +1,134 @@
+"""A user's own data: a folder of images and a folder of masks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hrseg.data.base import SegmentationDataModule
+from hrseg.data.classes import read_classes
+from hrseg.data.dataset import Sample
+from hrseg.data.lists import read_list
+from hrseg.errors import ConfigError, DataNotFoundError
+from hrseg.images import images_below
+
+_PARTS = ("train", "val", "test")
+
+
+class FolderDataModule(SegmentationDataModule):
+    """Any images with masks of the same names; arguments beside these are as for `SegmentationDataModule`.
+
+    Image and mask belong together if their paths below `images` and `masks` are the same, extensions and suffixes
+    apart. A mask holds label ids, palette indices, or, in three channels, the colours of the classes; each file may
+    be of its own kind.
+
+    Splits: train, val, trainval (both) and test. They are the sub-folders of `images` with these names, if it has
+    any; or else what the lists `train.txt`, `val.txt` and `test.txt` under the root name, an image a line, as a path
+    below `images` without extension and suffix; or, without lists, random shares of all images.
+
+    Args:
+        root: The data set's folder.
+        classes: What `read_classes` of `hrseg.data.classes` takes: a YAML file, its path relative to the root, or
+            its content.
+        batch_size: Training images per process.
+        crop_size: (height, width) of training crops in pixels; smaller images are padded.
+        images: Folder of the images under the root, with all folders in it.
+        masks: Folder of the masks under the root.
+        image_suffix: What image names end with and mask names do not, such as "_leftImg8bit"; other files are no
+            images.
+        mask_suffix: The same of the masks, such as "_mask".
+        split_ratio: Shares of train, val and test among all images, where these are drawn at random.
+        split_seed: Decides that draw. It is not `seed`, so that trainings with other seeds share their splits.
+
+    Raises:
+        ConfigError: The classes cannot be read, or a value is out of range.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test")
+    layout: ClassVar[str] = (
+        "images in images/ and masks of the same names in masks/; either in sub-folders train, val and test, or with "
+        "lists train.txt, val.txt and test.txt, or neither"
+    )
+    origin: ClassVar[str] = "Set data.images and data.masks if the folders have other names"
+
+    def __init__(
+        self,
+        root: str | Path,
+        classes: str | Path | dict[str, Any] = "classes.yaml",
+        batch_size: int = 8,
+        crop_size: tuple[int, int] = (512, 512),
+        images: str = "images",
+        masks: str = "masks",
+        image_suffix: str = "",
+        mask_suffix: str = "",
+        split_ratio: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        split_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if min(split_ratio) < 0 or 0 in split_ratio[:2] or not np.isclose(sum(split_ratio), 1):
+            raise ConfigError(
+                f"data.split_ratio is {tuple(split_ratio)}; expected shares of train, val and test that add up to 1, "
+                "the first two more than 0"
+            )
+        if split_seed < 0:
+            raise ConfigError(f"data.split_seed is {split_seed}; expected 0 or more")
+        folder = Path(root).expanduser()
+        self.labels = read_classes(classes if isinstance(classes, dict) else folder / classes, folder.absolute().name)
+        self.images = images
+        self.masks = masks
+        self.image_suffix = image_suffix
+        self.mask_suffix = mask_suffix
+        self.split_ratio = split_ratio
+        self.split_seed = split_seed
+        super().__init__(root, batch_size, crop_size, **kwargs)
+
+    def find_samples(self, split: str) -> list[Sample]:
+        """Lists a split by name, or in its list's order."""
+        if split == "trainval":
+            return self.find_samples("train") + self.find_samples("val")
+        samples = []
+        for name in self._names(split):
+            expected = self.root / self.masks / f"{name}{self.mask_suffix}.png"
+            samples.append(Sample(name, self._images[name], self._masks.get(name, expected)))
+        return samples
+
+    def stray_labels(self) -> list[Path]:
+        """The masks whose image is missing."""
+        return [mask for name, mask in self._masks.items() if name not in self._images]
+
+    def _names(self, split: str) -> list[str]:
+        names = list(self._images)
+        if any(name.startswith(f"{part}/") for part in _PARTS for name in names):
+            return [name for name in names if name.startswith(f"{split}/")]
+        if any((self.root / f"{part}.txt").is_file() for part in _PARTS):
+            return self._listed(self.root / f"{split}.txt")
+        # raw numbers of this generator are the same with every version of numpy; its permutations need not be
+        order = np.argsort(np.random.PCG64(self.split_seed).random_raw(len(names)), kind="stable")
+        num_val, num_test = (max(1, round(share * len(names))) if share else 0 for share in self.split_ratio[1:])
+        val, test, train = np.split(order, [num_val, num_val + num_test])
+        return [names[index] for index in sorted({"train": train, "val": val, "test": test}[split])]
+
+    def _listed(self, path: Path) -> list[str]:
+        if not path.is_file():
+            return []
+        names = [name for name, *_ in read_list(path)]
+        missing = [name for name in names if name not in self._images]
+        if missing:
+            raise DataNotFoundError(
+                f"{len(missing)} of {len(names)} images that {path} names are missing, the first is {missing[0]}; "
+                f"expected paths below {self.root / self.images}, without extension and image_suffix"
+            )
+        return names
+
+    @cached_property
+    def _images(self) -> dict[str, Path]:
+        found = images_below(self.root / self.images, self.image_suffix)
+        masks = set(self._masks.values())  # they may lie beside the images
+        return {name: path for name, path in found.items() if path not in masks}
+
+    @cached_property
+    def _masks(self) -> dict[str, Path]:
+        return images_below(self.root / self.masks, self.mask_suffix)

@@ -1,0 +1,44 @@
+"""Work on many files in as many processes as there are cores."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+import cv2
+
+from hrseg.progress import track_progress
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_processes(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:
+    """Applies a function in other processes, and tells how far it is.
+
+    Args:
+        function: To be found at the top level of a module.
+        items: What it is applied to.
+        what: What is being done, such as "reading".
+
+    Returns:
+        The results in the order of the items.
+    """
+    pool = ProcessPoolExecutor(usable_cores(), initializer=_prepare)
+    try:
+        yield from track_progress(pool.map(function, items, chunksize=4), what, len(items))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare() -> None:
+    cv2.setNumThreads(0)  # there is a process for each core already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the main process, which then ends these

@@ -1,0 +1,159 @@
+"""Checks every file of a data set, and counts its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrseg.data.base import SegmentationDataModule
+from hrseg.data.dataset import Sample
+from hrseg.data.frequencies import ClassCounts
+from hrseg.data.labels import LabelTable
+from hrseg.data.scan import Scan, scan_samples
+from hrseg.errors import DataNotFoundError
+
+_UNION = "trainval"  # in every data set the split that holds train and val
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found.
+
+    Args:
+        labels: The data set's classes.
+        train_split: The split that class weights are for.
+        num_images: Images of each split.
+        counts: How often each class occurs in each split with labels.
+        findings: One line for each thing that is wrong, by kind; empty if all is well.
+        num_read: Images, with their labels, that were read just now; the cache answered for the others.
+    """
+
+    labels: LabelTable
+    train_split: str
+    num_images: dict[str, int]
+    counts: dict[str, ClassCounts]
+    findings: dict[str, list[str]]
+    num_read: int
+
+    def class_weights(self) -> dict[str, list[float]]:
+        """Weights for the losses, in train id order, by the rule that they follow; none without labels to train on."""
+        counts = self.counts.get(self.train_split)
+        if counts is None:
+            return {}
+        rules = {
+            "inverse log frequency": counts.inverse_log_weights(),
+            "median frequency balancing": counts.median_frequency_weights(),
+        }
+        return {rule: weights.round(4).tolist() for rule, weights in rules.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain lists, numbers and strings."""
+        splits: dict[str, dict[str, Any]] = {split: {"images": number} for split, number in self.num_images.items()}
+        for split, counts in self.counts.items():
+            columns = zip(self.labels.class_names, counts.pixels.tolist(), counts.images.tolist(), strict=True)
+            splits[split]["classes"] = {name: {"pixels": pixels, "images": images} for name, pixels, images in columns}
+        return {
+            "data": self.labels.name,
+            "splits": splits,
+            "class_weights": self.class_weights(),
+            "findings": self.findings,
+        }
+
+
+def verify(data: SegmentationDataModule) -> Report:
+    """Reads all images and labels of all splits, as training would.
+
+    Splits that are only predicted may do without labels. For files that have not changed since the last time a cache
+    answers.
+
+    Args:
+        data: Says where everything is.
+
+    Raises:
+        DataNotFoundError: There is no image at all.
+    """
+    data.prepare_data()
+    samples, missing = _find(data)
+    missing += [f"{path} has no image" for path in data.stray_labels()]
+    distinct = dict.fromkeys(sample for members in samples.values() for sample in members)
+    scans, num_read = scan_samples(distinct, data.labels, data.root)
+    histograms = {sample: _histogram(scan) for sample, scan in scans.items() if scan.pixels}
+    findings = {
+        "missing files": missing,
+        "files that cannot be used": [scan.fault for scan in scans.values() if scan.fault and not scan.is_range_fault],
+        "labels with values outside the table": [scan.fault for scan in scans.values() if scan.is_range_fault],
+        "images in several splits": _duplicates(samples, scans),
+        "doubts about the numbering": data.check_counts(_per_label_id(histograms.values(), data.labels)),
+    }
+    labelled = {split: [histograms[s] for s in members if s in histograms] for split, members in samples.items()}
+    return Report(
+        data.labels,
+        data.train_split,
+        {split: len(members) for split, members in samples.items()},
+        {split: ClassCounts.of(np.stack(rows)[:, : data.num_classes]) for split, rows in labelled.items() if rows},
+        {kind: messages for kind, messages in findings.items() if messages},
+        num_read,
+    )
+
+
+def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[str]]:
+    """The samples of each split that has any, without the labels that are not there; and what is missing."""
+    samples: dict[str, list[Sample]] = {}
+    missing: list[str] = []
+    for split in data.splits:
+        if split == _UNION and split != data.train_split:
+            continue
+        try:
+            found = data.find_samples(split)
+        except DataNotFoundError as error:
+            missing.append(str(error))
+            continue
+        is_scored = split in (data.train_split, data.val_split, data.test_split)
+        if is_scored and not found:
+            missing.append(f"no image of split {split}; expected {data.layout}")
+        has_labels = split not in data.unlabelled_splits and (is_scored or any(map(_has_label, found)))
+        if has_labels:
+            lacking = (sample for sample in found if not _has_label(sample))
+            missing += [f"{sample.image} has no label; expected {sample.label}" for sample in lacking]
+        if found:
+            samples[split] = [s if has_labels and _has_label(s) else s._replace(label=None) for s in found]
+    if not samples:
+        raise DataNotFoundError(
+            f"no image of {data.labels.name} in {data.root.absolute()}; expected {data.layout}. {data.origin}"
+        )
+    return samples, list(dict.fromkeys(missing))
+
+
+def _has_label(sample: Sample) -> bool:
+    return sample.label is not None and sample.label.is_file()
+
+
+def _duplicates(samples: Mapping[str, list[Sample]], scans: Mapping[Sample, Scan]) -> list[str]:
+    images: dict[str, dict[str, Path]] = {}  # digest: {split: file}
+    for split, members in samples.items():
+        for sample in members if split != _UNION else ():
+            if digest := scans[sample].digest:
+                images.setdefault(digest, {})[split] = sample.image
+    several = [files for files in images.values() if len(files) > 1]
+    return [
+        "the same image: " + " and ".join(f"{path} ({split})" for split, path in files.items()) for files in several
+    ]
+
+
+def _histogram(scan: Scan) -> np.ndarray:
+    """Pixels of each train id and of the ignore index, (256,) int64."""
+    histogram = np.zeros(256, np.int64)
+    for value, number in scan.pixels:
+        histogram[value] = number
+    return histogram
+
+
+def _per_label_id(histograms: Iterable[np.ndarray], labels: LabelTable) -> np.ndarray:
+    """Pixels of each label id over all images, (256,) int64."""
+    counts = np.zeros(256, np.int64)
+    np.add.at(counts, labels.decode(np.arange(256, dtype=np.uint8)).ravel(), sum(histograms, np.zeros(256, np.int64)))
+    return counts

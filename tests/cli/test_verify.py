@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from hrseg.cli import main
+from hrseg.images import write_image
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+CAMVID = ["--data=hrseg.CamVidDataModule", "--data.batch_size=2", "--data.crop_size=[32,32]"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
+
+
+def test_a_sound_data_set_ends_with_0_and_a_faulty_one_with_1(
+    camvid_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["verify", *CAMVID, f"--data.root={camvid_root}", "--json=out/report.json"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    for text in ("CamVid: 5 train, 2 val", "pedestrian", "7 images and their labels were read", "nothing is wrong"):
+        assert text in out
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["findings"] == {}
+    assert report["splits"]["train"]["classes"]["sky"]["images"] == 5
+    for rule, weights in report["class_weights"].items():
+        assert f"class_weights: {weights}  # {rule} of train" in out
+
+    for number in range(5):
+        write_image(camvid_root / "trainannot" / f"{number:04d}.png", np.full((48, 64), 12, np.uint8))
+    (camvid_root / "valannot" / "0000.png").unlink()
+    write_image(camvid_root / "train" / "0005.png", np.zeros((48, 64, 3), np.uint8))
+    write_image(camvid_root / "trainannot" / "0005.png", np.full((48, 64), 12, np.uint8))
+    assert main(arguments) == 1
+    out = capsys.readouterr().out
+    assert "missing files: 1\n" in out
+    assert "labels with values outside the table: 6\n" in out
+    assert "and 1 more; --json FILE" in out
+    report = json.loads(Path("out/report.json").read_text())
+    assert len(report["findings"]["labels with values outside the table"]) == 6
+
+
+def test_of_recipes_the_data_count_and_the_last_word_wins(
+    camvid_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recipe,) = EXPERIMENTS.glob("camvid/*.yaml")
+    overlay = EXPERIMENTS / "options" / "ema.yaml"
+    rest = Path("rest.yaml")  # what the config.yaml of a run has besides
+    rest.write_text("experiment: a\nrun_dir: null\nckpt_path: null\nweights_only: null\n")
+    configs = [f"--config={path}" for path in (recipe, overlay, rest)]
+    assert main(["verify", *configs, f"--data.root={camvid_root}"]) == 0
+    assert "CamVid: 5 train, 2 val" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the data set is not known; give --config with a recipe, or --data"),
+        (["--config", "none.yaml"], "none.yaml"),
+        ([*CAMVID, "--data.rot=x"], "rot"),
+        ([*CAMVID, "--data.root=nowhere"], "no image of CamVid in"),
+        ([*CAMVID, "--data.root=nowhere", "--data.val_split=vall"], "did you mean val"),
+        (["--data=hrseg.FolderDataModule", "--data.root=nowhere"], "classes.yaml cannot be read"),
+        (["--guess", "nowhere"], "no mask *.png in"),
+        (["--faster"], "faster"),
+        (["--guess", "nowhere", "--faster"], "unrecognized arguments: --faster"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_told_in_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_from_a_folder_of_masks_to_a_verified_data_set(folder_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (2, 5, 8):  # those in colour
+        for path in folder_root.glob(f"*/*/{number:02d}.*"):
+            path.unlink()
+    assert main(["verify", "--guess", str(folder_root)]) == 2
+    assert "is there already and may have been edited; remove it, or give --output" in capsys.readouterr().err
+    assert main(["verify", "--guess", str(folder_root), "--output", "new/classes.yaml"]) == 0
+    assert "classes: new/classes.yaml" in capsys.readouterr().out
+    assert yaml.safe_load(Path("new/classes.yaml").read_text())["ids"] == [0, 1, 4, 7]
+    (folder_root / "classes.yaml").unlink()
+    assert main(["verify", "--guess", str(folder_root)]) == 0
+    recipe = EXPERIMENTS / "folder" / "hrnetv2_w18_small_v2_example.yaml"
+    assert main(["verify", "--config", str(recipe), f"--data.root={folder_root}"]) == 0
+    assert "mine: 5 train, 1 val, 1 test" in capsys.readouterr().out
