@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.errors import DataFileError
+from hrseg.errors import DataFileError, OutputError
 from hrseg.images import IMAGE_SUFFIXES, image_size, images_below, read_image, read_label, write_image
 
 LOSSLESS = [".png", ".bmp", ".tif", ".tiff"]
@@ -259,3 +260,17 @@ def test_the_size_of_what_is_no_image(tmp_path: Path) -> None:
         image_size(tmp_path / "text.png")
     with pytest.raises(DataFileError, match=r"missing.png cannot be read: No such file"):
         image_size(tmp_path / "missing.png")
+
+
+def test_a_full_disk_leaves_the_file_before(tmp_path: Path) -> None:
+    path = tmp_path / "label.png"
+    write_image(path, np.zeros((4, 4), np.uint8))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the system refuses what goes beyond
+    try:
+        with pytest.raises(OutputError, match=r"label.png cannot be written: File too large; make room"):
+            write_image(path, np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_label(path).shape == (4, 4)
+    assert list(tmp_path.iterdir()) == [path]

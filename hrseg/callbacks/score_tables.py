@@ -27,6 +27,11 @@ _TITLES = {
     "category_miou": "mean of categories",
 }
 
+_ABSENT = {
+    "skip": "classes that never occur are left out of the means",
+    "zero": "classes that never occur count as 0, as in the HRNet papers",
+}
+
 
 class ScoreTables(Callback):
     """Writes `val/` and `test/` of a run's folder: `iou.csv` (a row per class), `scores.json` and `confusion.png`.
@@ -60,7 +65,8 @@ class ScoreTables(Callback):
         scores = pl_module.metrics.compute()
         if not trainer.is_global_zero:
             return
-        self._table = score_table(scores, pl_module.labels, f"{pl_module.labels.name} {stage}")
+        title = f"{pl_module.labels.name} {stage}\n{_ABSENT[pl_module.metrics.absent]}"
+        self._table = score_table(scores, pl_module.labels, title)
         write_scores(self.folder / stage, scores, pl_module.labels)
         matrix = pl_module.metrics.matrix.cpu().numpy()
         write_image(self.folder / stage / "confusion.png", confusion_picture(matrix, pl_module.labels))

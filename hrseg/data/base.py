@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import Sampler, SequentialSampler
 
+from hrseg.data.centroids import find_centroids
 from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, use_one_thread
 from hrseg.data.labels import LabelTable
 from hrseg.data.parallel import usable_cores
@@ -45,9 +46,13 @@ class SegmentationDataModule(LightningDataModule, ABC):
         brightness_shift: Largest number that is added to or taken from all pixels of every other training image, 0 to
             255; the official code has a switch for 10, which is off.
         color_jitter: Brightness, contrast and saturation change by up to this share, hue by a quarter of it.
+        class_uniform: Share of training crops that are centred on a region of a class, each class as often as any
+            other, so that rare ones are seen; 0.5 in NVIDIA's trainings. The labels are looked through once.
         transforms: Further albumentations transforms for training, after cropping and flipping.
         eval_batch_size: Images per process in validation, test and prediction; their sizes may differ.
         train_split: Split to train on.
+        extra_split: Split whose samples are mixed into the training, such as coarsely labelled ones; None for none.
+        extra_ratio: How many of these an epoch has for each sample of `train_split`, other ones each epoch.
         val_split: Split to validate on.
         test_split: Split that `test` scores.
         predict_split: Split that `predict` segments; its labels are not read.
@@ -80,9 +85,12 @@ class SegmentationDataModule(LightningDataModule, ABC):
         flip_probability: float = 0.5,
         brightness_shift: int = 0,
         color_jitter: float = 0.0,
+        class_uniform: float = 0.0,
         transforms: list[A.BasicTransform | A.BaseCompose] | None = None,
         eval_batch_size: int = 1,
         train_split: str = "train",
+        extra_split: str | None = None,
+        extra_ratio: float = 1.0,
         val_split: str = "val",
         test_split: str = "val",
         predict_split: str = "test",
@@ -102,9 +110,12 @@ class SegmentationDataModule(LightningDataModule, ABC):
         self.flip_probability = flip_probability
         self.brightness_shift = brightness_shift
         self.color_jitter = color_jitter
+        self.class_uniform = class_uniform
         self.transforms = transforms or []
         self.eval_batch_size = eval_batch_size
         self.train_split = train_split
+        self.extra_split = extra_split
+        self.extra_ratio = extra_ratio
         self.val_split = val_split
         self.test_split = test_split
         self.predict_split = predict_split
@@ -174,6 +185,12 @@ class SegmentationDataModule(LightningDataModule, ABC):
             steps.append(A.ColorJitter(strength, strength, strength, strength / 4, p=1.0))
         return A.Compose([*steps, *self.transforms])
 
+    def prepare_data(self) -> None:
+        """Looks through the labels, in one process for all, if training crops are to be centred on classes."""
+        if self.class_uniform and self.trainer is not None and self.trainer.state.fn == "fit":
+            self.setup("fit")
+            find_centroids(self._training_samples, self.labels, self.root)
+
     def setup(self, stage: str) -> None:
         """Finds the samples that a stage needs, and checks that they are there.
 
@@ -189,7 +206,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
                 f"no folder {self.root.absolute()}; expected {self.layout} in it. {self.origin}; then set data.root"
             )
         needed = {
-            "fit": (self.train_split, self.val_split),
+            "fit": (*self._training_splits, self.val_split),
             "validate": (self.val_split,),
             "test": (self.test_split,),
             "predict": (self.predict_split,),
@@ -207,15 +224,27 @@ class SegmentationDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> SegmentationLoader:
         """Shuffled crops; the samples that do not fill a batch are left out of the epoch."""
+        samples = self._training_samples
         dataset = SegmentationDataset(
-            self._samples[self.train_split],
+            samples,
             self.labels,
             self.augmentation(),
             self.seed,
             self.on_error,
             self.input_size,
         )
-        sampler = EpochSampler(dataset, self.seed, self._rank, self._world_size)
+        main = len(self._samples[self.train_split])
+        extra = len(samples) - main
+        sampler = EpochSampler(
+            dataset,
+            self.seed,
+            self._rank,
+            self._world_size,
+            extra,
+            min(extra, round(self.extra_ratio * main)),
+            find_centroids(samples, self.labels, self.root) if self.class_uniform else (),
+            self.class_uniform,
+        )
         return self._loader(dataset, sampler, self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> SegmentationLoader:
@@ -262,6 +291,14 @@ class SegmentationDataModule(LightningDataModule, ABC):
 
     def _sensible_workers(self) -> int:
         return min(8, max(2, usable_cores() // (self.trainer.num_devices if self.trainer is not None else 1)))
+
+    @property
+    def _training_splits(self) -> tuple[str, ...]:
+        return (self.train_split,) if self.extra_split is None else (self.train_split, self.extra_split)
+
+    @property
+    def _training_samples(self) -> list[Sample]:
+        return [sample for split in self._training_splits for sample in self._samples[split]]
 
     @property
     def _rank(self) -> int:
@@ -321,6 +358,8 @@ class SegmentationDataModule(LightningDataModule, ABC):
             "brightness_shift": (self.brightness_shift, 0 <= self.brightness_shift <= 255, "0 to 255"),
             "flip_probability": (self.flip_probability, 0 <= self.flip_probability <= 1, "0 to 1"),
             "color_jitter": (self.color_jitter, 0 <= self.color_jitter <= 1, "0 to 1"),
+            "extra_ratio": (self.extra_ratio, self.extra_ratio > 0, "more than 0"),
+            "class_uniform": (self.class_uniform, 0 <= self.class_uniform <= 1, "0 to 1"),
             "num_workers": (self.num_workers, self.num_workers is None or self.num_workers >= 0, "0 or more"),
             "seed": (self.seed, self.seed >= 0, "0 or more"),
             "on_error": (self.on_error, self.on_error in ("raise", "skip"), "raise or skip"),
@@ -328,10 +367,10 @@ class SegmentationDataModule(LightningDataModule, ABC):
         for name, (value, is_right, expected) in faults.items():
             if not is_right:
                 raise ConfigError(f"data.{name} is {value}; expected {expected}")
-        for split in (self.train_split, self.val_split, self.test_split, self.predict_split):
+        for split in (*self._training_splits, self.val_split, self.test_split, self.predict_split):
             if split not in self.splits:
                 raise UnknownNameError(f"split of {self.labels.name}", split, self.splits)
-        for split in (self.train_split, self.val_split, self.test_split):
+        for split in (*self._training_splits, self.val_split, self.test_split):
             if split in self.unlabelled_splits:
                 raise ConfigError(f"{self.labels.name} {split} has no labels to train or score with; use predict")
         for transform in _leaves(self.transforms):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+
 from hrseg.data.base import SegmentationDataModule
 from hrseg.data.dataset import Sample
 from hrseg.data.labels import LabelTable
@@ -104,6 +106,16 @@ class CityscapesDataModule(SegmentationDataModule):
     def submission_name(self, name: str) -> str:
         """The server goes by city, sequence and frame, and finds files in any folder."""
         return f"{name}_pred_labelIds.png"
+
+    def check_counts(self, pixels_per_label_id: np.ndarray) -> list[str]:
+        """Doubts that `labelIds` files hold label ids: most classes lie above the greatest train id."""
+        if pixels_per_label_id[self.num_classes :].any() or not pixels_per_label_id.any():
+            return []
+        return [
+            f"no label id from {self.num_classes} to 33 occurs in the labels, as if they were train ids; expected "
+            "*_labelIds.png as their makers ship them: extract gtFine_trainvaltest.zip again, or rename the files to "
+            "*_labelTrainIds.png"
+        ]
 
     def find_samples(self, split: str) -> list[Sample]:
         """Lists the images of a split city by city."""

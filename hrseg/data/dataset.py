@@ -56,14 +56,20 @@ def read_sample(sample: Sample, labels: LabelTable) -> dict[str, np.ndarray]:
     image = read_image(sample.image)
     if sample.label is None:
         return {"image": image}
-    table = labels.for_train_ids() if sample.holds_train_ids else labels
-    label = table.encode(read_label(sample.label, in_color=table.void_colors is not None), sample.label)
+    label = read_target(sample, labels)
     if label.shape != image.shape[:2]:
         raise DataFileError(
             f"{sample.label} is {label.shape[0]}x{label.shape[1]} and its image {sample.image} is "
             f"{image.shape[0]}x{image.shape[1]} (height x width); expected equal sizes"
         )
     return {"image": image, "mask": label}
+
+
+def read_target(sample: Sample, labels: LabelTable) -> np.ndarray:
+    """Reads the label of a sample that has one, (H, W) uint8 train ids; arguments and errors as for `read_sample`."""
+    assert sample.label is not None
+    table = labels.for_train_ids() if sample.holds_train_ids else labels
+    return table.encode(read_label(sample.label, in_color=table.void_colors is not None), sample.label)
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -115,14 +121,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         Raises:
             DataFileError: A file cannot be used, whatever `on_error` says.
         """
-        epoch, index = key if isinstance(key, SampleKey) else SampleKey(0, key)
-        sample = self.samples[index]
+        key = key if isinstance(key, SampleKey) else SampleKey(0, key)
+        sample = self.samples[key.position]
         arrays = read_sample(sample, self.labels)
         size = arrays["image"].shape[:2]
         if self.input_size is not None:
             arrays = self._squashed(arrays, self.input_size)
         if self.augment is not None:
-            arrays = self._augmented(arrays, epoch, index)
+            arrays = self._augmented(arrays, key)
         item: dict[str, Any] = {"image": torch.from_numpy(arrays["image"]).permute(2, 0, 1)}
         if "mask" in arrays:
             item["target"] = torch.from_numpy(arrays["mask"])
@@ -136,12 +142,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return [self._load(key) for key in keys]
 
     def _load(self, key: int | SampleKey) -> dict[str, Any] | HrsegError | None:
-        epoch, index = key if isinstance(key, SampleKey) else SampleKey(0, key)
+        key = key if isinstance(key, SampleKey) else SampleKey(0, key)
         is_training = self.augment is not None
         for offset in range(len(self) if is_training else 1):
-            position = (index + offset) % len(self)
+            position = (key.position + offset) % len(self)
             try:
-                return self[SampleKey(epoch, position)]
+                return self[SampleKey(key.epoch, position) if offset else key]
             except DataFileError as error:
                 if self.on_error == "raise":
                     return error
@@ -159,12 +165,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             squashed["mask"] = cv2.resize(arrays["mask"], size[::-1], interpolation=cv2.INTER_NEAREST)
         return squashed
 
-    def _augmented(self, arrays: dict[str, np.ndarray], epoch: int, index: int) -> dict[str, np.ndarray]:
+    def _augmented(self, arrays: dict[str, np.ndarray], key: SampleKey) -> dict[str, np.ndarray]:
         # set_random_seed would give each transform the same stream, and so tie the flip to the scale
         assert self.augment is not None
-        state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(2, np.uint64)
+        what = (self.seed, key.epoch, key.position, *(key.centre or ()))
+        state = np.random.SeedSequence(what).generate_state(2, np.uint64)
         self.augment.set_random_state(np.random.default_rng(state[0]), random.Random(int(state[1])))
-        augmented: dict[str, np.ndarray] = self.augment(**arrays)
+        augmented: dict[str, np.ndarray] = self.augment(**arrays, centre=key.centre)
+        del augmented["centre"]
         for name, array in augmented.items():
             if array.dtype != np.uint8:
                 raise ConfigError(

@@ -5,7 +5,7 @@ Both samplers derive from `DistributedSampler`, in one process too, because Ligh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +18,12 @@ class SampleKey(NamedTuple):
     Args:
         epoch: From 0.
         position: The sample's index in the data set.
+        centre: (row, column) in the file that the crop is centred on; None leaves it to chance.
     """
 
     epoch: int
     position: int
+    centre: tuple[int, int] | None = None
 
 
 class EpochSampler(DistributedSampler[SampleKey]):
@@ -36,23 +38,51 @@ class EpochSampler(DistributedSampler[SampleKey]):
         seed: With the epoch, it decides the order.
         rank: This process, from 0.
         world_size: Number of processes.
+        extra: How many samples at the end of the data set are only drawn from, such as coarsely labelled ones.
+        extra_per_epoch: How many of these an epoch has, other ones each time.
+        centroids: (index, row, column) of regions of each class; classes without one are passed over.
+        class_uniform: Share of the samples that are drawn by class instead: each class is as likely as any other, and
+            so is each of its regions, on which the crop is centred.
 
     Source:
         HRNet-Semantic-Segmentation, tools/train.py, counts the iterations of its schedule so. Its sampler repeats
         samples instead, which makes 248 iterations on Cityscapes, with 4 processes of 3 images, where it counts 247.
     """
 
-    def __init__(self, dataset: Dataset[object], seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[object],
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        extra: int = 0,
+        extra_per_epoch: int = 0,
+        centroids: Sequence[Sequence[tuple[int, int, int]]] = (),
+        class_uniform: float = 0.0,
+    ) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, seed=seed, drop_last=True)
+        self.main = len(dataset) - extra  # type: ignore[arg-type]  # torch's Dataset declares no length
+        self.extra = extra
+        self.extra_per_epoch = extra_per_epoch
+        self.regions = [regions for regions in centroids if regions]
+        self.class_uniform = class_uniform
 
     def __iter__(self) -> Iterator[SampleKey]:
-        number = len(self.dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(number)
-        mine = order[: number // self.num_replicas * self.num_replicas][self.rank :: self.num_replicas]
-        return (SampleKey(self.epoch, index) for index in mine.tolist())
+        number = self.main + self.extra_per_epoch
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(number)
+        if self.extra_per_epoch:
+            drawn = self.main + rng.permutation(self.extra)[: self.extra_per_epoch]
+            order = np.concatenate([np.arange(self.main), drawn])[order]
+        keys = [SampleKey(self.epoch, index) for index in order.tolist()]
+        for place in rng.permutation(number)[: round(self.class_uniform * number)].tolist() if self.regions else ():
+            regions = self.regions[int(rng.integers(len(self.regions)))]
+            position, row, column = regions[int(rng.integers(len(regions)))]
+            keys[place] = SampleKey(self.epoch, position, (row, column))
+        return iter(keys[: number // self.num_replicas * self.num_replicas][self.rank :: self.num_replicas])
 
     def __len__(self) -> int:
-        return len(self.dataset) // self.num_replicas  # type: ignore[arg-type]
+        return (self.main + self.extra_per_epoch) // self.num_replicas
 
 
 class EvalSampler(DistributedSampler[int]):

@@ -20,6 +20,9 @@ class RandomScaleCrop(A.DualTransform):
     bottom, and cropping: labels agree exactly, images to one level of 255 (to four before OpenCV 5, which rounded
     positions to 1/32 of a pixel). Scale 1 copies.
 
+    If it is called with `centre`, (row, column) in the image, the window lies around that instead, as far as the
+    image's borders let it.
+
     Args:
         crop_size: (height, width) of the window in pixels.
         base_size: Length of the long side at scale 1, in pixels; None for the image's own. The aspect is kept.
@@ -71,11 +74,16 @@ class RandomScaleCrop(A.DualTransform):
         if self.aspect_range != (1.0, 1.0):
             factor = math.sqrt(self.py_random.uniform(*self.aspect_range))
             scaled_size = max(1, round(scaled_size[0] / factor)), max(1, round(scaled_size[1] * factor))
-        top, left = (
-            self.py_random.randint(0, max(0, length - crop))
-            for length, crop in zip(scaled_size, self.crop_size, strict=True)
-        )
-        return {"scaled_size": scaled_size, "corner": (top, left)}
+        rooms = [max(0, length - crop) for length, crop in zip(scaled_size, self.crop_size, strict=True)]
+        if data.get("centre") is None:
+            corner = [self.py_random.randint(0, room) for room in rooms]
+        else:
+            axes = zip(data["centre"], params["shape"], scaled_size, self.crop_size, rooms, strict=False)
+            corner = [
+                min(max(0, round((at + 0.5) * scaled / length - crop / 2)), room)
+                for at, length, scaled, crop, room in axes
+            ]
+        return {"scaled_size": scaled_size, "corner": tuple(corner)}
 
     def apply(
         self, img: np.ndarray, scaled_size: tuple[int, int], corner: tuple[int, int], **params: Any

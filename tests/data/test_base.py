@@ -21,6 +21,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError, UnknownNameError
+from hrseg.images import write_image
 
 
 class Listener(LightningModule):
@@ -177,6 +178,39 @@ def test_every_other_image_is_shifted_in_brightness() -> None:
     changes, numbers = np.unique(levels, return_counts=True)
     assert (changes.min(), changes.max()) == (90, 109)  # albumentations rounds down
     assert numbers[changes == 100] / len(levels) == pytest.approx(0.5 + 0.5 / 20, abs=0.03)
+
+
+def test_rare_classes_are_seen_in_every_crop_that_is_drawn_by_class(
+    camvid_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
+    for path in (camvid_root / "trainannot").iterdir():
+        write_image(path, np.zeros((48, 64), np.uint8))
+    rare = np.zeros((48, 64), np.uint8)
+    rare[30:34, 10:14] = 9
+    write_image(camvid_root / "trainannot" / "0003.png", rare)
+    data = camvid(camvid_root, class_uniform=1.0, batch_size=5, scale_range=(1.0, 1.0))
+    data.setup("fit")
+    loader = data.train_dataloader()
+    seen = 0
+    for epoch in range(20):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        (batch,) = loader
+        seen += int((batch["target"] == 9).flatten(1).any(1).sum())
+    assert seen / 100 > 0.4  # of 2 classes; the other one's crops show it at times
+
+
+def test_an_extra_split_is_mixed_in(cityscapes_root: Path) -> None:
+    data = CityscapesDataModule(
+        cityscapes_root, batch_size=1, crop_size=(64, 64), num_workers=0, extra_split="train_extra", extra_ratio=0.2
+    )
+    data.setup("fit")
+    loader = data.train_dataloader()
+    names = [name for batch in loader for name in batch["name"]]
+    assert len(loader) == len(names) == 7
+    assert sum(name.startswith("erlangen") for name in names) == 1
+    with pytest.raises(UnknownNameError, match="unknown split of Cityscapes 'coarse'"):
+        CityscapesDataModule(cityscapes_root, batch_size=1, crop_size=(64, 64), extra_split="coarse")
 
 
 def test_the_class_pairs_of_the_table_reach_the_flip(camvid_root: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from cityscapesscripts.helpers.labels import labels as official_labels
 
 from hrseg.data.cityscapes import CITYSCAPES, CITYSCAPES_CLASS_WEIGHTS, CityscapesDataModule
-from hrseg.errors import ConfigError
+from hrseg.data.verify import verify
+from hrseg.errors import ConfigError, LabelRangeError
 from hrseg.images import read_image, read_label, write_image
 
 
@@ -119,3 +120,24 @@ def test_genuine_samples_read_as_they_are(shared_data: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (2, 3, 512, 1024)
     assert batch["size"] == [(1024, 2048)] * 2
+
+
+def test_train_ids_in_files_of_label_ids_are_doubted(
+    cityscapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
+    data = CityscapesDataModule(cityscapes_root, batch_size=2, crop_size=(64, 64))
+    assert "doubts about the numbering" not in verify(data).findings
+    for path in cityscapes_root.rglob("*_labelIds.png"):
+        write_image(path, CITYSCAPES.encode(read_label(path), path))
+    (doubt,) = verify(data).findings["doubts about the numbering"]
+    assert "no label id from 19 to 33 occurs in the labels, as if they were train ids" in doubt
+
+
+def test_label_ids_in_files_of_train_ids_are_refused(cityscapes_root: Path) -> None:
+    for path in cityscapes_root.rglob("*_labelIds.png"):
+        path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+    data = CityscapesDataModule(cityscapes_root, batch_size=2, crop_size=(64, 64), num_workers=0)
+    data.setup("validate")
+    with pytest.raises(LabelRangeError, match=r"value 19 .*labelTrainIds.png; Cityscapes has train ids 0-18, 255"):
+        next(iter(data.val_dataloader()))

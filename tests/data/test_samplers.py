@@ -63,3 +63,33 @@ def test_lightning_leaves_them_alone_and_workers_can_be_spawned() -> None:
     for sampler in (EpochSampler(Numbers(range(4))), EvalSampler(Numbers(range(4)))):
         assert isinstance(sampler, DistributedSampler)
         assert list(pickle.loads(pickle.dumps(sampler))) == list(sampler)
+
+
+def test_every_class_is_drawn_as_often_as_any_other() -> None:
+    regions = [[(0, 5, 6)], [(index, 1, index) for index in range(1, 40)], []]
+    sampler = EpochSampler(Numbers(range(400)), seed=1, centroids=regions, class_uniform=0.5)
+    keys = [key for epoch in range(20) for key in epoch_of(sampler, epoch)]
+    drawn = [key for key in keys if key.centre is not None]
+    assert len(drawn) == len(keys) / 2
+    of_first = [key for key in drawn if key[1:] == (0, (5, 6))]
+    assert len(of_first) / len(drawn) == pytest.approx(0.5, abs=0.03)
+    assert {(key.position, *key.centre) for key in drawn if key not in of_first} == set(regions[1])
+    others = [key.position for key in keys if key.centre is None]
+    assert len(set(others)) > 390
+
+
+def test_extra_samples_change_from_epoch_to_epoch() -> None:
+    sampler = EpochSampler(Numbers(range(100)), seed=3, extra=90, extra_per_epoch=20)
+    assert len(sampler) == 30
+    epochs = []
+    for epoch in range(3):
+        positions = [key.position for key in epoch_of(sampler, epoch)]
+        assert sorted(position for position in positions if position < 10) == list(range(10))
+        extra = [position for position in positions if position >= 10]
+        assert len(set(extra)) == len(extra) == 20
+        assert positions[:10] != sorted(positions[:10])
+        epochs.append(set(extra))
+    assert epochs[0] != epochs[1] != epochs[2]
+    ranks = [EpochSampler(Numbers(range(100)), 3, rank, 2, extra=90, extra_per_epoch=20) for rank in range(2)]
+    one = EpochSampler(Numbers(range(100)), 3, extra=90, extra_per_epoch=20)
+    assert [key for pair in zip(*ranks, strict=True) for key in pair] == list(one)

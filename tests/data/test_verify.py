@@ -196,7 +196,7 @@ def test_what_was_read_before_an_interruption_is_kept(camvid_root: Path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hrseg.data.scan.map_in_processes", interrupted)
+        patch.setattr("hrseg.data.cache.map_in_processes", interrupted)
         with pytest.raises(KeyboardInterrupt):
             verify(camvid(camvid_root))
     assert verify(camvid(camvid_root)).num_read == 3

@@ -77,3 +77,4 @@ class StreetScenesDataModule(CityscapesDataModule):
     def prepare_data(self) -> None:
         """Draws the scenes, unless they are there."""
         write_scenes(self.root, self.counts, self.image_size, self.scene_seed)
+        super().prepare_data()

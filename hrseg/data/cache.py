@@ -1,0 +1,79 @@
+"""What was found out about the files of a data set, kept until they change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hrseg.data.dataset import Sample
+from hrseg.data.parallel import map_in_processes
+from hrseg.errors import OutputError
+from hrseg.files import cache_folder, replacing
+
+_log = logging.getLogger(__name__)
+
+
+def map_cached(
+    function: Callable[[Sample], Any], samples: Iterable[Sample], kind: str, settings: Any, what: str
+) -> tuple[dict[Sample, Any], int]:
+    """Applies a function to samples in parallel, and keeps the results; what is known is not computed again.
+
+    A result is known as long as the paths, sizes and times of change of its files and the settings are the same.
+    Ctrl-C loses nothing that was computed.
+
+    Args:
+        function: To be found at the top level of a module; gives plain numbers, strings and lists.
+        samples: What it is applied to.
+        kind: The folder of the cache.
+        settings: All else that decides the results, as plain numbers, strings, lists and dicts.
+        what: What is being done, such as "reading".
+
+    Returns:
+        The results, and how many of them were computed just now.
+    """
+    keys = {sample: _key(sample) for sample in samples}
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+    cache = cache_folder() / kind / f"{digest}.json"
+    known = _load(cache)
+    missing = [sample for sample, key in keys.items() if key not in known]
+    try:
+        if missing:
+            results = map_in_processes(function, missing, what)
+            for sample, result in zip(missing, results, strict=True):
+                known[keys[sample]] = result
+    finally:
+        if missing:
+            _store(cache, {key: known[key] for key in keys.values() if key in known})
+    return {sample: known[key] for sample, key in keys.items()}, len(missing)
+
+
+def _key(sample: Sample) -> str:
+    return json.dumps([sample.holds_train_ids, *(_state(path) for path in (sample.image, sample.label) if path)])
+
+
+def _state(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path.absolute()} missing"
+    return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+
+
+def _load(cache: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(cache.read_text())
+    except (OSError, ValueError):  # none there, or no longer whole
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _store(cache: Path, results: dict[str, Any]) -> None:
+    try:
+        with replacing(cache) as temporary:
+            temporary.write_text(json.dumps(results))
+    except OutputError as error:
+        _log.warning("%s; the next time all files will be read again", error)
