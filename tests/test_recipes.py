@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import yaml
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator  # noqa: N813
 
 from hrseg.cli import main
+from hrseg.images import image_size
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 ONE_BATCH = EXPERIMENTS / "debug" / "one_batch.yaml"
@@ -115,6 +118,58 @@ def test_an_official_recipe_on_genuine_frames(shared_data: Path) -> None:
     scores = json.loads(Path("run/test/scores.json").read_text())
     assert scores == json.loads(Path("run/val/scores.json").read_text())
     assert scores["miou"] == pytest.approx(official["averageScoreClasses"], abs=1e-12)
+
+
+def linked_pascal_context(samples: Path, root: Path) -> list[str]:
+    """VOC2010 with the genuine pairs, the last ten for validation."""
+    root.mkdir()
+    for folder in ("JPEGImages", "SegmentationClassContext"):
+        (root / folder).symlink_to(samples / "pascal_context" / folder)
+    names = sorted(path.stem for path in (root / "JPEGImages").iterdir())
+    lists = root / "ImageSets" / "SegmentationContext"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("\n".join(names[:-10]))
+    (lists / "val.txt").write_text("\n".join(names[-10:]))
+    return [f"--data.root={root}"]
+
+
+def linked_lip(samples: Path, root: Path) -> list[str]:
+    """LIP with the one genuine pair, for training and validation."""
+    root.mkdir()
+    for folder in ("TrainVal_images", "TrainVal_parsing_annotations"):
+        (root / folder).symlink_to(samples / "lip" / folder)
+    return [f"--data.root={root}", "--data.val_split=train", "--data.test_split=train", "--data.predict_split=train"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "link"),
+    [
+        ("pascal_context/hrnetv2_w48_59_b16_480x480_200e.yaml", linked_pascal_context),
+        ("lip/hrnetv2_w48_b40_473x473_150e.yaml", linked_lip),
+    ],
+    ids=["PASCAL-Context", "LIP"],
+)
+def test_the_other_recipes_on_genuine_images(
+    recipe: str, link: Callable[[Path, Path], list[str]], shared_data: Path, tmp_path: Path
+) -> None:
+    """A step of full crops, and one image in all the views of the paper's protocol."""
+    options = [
+        f"--config={EXPERIMENTS / recipe}",
+        f"--config={ONE_BATCH}",
+        *link(shared_data, tmp_path / "data"),
+        *("--model.network=hrnetv2_w18_small_v1", "--model.weights=null", "--trainer.devices=1"),
+        *("--trainer.accelerator=cpu", "--data.batch_size=1", "--data.num_workers=0"),
+    ]
+    assert main(["fit", *options, "--run_dir=run"]) == 0
+    checkpoint = "--ckpt_path=run/checkpoints/last.ckpt"
+    for verb in ("validate", "test"):
+        assert main([verb, checkpoint]) == 0
+    assert main(["predict", checkpoint, "--model.test_protocol=whole"]) == 0
+    scores = json.loads(Path("run/test/scores.json").read_text())
+    assert 0 <= scores["miou"] <= 1
+    (written,) = Path("run/predict/labels").iterdir()
+    (image,) = glob.glob(f"{tmp_path}/data/**/{written.stem}.jpg", recursive=True)  # which follows links
+    assert image_size(written) == image_size(Path(image))
 
 
 def test_the_official_recipes_hold_the_official_values() -> None:
