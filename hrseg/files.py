@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hrseg.errors import OutputError
 
@@ -13,6 +16,24 @@ from hrseg.errors import OutputError
 def cache_folder() -> Path:
     """Where hrseg keeps what it can make again: `$HRSEG_HOME`, or `~/.cache/hrseg` if that is not set."""
     return Path(os.environ.get("HRSEG_HOME") or "~/.cache/hrseg").expanduser()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes plain numbers, strings, lists and dicts as JSON; NaN, which JSON does not know, becomes null.
+
+    Raises:
+        OutputError: The system refuses; what stood at `path` before is intact.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 @contextmanager

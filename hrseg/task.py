@@ -15,11 +15,11 @@ from torchmetrics import MeanMetric
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
-from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize
+from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, named_protocol, normalize
 from hrseg.losses import Criterion, CrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
 from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
-from hrseg.models import create_model, resize
+from hrseg.models import create_model, outputs_of
 from hrseg.optim import create_optimizer, parameter_groups, poly_schedule
 
 
@@ -145,8 +145,7 @@ class SegmentationTask(LightningModule):
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The network's logits before their resize to the image: "out" (B, K, h, w), and "aux" where it has one."""
-        outputs = getattr(self.network, "outputs", None)
-        return outputs(images) if callable(outputs) else {"out": self.network(images)}
+        return outputs_of(self.network, images)
 
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Maps uint8 images to logits.
@@ -162,7 +161,7 @@ class SegmentationTask(LightningModule):
         return self._enlarge(logits, size or images.shape[-2:])
 
     def _enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        return resize(logits, size, align_corners=self.align_corners)
+        return at_size(logits, size, self.align_corners)
 
     def _prepare(self, images: Tensor) -> Tensor:
         return normalize(images, self.mean, self.std).contiguous(memory_format=self.memory_format)
@@ -208,7 +207,7 @@ class SegmentationTask(LightningModule):
     def _views(
         self, images: Tensor | Sequence[Tensor], protocol: Protocol
     ) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
-        """Index, scores (1, K, h, w) and, under the plain protocol, outputs of each image; one size goes together."""
+        """Index, scores (1, K, H, W) and, under the plain protocol, outputs of each image; one size goes together."""
         for indices, same_sized in _by_size(images):
             prepared = self._prepare(same_sized)
             if protocol.is_plain:
@@ -225,7 +224,8 @@ class SegmentationTask(LightningModule):
                 )
             for place, index in enumerate(indices):
                 one = slice(place, place + 1)
-                yield index, scores[one], {name: output[one] for name, output in outputs.items()}
+                at_image = self._enlarge(scores[one], same_sized.shape[-2:])
+                yield index, at_image, {name: output[one] for name, output in outputs.items()}
 
     def on_validation_epoch_start(self) -> None:
         """Starts the counts at zero."""

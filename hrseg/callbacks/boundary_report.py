@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from hrseg.files import replacing
+from hrseg.files import write_json
 from hrseg.metrics import BoundaryScores
 from hrseg.task import SegmentationTask
 
@@ -51,14 +50,12 @@ class BoundaryReport(Callback):
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SegmentationTask)
+        names = pl_module.labels.class_names
         report = {
-            name: value.item()
-            if value.ndim == 0
-            else dict(zip(pl_module.labels.class_names, [None if x != x else x for x in value.tolist()], strict=True))
+            name: value.item() if value.ndim == 0 else dict(zip(names, value.tolist(), strict=True))
             for name, value in scores.items()
         }
-        with replacing(Path(trainer.default_root_dir) / "test" / "boundary.json") as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(Path(trainer.default_root_dir) / "test" / "boundary.json", report)
         print(
             f"borders: Boundary IoU {100 * scores['boundary_miou']:.2f}, accuracy within {self.trimap_width} pixels "
             f"{100 * scores['trimap_accuracy']:.2f}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from hrseg.files import replacing
+from hrseg.files import write_json
 from hrseg.images import write_image
 from hrseg.metrics import mean_iou
 from hrseg.metrics.cityscapesscripts import evaluate_files
@@ -60,11 +59,10 @@ class CityscapesEvaluation(Callback):
             print("cityscapesscripts: not run, as it scores labelIds files only, and these are labelTrainIds")
             return
         official = evaluate_files([(self._path(sample.name), sample.label) for sample in samples])
-        with replacing(self.folder / "cityscapesscripts.json") as temporary:
-            temporary.write_text(json.dumps(official, indent=2) + "\n")
+        write_json(self.folder / "cityscapesscripts.json", official)
         ours = mean_iou(pl_module.metrics.matrix.cpu()).item()
         names = {"miou": "mIoU", "category_miou": "categories", "iiou": "iIoU", "category_iiou": "iIoU of categories"}
-        scores = [f"{title} {100 * official[key]:.2f}" for key, title in names.items() if official.get(key) is not None]
+        scores = [f"{title} {100 * official[key]:.2f}" for key, title in names.items() if key in official]
         print(
             f"cityscapesscripts, from the files: {', '.join(scores)}; "
             f"its mIoU differs from ours by {abs(official['miou'] - ours):.0e}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from hrseg.data.labels import LabelTable
-from hrseg.files import replacing
+from hrseg.files import replacing, write_json
 from hrseg.images import write_image
 from hrseg.task import SegmentationTask
 from hrseg.visualize import confusion_picture
@@ -29,7 +28,7 @@ _TITLES = {
 
 _ABSENT = {
     "skip": "classes that never occur are left out of the means",
-    "zero": "classes that never occur count as 0, as in the HRNet papers",
+    "zero": "classes that never occur count as 0, as in the official HRNet code",
 }
 
 
@@ -103,24 +102,19 @@ def write_scores(folder: Path, scores: dict[str, Tensor], labels: LabelTable) ->
         scores: What `SegmentationMetrics.compute` gave.
         labels: Gives the class names.
     """
-    ious = _numbers(scores["iou"])
+    ious = dict(zip(labels.class_names, scores["iou"].tolist(), strict=True))
     with replacing(folder / "iou.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["train_id", "class", "iou", "pixels"])
-        for train_id, (name, iou) in enumerate(zip(labels.class_names, ious, strict=True)):
-            writer.writerow([train_id, name, iou, int(scores["pixels"][train_id])])
+        for train_id, (name, iou) in enumerate(ious.items()):
+            writer.writerow([train_id, name, "" if math.isnan(iou) else iou, int(scores["pixels"][train_id])])
     summary: dict[str, Any] = {
         **{name: value.item() for name, value in scores.items() if value.ndim == 0},
-        "classes": dict(zip(labels.class_names, ious, strict=True)),
+        "classes": ious,
     }
     if labels.categories:
-        summary["categories"] = dict(zip(labels.categories, _numbers(scores["category_iou"]), strict=True))
-    with replacing(folder / "scores.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
-
-
-def _numbers(values: Tensor) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values.tolist()]
+        summary["categories"] = dict(zip(labels.categories, scores["category_iou"].tolist(), strict=True))
+    write_json(folder / "scores.json", summary)
 
 
 def _percent(fraction: float) -> str:

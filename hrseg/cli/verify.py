@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError
-from hrseg.files import replacing
+from hrseg.files import replacing, write_json
 
 if TYPE_CHECKING:
     from hrseg.data.verify import Report
@@ -51,8 +50,7 @@ def _verify(arguments: Sequence[str], json_file: Path | None) -> int:
     report = verify(parse_data(arguments))
     _show(report)
     if json_file is not None:
-        with replacing(json_file) as temporary:
-            temporary.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        write_json(json_file, report.to_dict())
         print(f"report: {json_file}")
     return 1 if report.findings else 0
 

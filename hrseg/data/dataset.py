@@ -128,7 +128,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if self.input_size is not None:
             arrays = self._squashed(arrays, self.input_size)
         if self.augment is not None:
-            arrays = self._augmented(arrays, key)
+            arrays = self._augmented(arrays, key, size)
         item: dict[str, Any] = {"image": torch.from_numpy(arrays["image"]).permute(2, 0, 1)}
         if "mask" in arrays:
             item["target"] = torch.from_numpy(arrays["mask"])
@@ -165,13 +165,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             squashed["mask"] = cv2.resize(arrays["mask"], size[::-1], interpolation=cv2.INTER_NEAREST)
         return squashed
 
-    def _augmented(self, arrays: dict[str, np.ndarray], key: SampleKey) -> dict[str, np.ndarray]:
+    def _augmented(
+        self, arrays: dict[str, np.ndarray], key: SampleKey, size_on_disk: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
         # set_random_seed would give each transform the same stream, and so tie the flip to the scale
         assert self.augment is not None
         what = (self.seed, key.epoch, key.position, *(key.centre or ()))
         state = np.random.SeedSequence(what).generate_state(2, np.uint64)
         self.augment.set_random_state(np.random.default_rng(state[0]), random.Random(int(state[1])))
-        augmented: dict[str, np.ndarray] = self.augment(**arrays, centre=key.centre)
+        # as shares of height and width, which squashing leaves alone
+        centre = key.centre and tuple((at + 0.5) / n for at, n in zip(key.centre, size_on_disk, strict=True))
+        augmented: dict[str, np.ndarray] = self.augment(**arrays, centre=centre)
         del augmented["centre"]
         for name, array in augmented.items():
             if array.dtype != np.uint8:

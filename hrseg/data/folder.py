@@ -114,7 +114,7 @@ class FolderDataModule(SegmentationDataModule):
     def _listed(self, path: Path) -> list[str]:
         if not path.is_file():
             return []
-        names = [name for name, *_ in read_list(path)]
+        names = read_list(path)
         missing = [name for name in names if name not in self._images]
         if missing:
             raise DataNotFoundError(

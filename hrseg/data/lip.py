@@ -110,14 +110,14 @@ class LIPDataModule(SegmentationDataModule):
             images, in_images = self.root / "Testing_images", "testing_images"
         list_file = self._list_file(split)
         if list_file is None:
-            names = sorted(image.stem for image in (images / in_images).glob("*.jpg"))
-            rows: list[tuple[str, ...]] = [(name,) for name in names]
+            lines = sorted(image.stem for image in (images / in_images).glob("*.jpg"))
         else:
-            rows = read_list(list_file)
+            lines = read_list(list_file)
         samples = []
-        for row in rows:
+        for line in lines:
             # an id; or image and label, which the official code's lists for training follow with two more columns
-            image, label = row[:2] if len(row) > 1 else (f"{in_images}/{row[0]}.jpg", f"{in_labels}/{row[0]}.png")
+            columns = line.split()
+            image, label = columns[:2] if len(columns) > 1 else (f"{in_images}/{line}.jpg", f"{in_labels}/{line}.png")
             samples.append(Sample(Path(image).stem, images / image, labels / label))
         missing = [sample.image for sample in samples if not sample.image.is_file()]
         if missing:

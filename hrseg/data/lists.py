@@ -7,15 +7,15 @@ from pathlib import Path, PureWindowsPath
 from hrseg.errors import DataFileError
 
 
-def read_list(path: Path) -> list[tuple[str, ...]]:
+def read_list(path: Path) -> list[str]:
     """Reads a list.
 
     Args:
-        path: A text file; a line holds an id, or relative paths in columns that blanks or tabs part. Empty lines are
-            passed over, and so are the line ends of Windows.
+        path: A text file; a line holds an id, a relative path, or several of them parted by blanks or tabs. Empty lines
+            are passed over, and so are the line ends of Windows.
 
     Returns:
-        The columns of each line, in the file's order.
+        The lines, without blanks at their ends, in the file's order.
 
     Raises:
         DataFileError: The file cannot be read, holds no line, or an entry is an absolute path or leads out of the
@@ -27,17 +27,14 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
         raise DataFileError(
             f"list {path} cannot be read: {error}; expected a text file with a sample a line"
         ) from error
-    rows = []
     for number, line in enumerate(lines, 1):
-        columns = tuple(line.split())
-        for entry in columns:
+        for entry in line.split():
             parts = PureWindowsPath(entry)  # knows both kinds of separators
             if parts.drive or parts.root or ".." in parts.parts:
                 raise DataFileError(
                     f"list {path}, line {number}: {entry}; expected an id or a path below the data set's folder"
                 )
-        if columns:
-            rows.append(columns)
-    if not rows:
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
         raise DataFileError(f"list {path} is empty; expected a sample a line")
-    return rows
+    return found

@@ -21,18 +21,21 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def map_in_processes(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:
+def map_in_processes(
+    function: Callable[[T], R], items: Sequence[T], what: str, processes: int | None = None
+) -> Iterator[R]:
     """Applies a function in other processes, and tells how far it is.
 
     Args:
         function: To be found at the top level of a module.
         items: What it is applied to.
         what: What is being done, such as "reading".
+        processes: How many; None for one per core that may be used.
 
     Returns:
         The results in the order of the items.
     """
-    pool = ProcessPoolExecutor(usable_cores(), initializer=_prepare)
+    pool = ProcessPoolExecutor(processes or usable_cores(), initializer=_prepare)
     try:
         yield from track_progress(pool.map(function, items, chunksize=4), what, len(items))
     finally:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hrseg.data.lists import read_list
+from hrseg.data.parallel import map_in_processes
 from hrseg.errors import DataFileError, DataNotFoundError
 from hrseg.files import replacing
 from hrseg.images import read_image, write_image
-from hrseg.progress import track_progress
 
 # the category id of each class in the JSON, background first
 _CATEGORY_IDS = (
@@ -88,7 +86,7 @@ def prepare_from_mat(root: Path, folder: Path, workers: int | None = None, overw
     """
     class_ids = _read_label_names(folder / "labels.txt")
     lists = {split: root / "ImageSets" / "Main" / f"{split}.txt" for split in ("train", "val")}
-    splits = {split: [name for name, *_ in read_list(path)] for split, path in lists.items()}
+    splits = {split: read_list(path) for split, path in lists.items()}
     draws = {
         name: partial(_draw_mat, folder / "trainval" / f"{name}.mat", class_ids)
         for names in splits.values()
@@ -189,18 +187,18 @@ def _write(
             f"no folder {root / 'JPEGImages'}; give the folder VOC2010 of VOCtrainval_03-May-2010.tar"
         )
     missing = [name for name in draws if overwrite or not _label_file(root, name).is_file()]
-    # started anew, the processes inherit no threads
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        written = pool.map(partial(_write_label, root), missing, map(draws.__getitem__, missing), chunksize=16)
-        for _ in track_progress(written, "labels", len(missing)):
-            pass
+    for _ in map_in_processes(
+        partial(_write_label, root), [(name, draws[name]) for name in missing], "labels", workers
+    ):
+        pass
     for split, names in splits.items():
         with replacing(root / "ImageSets" / "SegmentationContext" / f"{split}.txt") as temporary:
             temporary.write_text("".join(f"{name}\n" for name in names))
     return {split: len(names) for split, names in splits.items()}
 
 
-def _write_label(root: Path, name: str, draw: Draw) -> None:
+def _write_label(root: Path, label: tuple[str, Draw]) -> None:
+    name, draw = label
     image = root / "JPEGImages" / f"{name}.jpg"
     height, width, _ = read_image(image).shape
     write_image(_label_file(root, name), draw(image, (height, width)))

@@ -20,8 +20,8 @@ class RandomScaleCrop(A.DualTransform):
     bottom, and cropping: labels agree exactly, images to one level of 255 (to four before OpenCV 5, which rounded
     positions to 1/32 of a pixel). Scale 1 copies.
 
-    If it is called with `centre`, (row, column) in the image, the window lies around that instead, as far as the
-    image's borders let it.
+    If it is called with `centre`, a place in the image as shares of its height and width from the top left, the
+    window lies around that instead, as far as the image's borders let it.
 
     Args:
         crop_size: (height, width) of the window in pixels.
@@ -78,11 +78,8 @@ class RandomScaleCrop(A.DualTransform):
         if data.get("centre") is None:
             corner = [self.py_random.randint(0, room) for room in rooms]
         else:
-            axes = zip(data["centre"], params["shape"], scaled_size, self.crop_size, rooms, strict=False)
-            corner = [
-                min(max(0, round((at + 0.5) * scaled / length - crop / 2)), room)
-                for at, length, scaled, crop, room in axes
-            ]
+            axes = zip(data["centre"], scaled_size, self.crop_size, rooms, strict=True)
+            corner = [min(max(0, round(share * scaled - crop / 2)), room) for share, scaled, crop, room in axes]
         return {"scaled_size": scaled_size, "corner": tuple(corner)}
 
     def apply(

@@ -2,7 +2,7 @@
 
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
-from hrseg.inference.protocol import Protocol, named_protocol
+from hrseg.inference.protocol import Protocol, at_size, named_protocol
 from hrseg.inference.sliding import sliding_window
 from hrseg.inference.writer import write_prediction
 
@@ -11,6 +11,7 @@ __all__ = [
     "IMAGENET_STD",
     "Predictor",
     "Protocol",
+    "at_size",
     "named_protocol",
     "normalize",
     "sliding_window",

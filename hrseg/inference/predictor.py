@@ -15,8 +15,8 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import WeightsError
 from hrseg.images import read_image
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
-from hrseg.inference.protocol import Protocol, named_protocol
-from hrseg.models import Segmenter, create_model, fold_batch_norm, load_weights, resize
+from hrseg.inference.protocol import Protocol, at_size, named_protocol
+from hrseg.models import Segmenter, create_model, fold_batch_norm, load_weights, outputs_of
 from hrseg.sizes import brought_to
 
 _WHOLE = Protocol()
@@ -125,16 +125,10 @@ class Predictor:
     def _segment(self, images: Tensor, size: Sequence[int]) -> Tensor:
         align_corners = getattr(self.network, "align_corners", False)
         scores = self.protocol.scores(
-            self._logits,
+            lambda views: outputs_of(self.network, views)["out"],
             normalize(images, self._mean, self._std),
             align_corners=align_corners,
             flip_permutation=self.labels.flip_permutation(),
             black=(-self._mean / self._std)[0],
         )
-        return resize(scores, size, align_corners=align_corners).argmax(1).to(torch.uint8)
-
-    def _logits(self, images: Tensor) -> Tensor:
-        logits: Tensor = (
-            self.network.outputs(images)["out"] if isinstance(self.network, Segmenter) else self.network(images)
-        )
-        return logits
+        return at_size(scores, size, align_corners).argmax(1).to(torch.uint8)

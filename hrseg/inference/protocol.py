@@ -108,7 +108,7 @@ class Protocol:
         total: Tensor | None = None
         for scale in self.scales:
             size = images.shape[-2], images.shape[-1]
-            scaled = _resized(images, scaled_to(size, self.base_size, scale), align_corners=False)
+            scaled = at_size(images, scaled_to(size, self.base_size, scale), align_corners=False)
             if self.window is None or (self.whole_up_to is not None and scale <= self.whole_up_to):
                 scores = seen(scaled)
             else:
@@ -121,7 +121,7 @@ class Protocol:
                     black,
                     self.windows_at_once,
                 )
-            scores = _resized(scores, size, align_corners)
+            scores = at_size(scores, size, align_corners)
             total = scores if total is None else total.add_(scores)
         assert total is not None
         return total
@@ -138,14 +138,14 @@ class Protocol:
         # an average over a view and its mirror image may be taken before the enlargement, which is as symmetric
         logits = logits_of(view)
         if not self.flip:
-            return fuse(_resized(logits, view.shape[-2:], align_corners))
+            return fuse(at_size(logits, view.shape[-2:], align_corners))
         mirrored = logits_of(view.flip(-1)).flip(-1)
         if flip_permutation is not None:
             mirrored = mirrored[:, list(flip_permutation)]
         if self.fusion == "softmax":
-            both = (fuse(_resized(x, view.shape[-2:], align_corners)) for x in (logits, mirrored))
-            return sum(both, start=torch.zeros((), device=view.device)) / 2
-        return fuse(_resized((logits + mirrored) / 2, view.shape[-2:], align_corners))
+            first, second = (fuse(at_size(x, view.shape[-2:], align_corners)) for x in (logits, mirrored))
+            return (first + second) / 2
+        return fuse(at_size((logits + mirrored) / 2, view.shape[-2:], align_corners))
 
 
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -165,7 +165,8 @@ _FIXED = {
 _OF_CROPS = ("slide", "pascal_context")
 
 
-def _resized(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+def at_size(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Maps (B, C, h, w) at a size (height, width), resized bilinearly unless it is their own."""
     return maps if tuple(maps.shape[-2:]) == tuple(size) else resize(maps, size, align_corners=align_corners)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ def evaluate_files(pairs: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
 
     Returns:
         "miou" and "category_miou", fractions, and with instances "iiou" and "category_iiou"; by name "classes" and
-        "categories", and with instances "class_iious" and "category_iious". None: the class never occurs.
+        "categories", and with instances "class_iious" and "category_iious". NaN: the class never occurs.
 
     Raises:
         DataFileError: The evaluator refuses a file; it says why on the standard output.
@@ -43,18 +42,18 @@ def evaluate_files(pairs: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
         ) from stop
     void = {"void", *(label.name for label in evaluator.labels if label.ignoreInEval)}
 
-    def numbers(scores: Mapping[str, float]) -> dict[str, float | None]:
-        return {name: _number(value) for name, value in scores.items() if name not in void}
+    def numbers(scores: Mapping[str, float]) -> dict[str, float]:
+        return {name: float(value) for name, value in scores.items() if name not in void}
 
     scores = {
-        "miou": _number(result["averageScoreClasses"]),
-        "category_miou": _number(result["averageScoreCategories"]),
+        "miou": float(result["averageScoreClasses"]),
+        "category_miou": float(result["averageScoreCategories"]),
         "classes": numbers(result["classScores"]),
         "categories": numbers(result["categoryScores"]),
     }
     if with_instances:
-        scores["iiou"] = _number(result["averageScoreInstClasses"])
-        scores["category_iiou"] = _number(result["averageScoreInstCategories"])
+        scores["iiou"] = float(result["averageScoreInstClasses"])
+        scores["category_iiou"] = float(result["averageScoreInstCategories"])
         scores["class_iious"] = numbers(result["classInstScores"])
         scores["category_iious"] = numbers(result["categoryInstScores"])
     return scores
@@ -62,7 +61,3 @@ def evaluate_files(pairs: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
 
 def _instances(truth: Path) -> Path:
     return truth.with_name(truth.name.replace("labelIds", "instanceIds"))
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hrseg.models.folding import fold_batch_norm
     from hrseg.models.heads import V2Head
     from hrseg.models.hrnet import VARIANTS, HRNet, HRNetVariant, resize
-    from hrseg.models.segmenter import HRNetV2, Segmenter
+    from hrseg.models.segmenter import HRNetV2, Segmenter, outputs_of
     from hrseg.models.weights import LoadReport, load_weights, save_weights
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "fold_batch_norm",
     "list_models",
     "load_weights",
+    "outputs_of",
     "resize",
     "save_weights",
 ]
@@ -41,7 +42,7 @@ _HOMES = {
     "folding": ("fold_batch_norm",),
     "heads": ("V2Head",),
     "hrnet": ("VARIANTS", "HRNet", "HRNetVariant", "resize"),
-    "segmenter": ("HRNetV2", "Segmenter"),
+    "segmenter": ("HRNetV2", "Segmenter", "outputs_of"),
     "weights": ("LoadReport", "load_weights", "save_weights"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from hrseg.models.heads import V2Head
 from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, resize
 
 
-class Segmenter(nn.Module):
+class Segmenter(nn.Module, ABC):
     """What every segmentation network of hrseg offers; a subclass supplies `features` and `outputs`.
 
     Attributes:
@@ -30,21 +31,32 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config: dict[str, Any] = {}
 
+    @abstractmethod
     def features(self, images: Tensor) -> Maps:
         """Maps images (B, in_channels, H, W) to the trunk's four maps at strides 4, 8, 16, 32."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Maps images (B, in_channels, H, W) to everything that a loss may want, at the network's own stride.
 
         Returns:
             "out": logits (B, K, H / 4, W / 4), sizes rounded up; networks with auxiliary heads add theirs.
         """
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K, H, W)."""
         return resize(self.outputs(images)["out"], images.shape[-2:], align_corners=self.align_corners)
+
+
+def outputs_of(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """What `Segmenter.outputs` gives, of any network: one without that method has logits only, {"out": (B, K, h, w)}.
+
+    Args:
+        network: A `Segmenter`, or a module that maps images to logits.
+        images: (B, C, H, W) float, normalised.
+    """
+    outputs = getattr(network, "outputs", None)
+    return outputs(images) if callable(outputs) else {"out": network(images)}
 
 
 class HRNetV2(HRNet, Segmenter):

@@ -240,3 +240,19 @@ def test_workers_run_opencv_on_one_thread() -> None:
         assert cv2.getNumThreads() == 1
     finally:
         cv2.setNumThreads(before)
+
+
+@pytest.mark.parametrize("input_size", [None, (80, 60)])
+def test_a_crop_lies_around_the_centre_that_is_asked_for(
+    samples: list[Sample], input_size: tuple[int, int] | None
+) -> None:
+    """The centre is a place in the file, whatever size the image is brought to first."""
+    label = np.full((40, 60), 10, np.uint8)
+    label[28:32, 16:20] = 20
+    assert samples[0].label is not None
+    write_image(samples[0].label, label)
+    augment = A.Compose([RandomScaleCrop((16, 16), None, (1.0, 1.0))])
+    dataset = SegmentationDataset(samples, TABLE, augment, input_size=input_size)
+    target = dataset[SampleKey(0, 0, (30, 18))]["target"].numpy()
+    rows, columns = np.nonzero(target == 1)
+    assert (rows.mean(), columns.mean()) == pytest.approx((7.5, 7.5), abs=1.0)

@@ -8,10 +8,10 @@ from hrseg.data.lists import read_list
 from hrseg.errors import DataFileError
 
 
-def test_ids_and_columns_of_any_line_ends(tmp_path: Path) -> None:
+def test_lines_with_any_ends_and_with_blanks_in_names(tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
-    path.write_bytes(b"\xef\xbb\xbf2008_000002 \r\n\r\na/b.jpg\tc/d.png\r\n")
-    assert read_list(path) == [("2008_000002",), ("a/b.jpg", "c/d.png")]
+    path.write_bytes(b"\xef\xbb\xbf2008_000002 \r\n\r\na/b.jpg\tc/d.png\r\nmy images/first one\n")
+    assert read_list(path) == ["2008_000002", "a/b.jpg\tc/d.png", "my images/first one"]
 
 
 @pytest.mark.parametrize("entry", ["/etc/passwd", "../a", "a/../../b", "C:\\a", "a\\..\\b", "\\\\host\\a"])

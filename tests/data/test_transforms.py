@@ -140,11 +140,11 @@ def test_scales_are_uniform_and_windows_reach_every_border() -> None:
 def test_a_window_lies_around_its_centre_as_far_as_the_borders_let_it(scale: float) -> None:
     crop = seeded(RandomScaleCrop((32, 48), None, (scale, scale)), 0)
     height, width = 100, 200
-    for centre in ((0, 0), (50, 100), (99, 199), (20, 150)):
+    for centre in ((0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (0.2, 0.75)):
         params = crop.get_params_dependent_on_data({"shape": (height, width, 3)}, {"centre": centre})
         for axis, crop_length in enumerate((32, 48)):
             length = params["scaled_size"][axis]
-            wanted = (centre[axis] + 0.5) * length / (height, width)[axis] - crop_length / 2
+            wanted = centre[axis] * length - crop_length / 2
             assert params["corner"][axis] == pytest.approx(np.clip(wanted, 0, max(0, length - crop_length)), abs=0.5)
 
 
