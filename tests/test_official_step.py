@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pytorch_lightning import Callback, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrseg.data.camvid import CamVidDataModule
-from hrseg.losses import CrossEntropyLoss, OhemCrossEntropyLoss, SegmentationLoss
+from hrseg.losses import CrossEntropyLoss, OhemCrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
+from hrseg.models import VARIANTS, HRNetV2
 from hrseg.task import SegmentationTask
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 
@@ -33,37 +35,80 @@ class Recorder(Callback):
         self.losses.append(outputs["loss"].item())
 
 
+class WithAuxiliaryOutput(HRNetV2):
+    """HRNetV2 with a second output from its finest map, enlarged with aligned corners as in HRNet + OCR."""
+
+    def __init__(self) -> None:
+        super().__init__(VARIANTS["w18_small_v1"], len(WEIGHTS), align_corners=True, init="kaiming")
+        self.auxiliary = nn.Conv2d(self.widths[0], len(WEIGHTS), 1)
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.features(images)
+        return {"out": self.last_layer(maps), "aux": self.auxiliary(maps[0])}
+
+
+def pixel_losses(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the valid pixels: unweighted loss, weight, and the probability of their class."""
+    valid = target != 255
+    picked = logits.log_softmax(1).permute(0, 2, 3, 1)[valid].gather(1, target[valid].long()[:, None])[:, 0]
+    return -picked, WEIGHTS[target[valid].long()], picked.detach().exp()
+
+
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """The weighted mean over the valid pixels."""
-    valid = target != 255
-    picked = logits.log_softmax(1).permute(0, 2, 3, 1)[valid].gather(1, target[valid].long()[:, None])[:, 0]
-    weights = WEIGHTS[target[valid].long()]
-    return -(weights * picked).sum() / weights.sum()
+    losses, weights, _ = pixel_losses(logits, target)
+    return (weights * losses).sum() / weights.sum()
 
 
-def ohem(logits: Tensor, target: Tensor, threshold: float = 0.9, min_kept: int = 500) -> Tensor:
+def ohem(logits: Tensor, target: Tensor) -> Tensor:
     """The mean of the weighted losses of the hard pixels."""
-    valid = target != 255
-    picked = logits.log_softmax(1).permute(0, 2, 3, 1)[valid].gather(1, target[valid].long()[:, None])[:, 0]
-    probability = picked.detach().exp()
-    limit = max(probability.sort().values[min(min_kept, len(probability) - 1)].item(), threshold)
-    hard = probability < limit
-    return -(WEIGHTS[target[valid].long()] * picked)[hard].mean()
+    losses, weights, probability = pixel_losses(logits, target)
+    limit = max(probability.sort().values[min(500, len(probability) - 1)].item(), 0.1)
+    return (weights * losses)[probability < limit].mean()
 
 
-@pytest.mark.parametrize(
-    ("loss", "official"),
-    [
-        (CrossEntropyLoss(WEIGHTS.tolist()), cross_entropy),
-        (OhemCrossEntropyLoss(0.1, 500, WEIGHTS.tolist()), lambda x, y: ohem(x, y, 0.1)),
-    ],
-    ids=["cross entropy", "OHEM"],
-)
-def test_three_steps(loss: SegmentationLoss, official: Any, camvid_root: Path) -> None:
+def sum_over_all_pixels(logits: Tensor, target: Tensor) -> Tensor:
+    """The weighted losses over the number of pixels, ignored ones included: the second term beside OHEM."""
+    losses, weights, _ = pixel_losses(logits, target)
+    return (weights * losses).sum() / target.numel()
+
+
+CASES = {
+    "cross entropy": (CrossEntropyLoss(WEIGHTS.tolist()), cross_entropy, None),
+    "OHEM": (OhemCrossEntropyLoss(0.1, 500, WEIGHTS.tolist()), ohem, None),
+    "cross entropy and 0.4 auxiliary": (
+        WeightedOutputsLoss(
+            {"out": CrossEntropyLoss(WEIGHTS.tolist()), "aux": CrossEntropyLoss(WEIGHTS.tolist())}, {"aux": 0.4}
+        ),
+        cross_entropy,
+        cross_entropy,
+    ),
+    "OHEM and 0.4 auxiliary": (
+        WeightedOutputsLoss(
+            {
+                "out": OhemCrossEntropyLoss(0.1, 500, WEIGHTS.tolist()),
+                "aux": CrossEntropyLoss(WEIGHTS.tolist(), divide_by="pixels"),
+            },
+            {"aux": 0.4},
+        ),
+        ohem,
+        sum_over_all_pixels,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_three_steps(case: str, camvid_root: Path) -> None:
+    criterion, official, auxiliary = CASES[case]
     torch.manual_seed(0)
     data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(40, 56), num_workers=0)
-    task = SegmentationTask("hrnetv2_w18_small_v1", data.labels, network_args={"init": "kaiming"}, loss=loss)
-    loss.class_weights = WEIGHTS.clone()  # not rounded to single precision
+    network: Any = {"network": "hrnetv2_w18_small_v1", "network_args": {"init": "kaiming"}}
+    if auxiliary is not None:
+        network = {"network": WithAuxiliaryOutput()}
+    task = SegmentationTask(**network, labels=data.labels, loss=criterion)
+    for loss in criterion.modules():
+        if isinstance(loss, SegmentationLoss):
+            loss.class_weights = WEIGHTS.clone()  # not rounded to single precision
     parameters = {
         name: parameter.detach().double().clone().requires_grad_()
         for name, parameter in task.network.named_parameters()
@@ -88,8 +133,12 @@ def test_three_steps(loss: SegmentationLoss, official: Any, camvid_root: Path) -
     rate = LR
     for step, (images, target) in enumerate(recorder.batches):
         pixels = (images.double() / 255 - MEAN.view(1, 3, 1, 1)) / STD.view(1, 3, 1, 1)
-        _, logits = hrnet_plain(pixels, parameters, "bilinear", False, batch_statistics=True)
-        value = official(enlarge(logits, tuple(target.shape[-2:]), "bilinear", False), target)
+        corners, size = auxiliary is not None, tuple(target.shape[-2:])
+        maps, logits = hrnet_plain(pixels, parameters, "bilinear", corners, batch_statistics=True)
+        value = official(enlarge(logits, size, "bilinear", corners), target)
+        if auxiliary is not None:
+            second = F.conv2d(maps[0], parameters["auxiliary.weight"], parameters["auxiliary.bias"])
+            value = value + 0.4 * auxiliary(enlarge(second, size, "bilinear", corners), target)
         assert recorder.losses[step] == pytest.approx(value.item(), rel=1e-10)
         gradients = torch.autograd.grad(value, list(parameters.values()))
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
