@@ -19,7 +19,7 @@ from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, 
 from hrseg.data.labels import LabelTable
 from hrseg.data.parallel import usable_cores
 from hrseg.data.samplers import EpochSampler, EvalSampler
-from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
+from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
 
 _log = logging.getLogger(__name__)
@@ -178,8 +178,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
             HorizontalFlip(self.labels.flip_pairs, p=self.flip_probability),
         ]
         if self.brightness_shift:
-            share = self.brightness_shift / 255
-            steps.append(A.RandomBrightnessContrast(brightness_limit=share, contrast_limit=0.0, p=0.5))
+            steps.append(BrightnessShift(self.brightness_shift))
         if self.color_jitter:
             strength = self.color_jitter
             steps.append(A.ColorJitter(strength, strength, strength, strength / 4, p=1.0))

@@ -131,6 +131,33 @@ class HorizontalFlip(A.DualTransform):
         return _mirrored(cv2.LUT(mask, self._mirrored_id) if self.flip_pairs else mask)
 
 
+class BrightnessShift(A.ImageOnlyTransform):
+    """Adds one whole number to all channels of all pixels; what leaves 0 to 255 stays at the end of it.
+
+    Args:
+        limit: The number lies between this and its negative, ends included, 1 to 255; each is equally likely.
+        p: Probability of applying it.
+
+    Source:
+        HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/datasets/base_dataset.py (RANDOM_BRIGHTNESS).
+    """
+
+    class InitSchema(A.ImageOnlyTransform.InitSchema):  # noqa: D106
+        limit: int
+
+    def __init__(self, limit: int = 10, p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.limit = limit
+
+    def get_params(self) -> dict[str, int]:
+        """Draws the number."""
+        return {"shift": self.py_random.randint(-self.limit, self.limit)}
+
+    def apply(self, img: np.ndarray, shift: int = 0, **params: Any) -> np.ndarray:
+        """Shifts the image."""
+        return cv2.LUT(img, np.clip(np.arange(256) + shift, 0, 255).astype(np.uint8))
+
+
 def resized_window(
     image: np.ndarray, scaled_size: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:

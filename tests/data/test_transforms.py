@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop, nearest_window, resized_window
+from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop, nearest_window, resized_window
 from hrseg.images import read_image, read_label
 from hrseg.sizes import scaled_to
 from tests.references import resize as reference
@@ -205,6 +205,7 @@ def test_they_compose_with_albumentations_own_and_survive_serialisation() -> Non
         [
             RandomScaleCrop((32, 48), base_size=60, scale_range=(0.5, 1.5), scale_step=0.25, ignore_index=254),
             HorizontalFlip(((1, 2),)),
+            BrightnessShift(20),
             A.ColorJitter(p=1.0),
             A.OneOf([A.GaussNoise(p=1.0), A.GaussianBlur(p=1.0)]),
         ]
@@ -216,3 +217,17 @@ def test_they_compose_with_albumentations_own_and_survive_serialisation() -> Non
         two = seeded(rebuilt, seed)(image=noise(40, 60, 3), mask=noise(40, 60, high=4))
         for name in ("image", "mask"):
             np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_every_shift_of_brightness_up_to_the_limit_occurs_alike() -> None:
+    shift = seeded(BrightnessShift(10), 0)
+    pixel = np.array([[[3, 100, 250]]], np.uint8)
+    results = [shift(image=pixel, mask=pixel[..., 0]) for _ in range(4000)]
+    assert all(np.array_equal(result["mask"], pixel[..., 0]) for result in results)
+    changes = [int(result["image"][0, 0, 1]) - 100 for result in results]
+    expected = [np.clip(pixel.astype(int) + change, 0, 255) for change in changes]
+    np.testing.assert_array_equal([result["image"] for result in results], expected)
+    numbers = np.bincount(np.array(changes) + 10, minlength=21)
+    share = np.full(21, 0.5 / 21)
+    share[10] += 0.5
+    assert numbers / len(results) == pytest.approx(share, abs=0.02)
