@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,17 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path} cannot be written: {error.strerror or error}; make room, or choose a place that can be written to"
         ) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Makes a folder if it is missing, and tries it before work goes into what is to be written there.
+
+    Raises:
+        OutputError: The system refuses.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextmanager

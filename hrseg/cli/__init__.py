@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from hrseg import __version__
-from hrseg.errors import ConfigError, HrsegError, UnknownNameError
+from hrseg.errors import ConfigError, HrsegError, OutputError, UnknownNameError
 
 # verb: (module with a function `run(verb, arguments) -> exit code`, what it does)
 VERBS = {
@@ -23,6 +24,9 @@ VERBS = {
     "models": ("hrseg.cli.models", "list the networks with parameters and multiply-adds"),
     "benchmark": ("hrseg.cli.benchmark", "measure speed and memory on this machine"),
 }
+
+# what the system refuses because of its disks and permissions, wherever in a library that comes up
+_REFUSALS = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if trace:
             raise
         print(_one_line(error), file=sys.stderr)
+        return 2
+    except OSError as error:
+        if trace or error.errno not in _REFUSALS:
+            raise
+        what = f"{os.fsdecode(error.filename or 'a file')} cannot be used: {error.strerror}"
+        print(_one_line(OutputError(f"{what}; make room, or choose a place that can be written to")), file=sys.stderr)
         return 2
 
 

@@ -34,7 +34,7 @@ from hrseg.callbacks import (
 from hrseg.cli.parsing import told_in_one_line
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError
-from hrseg.files import replacing
+from hrseg.files import replacing, require_writable
 from hrseg.runs import last_checkpoint, new_run_dir, remove_unused, run_dir_of
 from hrseg.task import SegmentationTask
 
@@ -148,8 +148,10 @@ class HrsegCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         _require_checkpoint(self._verb, checkpoint)
         config.experiment = config.experiment or self._default_experiment
-        self._run_is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
+        is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
         self.run_dir = self._run_dir(config)
+        self._run_is_new = is_new
+        require_writable(self.run_dir)
         if self._verb == "fit" and checkpoint is None and (last := last_checkpoint(self.run_dir)):
             print(f"going on from {last}", flush=True)
             config.ckpt_path = str(last)

@@ -13,6 +13,7 @@ import numpy as np
 
 from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError
+from hrseg.files import require_writable
 from hrseg.images import IMAGE_SUFFIXES, read_image
 from hrseg.progress import track_progress
 
@@ -35,6 +36,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--protocol", help="whole, slide, cityscapes, ...; what the run is tested with by default")
     options = parser.parse_args(["--help"] if wants_help else arguments)
     images = find_images(options.images)
+    require_writable(options.output)
 
     from hrseg.inference import Predictor, write_prediction  # torch: only once the input is known to be there
 

@@ -14,7 +14,7 @@ from hrseg.data.dataset import Sample
 from hrseg.data.frequencies import ClassCounts
 from hrseg.data.labels import LabelTable
 from hrseg.data.scan import Scan, scan_samples
-from hrseg.errors import DataNotFoundError
+from hrseg.errors import DataFileError, DataNotFoundError
 
 _UNION = "trainval"  # in every data set the split that holds train and val
 
@@ -75,14 +75,16 @@ def verify(data: SegmentationDataModule) -> Report:
 
     Raises:
         DataNotFoundError: There is no image at all.
+        DataFileError: There is none because of the lists.
     """
     data.prepare_data()
-    samples, missing = _find(data)
+    samples, missing, unusable = _find(data)
     missing += [f"{path} has no image" for path in data.stray_labels()]
     distinct = dict.fromkeys(sample for members in samples.values() for sample in members)
     scans, num_read = scan_samples(distinct, data.labels, data.root)
     histograms = {sample: _histogram(scan) for sample, scan in scans.items() if scan.pixels}
     findings = {
+        "lists that cannot be used": unusable,
         "missing files": missing,
         "files that cannot be used": [scan.fault for scan in scans.values() if scan.fault and not scan.is_range_fault],
         "labels with values outside the table": [scan.fault for scan in scans.values() if scan.is_range_fault],
@@ -100,10 +102,11 @@ def verify(data: SegmentationDataModule) -> Report:
     )
 
 
-def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[str]]:
-    """The samples of each split that has any, without the labels that are not there; and what is missing."""
+def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[str], list[str]]:
+    """The samples of each split that has any, without the labels that are not there; what is missing; bad lists."""
     samples: dict[str, list[Sample]] = {}
     missing: list[str] = []
+    unusable: list[str] = []
     for split in data.splits:
         if split == _UNION and split != data.train_split:
             continue
@@ -111,6 +114,9 @@ def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[s
             found = data.find_samples(split)
         except DataNotFoundError as error:
             missing.append(str(error))
+            continue
+        except DataFileError as error:
+            unusable.append(str(error))
             continue
         is_scored = split in (data.train_split, data.val_split, data.test_split)
         if is_scored and not found:
@@ -121,11 +127,13 @@ def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[s
             missing += [f"{sample.image} has no label; expected {sample.label}" for sample in lacking]
         if found:
             samples[split] = [s if has_labels and _has_label(s) else s._replace(label=None) for s in found]
+    if not samples and unusable:
+        raise DataFileError(unusable[0])
     if not samples:
         raise DataNotFoundError(
             f"no image of {data.labels.name} in {data.root.absolute()}; expected {data.layout}. {data.origin}"
         )
-    return samples, list(dict.fromkeys(missing))
+    return samples, list(dict.fromkeys(missing)), list(dict.fromkeys(unusable))
 
 
 def _has_label(sample: Sample) -> bool:

@@ -1,0 +1,257 @@
+"""What is wrong with the files that the command is given: one line, a failing exit code, nothing written half."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from pytorch_lightning import Trainer
+
+from hrseg import SegmentationTask
+from hrseg.cli import main
+from hrseg.data.camvid import CAMVID
+from hrseg.data.pascal_context import PASCAL_CONTEXT_59
+from hrseg.images import write_image
+from tests.conftest import write_jpeg
+
+RECIPE = """
+model: {{network: hrnetv2_w18_small_v1}}
+data:
+  class_path: hrseg.{module}
+  init_args: {{root: {root}, batch_size: 2, crop_size: [32, 32], num_workers: 0{more}}}
+trainer: {{accelerator: cpu, max_epochs: 1}}
+"""
+MODULES = {
+    "camvid": "CamVidDataModule",
+    "cityscapes": "CityscapesDataModule",
+    "lip": "LIPDataModule",
+    "pascal_context": "PascalContextDataModule",
+    "folder": "FolderDataModule",
+}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+
+def recipe(module: str, root: Path, more: str = "") -> str:
+    path = Path("toy.yaml")
+    path.write_text(RECIPE.format(module=MODULES[module], root=root, more=more))
+    return f"--config={path}"
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def put_text(path: Path) -> None:
+    path.write_text("no image")
+
+
+def shrink(path: Path) -> None:
+    write_image(path, np.zeros((20, 30), np.uint8))
+
+
+def paint(path: Path) -> None:
+    write_image(path, np.zeros((48, 64, 3), np.uint8))
+
+
+def put_ids(path: Path) -> None:
+    """As cityscapesScripts' labelTrainIds files, but with the ids of labelIds inside."""
+    label = path.with_name(path.name.replace("TrainIds", "Ids"))
+    label.rename(path)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    for file in path.iterdir():
+        file.unlink()
+
+
+def write_list(*lines: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes("".join(f"{line}\r\n" for line in lines).encode())  # the line ends of Windows
+
+    return write
+
+
+LABEL = "gtFine/train/aachen/aachen_000000_000019_gtFine_label"
+# data set, file in it, what is done to it, further settings, what is told of it
+CASES: dict[str, tuple[str, str, Callable[[Path], None], str, str]] = {
+    "truncated PNG": ("camvid", "train/0003.png", truncate, "", "train/0003.png is truncated"),
+    "truncated JPEG": ("lip", "TrainVal_images/train_images/3_train.jpg", truncate, "", "3_train.jpg is truncated"),
+    "truncated label": ("camvid", "trainannot/0003.png", truncate, "", "trainannot/0003.png is truncated"),
+    "text as an image": ("camvid", "train/0003.png", put_text, "", "train/0003.png .*image"),
+    "text as a label": ("camvid", "trainannot/0003.png", put_text, "", "trainannot/0003.png .*image"),
+    "label of another size": ("camvid", "trainannot/0003.png", shrink, "", "0003.png is 20x30 .* is 48x64"),
+    "label in colour": ("camvid", "trainannot/0003.png", paint, "", "trainannot/0003.png .*(colou?r|3 channels)"),
+    "ids as train ids": (
+        "cityscapes",
+        LABEL + "TrainIds.png",
+        put_ids,
+        "",
+        "value 19 .*labelTrainIds.png; Cityscapes has train ids 0-18, 255",
+    ),
+    "label without image": ("camvid", "trainannot/0003.png", remove, "", "1 of 5 images .* no label"),
+    "empty split": ("camvid", "train", empty, "", "no image of CamVid train"),
+    "unknown split": ("camvid", "train/0003.png", remove, ", train_split: trian", "did you mean train"),
+}
+LISTS = {
+    "a file that is absent": (["0_train", "none"], "none.*missing|missing.*none"),
+    "an absolute path": (["0_train", "/etc/passwd"], "line 2: /etc/passwd; expected .* below"),
+    "a path that climbs out": (["../../secret"], r"line 1: \.\./\.\./secret; expected .* below"),
+    "nothing": ([], "train_id.txt is empty"),
+}
+for _name, (_lines, _message) in LISTS.items():
+    CASES[f"list with {_name}"] = ("lip", "TrainVal_images/train_id.txt", write_list(*_lines), "", _message)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_that_cannot_go_on_says_why(
+    case: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, place, damage, more, message = CASES[case]
+    root = request.getfixturevalue(f"{module}_root")
+    damage(root / place)
+    assert main(["fit", recipe(module, root, more), "--run_dir=run"]) == 2
+    told = told_in_one_line(capsys)
+    assert re.search(message, told), told
+    nothing_is_half_written()
+
+
+def put_train_ids(root: Path) -> None:
+    for label in root.rglob("*_labelIds.png"):
+        write_image(label, np.resize(np.array([*range(19), 255], np.uint8), (64, 128)))
+
+
+def put_voc_first(root: Path) -> None:
+    """Mostly person, wall and sky where VOC's classes come first: as if there were only bed, street and trees."""
+    for label in root.rglob("*.png"):
+        write_image(label, np.resize(np.array([15, 15, 15, 55, 55, 55, 46, 46, 54, 54, 27], np.uint8), (32, 96)))
+
+
+@pytest.mark.parametrize(
+    ("module", "damage", "message"),
+    [
+        ("cityscapes", put_train_ids, "as if they were train ids"),
+        ("pascal_context", put_voc_first, "VOC"),
+        ("camvid", lambda root: truncate(root / "train" / "0003.png"), "train/0003.png is truncated"),
+        ("camvid", lambda root: shrink(root / "valannot" / "0001.png"), "0001.png is 20x30 .* is 48x64"),
+        ("camvid", lambda root: paint(root / "valannot" / "0001.png"), "0001.png has 3 channels"),
+        ("lip", lambda root: write_list("/etc/passwd")(root / "train_id.txt"), "train_id.txt, line 1: /etc/passwd"),
+    ],
+    ids=["train ids as ids", "VOC first", "truncated", "size", "colour", "list"],
+)
+def test_verify_ends_with_1_and_says_what_is_wrong(
+    module: str,
+    damage: Callable[[Path], None],
+    message: str,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = request.getfixturevalue(f"{module}_root")
+    damage(root)
+    assert main(["verify", recipe(module, root), "--json=report.json"]) == 1
+    assert re.search(message, capsys.readouterr().out)
+    findings = json.loads(Path("report.json").read_text())["findings"]
+    assert re.search(message, str(findings))
+
+
+def test_a_mat_file_without_a_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, release = tmp_path / "VOC2010", tmp_path / "release"
+    (release / "trainval").mkdir(parents=True)
+    names = [*PASCAL_CONTEXT_59.class_names]
+    (release / "labels.txt").write_text("".join(f"{index}: {name}\n" for index, name in enumerate(names, 1)))
+    for split in ("train", "val"):
+        write_jpeg(root / "JPEGImages" / f"{split}.jpg", np.zeros((32, 48, 3), np.uint8))
+        write_list(split)(root / "ImageSets" / "Main" / f"{split}.txt")
+        scipy.io.savemat(release / "trainval" / f"{split}.mat", {"LabelMap": np.ones((32, 48), np.uint16)})
+    scipy.io.savemat(release / "trainval" / "val.mat", {"Labels": np.ones((32, 48), np.uint16)})
+    assert main(["prepare", "pascal-context", "--root", str(root), "--mat", str(release)]) == 2
+    assert "val.mat holds no LabelMap; expected a label of the original release" in told_in_one_line(capsys)
+    assert not (root / "ImageSets" / "SegmentationContext").exists()  # lists come last, when all labels are there
+    assert [path.name for path in root.rglob("*.png")] in (["train.png"], [])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    """Of a run that has not been trained."""
+    path = tmp_path / "best.ckpt"
+    task = SegmentationTask("hrnetv2_w18_small_v1", CAMVID)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)
+    return str(path)
+
+
+def command(*arguments: str, file_size: int | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own that obeys the permissions of files, which root does not otherwise."""
+
+    def restrict() -> None:
+        if os.geteuid() == 0:
+            ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+        if file_size is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+
+    script = "from hrseg.cli import main; raise SystemExit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, preexec_fn=restrict
+    )
+
+
+@pytest.mark.parametrize("verb", ["fit", "fit --run_dir", "predict", "verify"])
+def test_a_folder_that_is_not_to_be_written_to(verb: str, checkpoint: str, camvid_root: Path) -> None:
+    config = recipe("camvid", camvid_root)
+    Path("locked").mkdir()
+    Path("runs").symlink_to("locked")
+    Path("locked").chmod(0o555)
+    arguments = {
+        "fit": ["fit", config],
+        "fit --run_dir": ["fit", config, "--run_dir=locked/run"],
+        "predict": ["predict", f"--ckpt_path={checkpoint}", f"--images={camvid_root / 'val'}", "--output=locked/out"],
+        "verify": ["verify", config, "--json=locked/report.json"],
+    }
+    result = command(*arguments[verb])
+    assert result.returncode == 2
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    assert re.search(r"(locked|runs).* cannot be written: Permission denied; make room, or choose a place", line), line
+    assert not list(Path("locked").iterdir())
+
+
+def test_a_disk_that_is_full_while_predictions_are_written(checkpoint: str, camvid_root: Path) -> None:
+    result = command(
+        "predict", f"--ckpt_path={checkpoint}", f"--images={camvid_root / 'val'}", "--output=out", file_size=100
+    )
+    assert result.returncode == 2
+    assert re.search(r"out/labels/0000.png cannot be written: File too large; make room", result.stderr)
+    assert len(result.stderr.splitlines()) == 1
+    assert not [path for path in Path("out").rglob("*") if path.is_file()]
+
+
+def told_in_one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    (line,) = lines
+    assert line.startswith("hrseg: ")
+    return line
+
+
+def nothing_is_half_written() -> None:
+    assert not [path for path in Path().rglob("*") if path.name.startswith(".") or path.suffix in (".tmp", ".part")]
