@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from hrseg.models.heads import V2Head
@@ -54,9 +55,14 @@ def outputs_of(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     Args:
         network: A `Segmenter`, or a module that maps images to logits.
         images: (B, C, H, W) float, normalised.
+
+    Returns:
+        The outputs by name, in single precision if the network computed in half: what follows, an enlargement, a sum
+        of views, decides between classes by less than half precision tells apart.
     """
-    outputs = getattr(network, "outputs", None)
-    return outputs(images) if callable(outputs) else {"out": network(images)}
+    of_network = getattr(network, "outputs", None)
+    outputs: dict[str, Tensor] = of_network(images) if callable(of_network) else {"out": network(images)}
+    return {name: output.to(torch.promote_types(output.dtype, torch.float32)) for name, output in outputs.items()}
 
 
 class HRNetV2(HRNet, Segmenter):

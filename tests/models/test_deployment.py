@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hrseg.models import HRNetV2, HRNetVariant, Segmenter, create_model, fold_batch_norm
+from hrseg.models import HRNetV2, HRNetVariant, Segmenter, create_model, fold_batch_norm, outputs_of
 
 TINY = HRNetVariant(4, blocks=1, modules=(1, 1, 1), layer1_blocks=1, layer1_width=4)
 SMALL = "hrnetv2_w18_small_v1"
@@ -145,6 +145,9 @@ def test_bfloat16_autocast(network: Segmenter) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(images)
         assert network.outputs(images)["out"].dtype == torch.bfloat16
+        assert outputs_of(network, images)["out"].dtype == torch.float32
+        assert outputs_of(nn.Conv2d(3, 5, 1), images)["out"].dtype == torch.float32
+    assert outputs_of(nn.Conv2d(3, 5, 1).double(), images.double())["out"].dtype == torch.float64
     assert_close(logits.float(), network(images), 0.1)
     with torch.autocast("cpu", torch.bfloat16):
         network.train()(images).float().square().mean().backward()
