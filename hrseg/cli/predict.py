@@ -36,11 +36,11 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--protocol", help="whole, slide, cityscapes, ...; what the run is tested with by default")
     options = parser.parse_args(["--help"] if wants_help else arguments)
     images = find_images(options.images)
-    require_writable(options.output)
 
     from hrseg.inference import Predictor, write_prediction  # torch: only once the input is known to be there
 
     predictor = Predictor.from_checkpoint(options.ckpt_path, options.device, options.protocol)
+    require_writable(options.output)
     left_out: list[str] = []
     for name, pixels in track_progress(_read_ahead(images), "predicting", len(images)):
         if isinstance(pixels, DataFileError):

@@ -16,7 +16,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """Makes label files and lists, and says how many images each split has."""
     parser = OptionParser(
         prog=f"hrseg {verb}",
-        description="Make label files and lists for PASCAL-Context from the detail API's JSON or the original release.",
+        description="Make label files and lists for PASCAL-Context from the detail API's JSON or the original release; "
+        "or renumber labels that `hrseg verify` found to be in VOC-first order.",
         epilog="Labels that are there already are kept: a run that was cut off goes on where it was.",
     )
     parser.add_argument("data_set", type=_known, help=", ".join(DATA_SETS))
@@ -26,19 +27,24 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--json", type=Path, metavar="FILE", help="trainval_merged.json of the detail API")
     source.add_argument("--mat", type=Path, metavar="FOLDER", help="original release: labels.txt and trainval/*.mat")
+    source.add_argument("--voc_first", type=Path, metavar="FOLDER", help="labels, NAME.png, in VOC-first order")
     parser.add_argument("--workers", type=int, metavar="N", help="processes; one per core by default")
     parser.add_argument("--overwrite", action="store_true", help="make labels again that are there already")
     options = parser.parse_args(arguments)
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"--workers is {options.workers}; expected 1 or more")
 
-    from hrseg.data.prepare_pascal_context import prepare_from_json, prepare_from_mat  # OpenCV: not for --help
+    from hrseg.data import prepare_pascal_context as prepare  # OpenCV: not for --help
 
-    print(f"reading {options.json or options.mat} ...", flush=True)
-    if options.json:
-        counts = prepare_from_json(options.root, options.json, options.workers, options.overwrite)
-    else:
-        counts = prepare_from_mat(options.root, options.mat, options.workers, options.overwrite)
+    sources = {
+        options.json: prepare.prepare_from_json,
+        options.mat: prepare.prepare_from_mat,
+        options.voc_first: prepare.prepare_from_voc_first,
+    }
+    del sources[None]
+    ((source_path, make),) = sources.items()
+    print(f"reading {source_path} ...", flush=True)
+    counts = make(options.root, source_path, options.workers, options.overwrite)
     print(f"labels: {options.root / 'SegmentationClassContext'}")
     print(f"lists: {options.root / 'ImageSets' / 'SegmentationContext'}")
 

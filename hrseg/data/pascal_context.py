@@ -153,7 +153,7 @@ class PascalContextDataModule(SegmentationDataModule):
         """Lists a split in its list's order."""
         if split == "trainval":
             return self.find_samples("train") + self.find_samples("val")
-        root = self.root / "VOC2010" if (self.root / "VOC2010").is_dir() else self.root
+        root = self._voc_root
         list_file = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
         if not list_file.is_file():
             raise DataNotFoundError(f"no list {list_file}; expected {self.layout}. {self.origin}")
@@ -164,13 +164,19 @@ class PascalContextDataModule(SegmentationDataModule):
                 raise DataNotFoundError(f"list {list_file} names {sample.name}, but no {sample.image}. {self.origin}")
         return samples
 
+    @property
+    def _voc_root(self) -> Path:
+        return self.root / "VOC2010" if (self.root / "VOC2010").is_dir() else self.root
+
     def check_counts(self, pixels_per_label_id: np.ndarray) -> list[str]:
         """Doubts that the labels are in alphabetical order."""
         if not looks_voc_first(pixels_per_label_id[:60]):
             return []
         return [
             "the labels seem to be in VOC-first order (aeroplane, bicycle, bird, ...), as some tools write them; "
-            "expected alphabetical order (aeroplane, bag, bed, ...): run `hrseg prepare pascal-context --overwrite`"
+            "expected alphabetical order (aeroplane, bag, bed, ...). Rename SegmentationClassContext, and "
+            f"`hrseg prepare pascal-context --root {self._voc_root} --voc_first RENAMED_FOLDER` renumbers the labels; "
+            f"the new numbers of 0 to 59 are {' '.join(map(str, voc_first_permutation()))}"
         ]
 
 

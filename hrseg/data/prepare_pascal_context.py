@@ -1,4 +1,4 @@
-"""Label files and lists of PASCAL-Context, from the detail API's JSON or from the original MATLAB files."""
+"""Label files and lists of PASCAL-Context: from the detail API's JSON, MATLAB files, or labels in VOC-first order."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from hrseg.data.lists import read_list
 from hrseg.data.parallel import map_in_processes
-from hrseg.errors import DataFileError, DataNotFoundError
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError
 from hrseg.files import replacing
-from hrseg.images import read_image, write_image
+from hrseg.images import read_image, read_label, write_image
 
 # the category id of each class in the JSON, background first
 _CATEGORY_IDS = (
@@ -95,6 +95,39 @@ def prepare_from_mat(root: Path, folder: Path, workers: int | None = None, overw
     return _write(root, splits, draws, workers, overwrite)
 
 
+def prepare_from_voc_first(
+    root: Path, folder: Path, workers: int | None = None, overwrite: bool = False
+) -> dict[str, int]:
+    """Writes the labels of another folder, which are in VOC-first order, in the alphabetical one.
+
+    Args:
+        root: The folder VOC2010, with `JPEGImages` and `ImageSets/SegmentationContext`.
+        folder: The labels to renumber, `NAME.png`; not the folder that the labels are written to.
+        workers: Number of processes; None for one per core.
+        overwrite: Whether labels that are there already are made again.
+
+    Returns:
+        Images per split.
+
+    Raises:
+        ConfigError: The folder is the one that the labels are written to.
+        DataFileError: A file cannot be read or holds something else, or a label does not fit its image.
+        DataNotFoundError: There are no images.
+    """
+    from hrseg.data.pascal_context import voc_first_permutation
+
+    if folder.resolve() == _label_file(root, "").parent.resolve():
+        raise ConfigError(f"{folder} is where the renumbered labels go; rename it first, and give the new name")
+    splits = {split: read_list(_list_file(root, split)) for split in ("train", "val")}
+    class_ids = np.array(voc_first_permutation(), np.uint8)
+    draws = {
+        name: partial(_draw_renumbered, folder / f"{name}.png", class_ids)
+        for names in splits.values()
+        for name in names
+    }
+    return _write(root, splits, draws, workers, overwrite)
+
+
 def _read_array(path: Path, array: str, *keys: str) -> Iterator[tuple[Any, ...]]:
     """Yields the values under `keys` of each entry of an array of a JSON file, with one entry in memory."""
     import ijson
@@ -166,6 +199,15 @@ def _draw_mat(path: Path, class_ids: np.ndarray, image: Path, size: tuple[int, i
     return label
 
 
+def _draw_renumbered(path: Path, class_ids: np.ndarray, image: Path, size: tuple[int, int]) -> np.ndarray:
+    old = read_label(path)
+    _require_size(str(path), old, image, size)
+    if (strange := np.setdiff1d(old, range(60))).size:
+        raise DataFileError(f"{path} holds {strange[:5].tolist()}; expected class ids from 0 to 59")
+    label: np.ndarray = class_ids[old]
+    return label
+
+
 def _require_size(what: str, label: np.ndarray, image: Path, size: tuple[int, int]) -> None:
     if label.shape != size:
         found = "x".join(map(str, label.shape))
@@ -192,7 +234,7 @@ def _write(
     ):
         pass
     for split, names in splits.items():
-        with replacing(root / "ImageSets" / "SegmentationContext" / f"{split}.txt") as temporary:
+        with replacing(_list_file(root, split)) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in names))
     return {split: len(names) for split, names in splits.items()}
 
@@ -202,6 +244,10 @@ def _write_label(root: Path, label: tuple[str, Draw]) -> None:
     image = root / "JPEGImages" / f"{name}.jpg"
     height, width, _ = read_image(image).shape
     write_image(_label_file(root, name), draw(image, (height, width)))
+
+
+def _list_file(root: Path, split: str) -> Path:
+    return root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
 
 
 def _label_file(root: Path, name: str) -> Path:

@@ -53,7 +53,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["pascal-contxt"], "unknown data set 'pascal-contxt'; did you mean pascal-context"),
         (["pascal-context"], "required: --root; see hrseg prepare --help"),
-        (["pascal-context", "--root", "here"], "one of the arguments --json --mat is required"),
+        (["pascal-context", "--root", "here"], "one of the arguments --json --mat --voc_first is required"),
         (
             ["pascal-context", "--root", "here", "--mat", "there", "--workers", "0"],
             "--workers is 0; expected 1 or more",

@@ -10,10 +10,10 @@ from PIL import Image
 from pycocotools import mask
 from scipy.io import savemat
 
-from hrseg.data.pascal_context import PASCAL_CONTEXT_60, PascalContextDataModule
-from hrseg.data.prepare_pascal_context import prepare_from_json, prepare_from_mat
-from hrseg.errors import DataFileError, DataNotFoundError, HrsegError
-from hrseg.images import read_label
+from hrseg.data.pascal_context import PASCAL_CONTEXT_60, PascalContextDataModule, voc_first_permutation
+from hrseg.data.prepare_pascal_context import prepare_from_json, prepare_from_mat, prepare_from_voc_first
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError
+from hrseg.images import read_label, write_image
 
 SIZES = {"2008_000001": (24, 40), "2008_000002": (40, 24), "2008_000003": (30, 30)}
 # aeroplane, sky, tree, wood, background and ground in the numbering of the detail API
@@ -102,6 +102,29 @@ def test_json_gives_what_painting_pixel_by_pixel_gives(root: Path, tmp_path: Pat
     data = PascalContextDataModule(root, 1, (32, 32), num_workers=0)
     data.setup("fit")
     assert len(list(data.train_dataloader())) == 2
+
+
+def test_labels_in_voc_first_order_are_renumbered(root: Path, tmp_path: Path) -> None:
+    lists = root / "ImageSets" / "SegmentationContext"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2008_000001\n2008_000003\n")
+    (lists / "val.txt").write_text("2008_000002\n")
+    old = {name: np.random.default_rng(0).integers(0, 60, size, dtype=np.uint8) for name, size in SIZES.items()}
+    for name, label in old.items():
+        write_image(tmp_path / "old" / f"{name}.png", label)
+    assert prepare_from_voc_first(root, tmp_path / "old", workers=1) == {"train": 2, "val": 1}
+    voc_classes = {1: "aeroplane", 2: "bicycle", 15: "person", 20: "tvmonitor", 21: "bag", 54: "tree", 59: "wood"}
+    for name, label in old.items():
+        new = label_of(root, name)
+        np.testing.assert_array_equal(new, np.array(voc_first_permutation())[label])
+        for number, class_name in voc_classes.items():
+            assert {PASCAL_CONTEXT_60.class_names[i] for i in new[label == number]} == {class_name}
+
+    with pytest.raises(ConfigError, match="SegmentationClassContext is where the renumbered labels go"):
+        prepare_from_voc_first(root, root / "SegmentationClassContext")
+    write_image(tmp_path / "old" / "2008_000001.png", np.full(SIZES["2008_000001"], 60, np.uint8))
+    with pytest.raises(DataFileError, match=r"2008_000001\.png holds \[60\]; expected class ids from 0 to 59"):
+        prepare_from_voc_first(root, tmp_path / "old", workers=1, overwrite=True)
 
 
 def test_mat_gives_the_classes_by_their_names(root: Path, tmp_path: Path) -> None:
