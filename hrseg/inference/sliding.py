@@ -71,6 +71,7 @@ def sliding_window(
             total = scores.new_zeros(number, scores.shape[1], height, width)
         for ((top, bottom), (left, right)), part in zip(chunk, torch.split(scores, number), strict=True):
             total[..., top:bottom, left:right] += part[..., : bottom - top, : right - left]
+        del scores, part  # before those of the next windows come
     assert total is not None
     return total.div_(_counts(rows, height, total)[:, None] * _counts(columns, width, total))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from hrseg.errors import ConfigError
 from hrseg.inference import sliding_window
@@ -95,3 +96,17 @@ def test_windows_of_all_images_go_through_together(network: nn.Module) -> None:
 def test_settings_out_of_range(stride: tuple[int, int], batch_size: int) -> None:
     with pytest.raises(ConfigError, match="expected a stride of 1 to the window's size"):
         sliding_window(lambda x: x, torch.zeros(1, 3, 40, 40), (16, 16), stride, batch_size=batch_size)
+
+
+def test_scores_of_windows_are_gone_before_the_next_ones_come() -> None:
+    kept: list[StorageWeakRef] = []
+
+    def scores_of(windows: Tensor) -> Tensor:
+        assert all(storage.expired() for storage in kept)
+        scores = windows * 2
+        kept.append(StorageWeakRef(scores.untyped_storage()))
+        return scores
+
+    images = torch.rand(1, 3, 100, 120)
+    torch.testing.assert_close(sliding_window(scores_of, images, (32, 32), (20, 20), "shift"), images * 2)
+    assert len(kept) > 5
