@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,10 +13,11 @@ from hrseg.data.base import SegmentationDataModule
 from hrseg.data.classes import read_classes
 from hrseg.data.dataset import Sample
 from hrseg.data.lists import read_list
-from hrseg.errors import ConfigError, DataNotFoundError
+from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
 from hrseg.images import images_below
 
 _PARTS = ("train", "val", "test")
+_SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 class FolderDataModule(SegmentationDataModule):
@@ -25,9 +27,7 @@ class FolderDataModule(SegmentationDataModule):
     apart. A mask holds label ids, palette indices, or, in three channels, the colours of the classes; each file may
     be of its own kind.
 
-    Splits: train, val, trainval (both) and test. They are the sub-folders of `images` with these names, if it has
-    any; or else what the lists `train.txt`, `val.txt` and `test.txt` under the root name, an image a line, as a path
-    below `images` without extension and suffix; or, without lists, random shares of all images.
+    Splits: train, val, trainval (both) and test.
 
     Args:
         root: The data set's folder.
@@ -40,11 +40,15 @@ class FolderDataModule(SegmentationDataModule):
         image_suffix: What image names end with and mask names do not, such as "_leftImg8bit"; other files are no
             images.
         mask_suffix: The same of the masks, such as "_mask".
-        split_ratio: Shares of train, val and test among all images, where these are drawn at random.
-        split_seed: Decides that draw. It is not `seed`, so that trainings with other seeds share their splits.
+        splits: What train, val and perhaps test are: sub-folders of `images` ({"train": "training", ...}); lists under
+            the root, which end with .txt and name an image a line, as a path below `images` ({"train": "fold_1.txt",
+            ...}); or shares of all images that are drawn at random ({"train": 0.8, ...}). None looks for sub-folders
+            train, val and test, then for lists train.txt, val.txt and test.txt, and draws 80, 10 and 10 % otherwise.
+        split_seed: Decides the draw. It is not `seed`, so that trainings with other seeds share their splits.
 
     Raises:
         ConfigError: The classes cannot be read, or a value is out of range.
+        UnknownNameError: `splits` names another split.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test")
@@ -64,15 +68,12 @@ class FolderDataModule(SegmentationDataModule):
         masks: str = "masks",
         image_suffix: str = "",
         mask_suffix: str = "",
-        split_ratio: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        splits: dict[str, str | float] | None = None,
         split_seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        if min(split_ratio) < 0 or 0 in split_ratio[:2] or not np.isclose(sum(split_ratio), 1):
-            raise ConfigError(
-                f"data.split_ratio is {tuple(split_ratio)}; expected shares of train, val and test that add up to 1, "
-                "the first two more than 0"
-            )
+        if splits is not None:
+            _check_splits(splits)
         if split_seed < 0:
             raise ConfigError(f"data.split_seed is {split_seed}; expected 0 or more")
         folder = Path(root).expanduser()
@@ -81,7 +82,7 @@ class FolderDataModule(SegmentationDataModule):
         self.masks = masks
         self.image_suffix = image_suffix
         self.mask_suffix = mask_suffix
-        self.split_ratio = split_ratio
+        self._given_splits = splits
         self.split_seed = split_seed
         super().__init__(root, batch_size, crop_size, **kwargs)
 
@@ -100,26 +101,39 @@ class FolderDataModule(SegmentationDataModule):
         return [mask for name, mask in self._masks.items() if name not in self._images]
 
     def _names(self, split: str) -> list[str]:
+        sources = self._given_splits or self._found_splits()
+        source = sources.get(split, "")
+        if not isinstance(source, str):
+            return self._drawn(sources)[split]
+        if source.endswith(".txt"):
+            return self._listed(self.root / source)
+        return [name for name in self._images if source and name.startswith(f"{source}/")]
+
+    def _found_splits(self) -> dict[str, str | float]:
+        if any(name.startswith(f"{part}/") for part in _PARTS for name in self._images):
+            return {part: part for part in _PARTS}
+        lists = {part: f"{part}.txt" for part in _PARTS if (self.root / f"{part}.txt").is_file()}
+        return {**lists} if lists else {**_SHARES}
+
+    def _drawn(self, shares: Mapping[str, str | float]) -> dict[str, list[str]]:
         names = list(self._images)
-        if any(name.startswith(f"{part}/") for part in _PARTS for name in names):
-            return [name for name in names if name.startswith(f"{split}/")]
-        if any((self.root / f"{part}.txt").is_file() for part in _PARTS):
-            return self._listed(self.root / f"{split}.txt")
         # raw numbers of this generator are the same with every version of numpy; its permutations need not be
         order = np.argsort(np.random.PCG64(self.split_seed).random_raw(len(names)), kind="stable")
-        num_val, num_test = (max(1, round(share * len(names))) if share else 0 for share in self.split_ratio[1:])
+        num_val, num_test = (
+            max(1, round(float(shares[part]) * len(names))) if part in shares else 0 for part in ("val", "test")
+        )
         val, test, train = np.split(order, [num_val, num_val + num_test])
-        return [names[index] for index in sorted({"train": train, "val": val, "test": test}[split])]
+        drawn = {"train": train, "val": val, "test": test}
+        return {part: [names[index] for index in sorted(indices)] for part, indices in drawn.items()}
 
     def _listed(self, path: Path) -> list[str]:
-        if not path.is_file():
-            return []
         names = read_list(path)
+        names = [name if name in self._images else str(PurePosixPath(name).with_suffix("")) for name in names]
         missing = [name for name in names if name not in self._images]
         if missing:
             raise DataNotFoundError(
                 f"{len(missing)} of {len(names)} images that {path} names are missing, the first is {missing[0]}; "
-                f"expected paths below {self.root / self.images}, without extension and image_suffix"
+                f"expected paths below {self.root / self.images}, without image_suffix"
             )
         return names
 
@@ -132,3 +146,17 @@ class FolderDataModule(SegmentationDataModule):
     @cached_property
     def _masks(self) -> dict[str, Path]:
         return images_below(self.root / self.masks, self.mask_suffix)
+
+
+def _check_splits(splits: Mapping[str, str | float]) -> None:
+    for split in splits:
+        if split not in _PARTS:
+            raise UnknownNameError("split in data.splits", split, _PARTS)
+    if "train" not in splits or "val" not in splits:
+        raise ConfigError(f"data.splits is {dict(splits)}; expected train and val, and test if there is one")
+    shares = [source for source in splits.values() if not isinstance(source, str)]
+    are_shares = len(shares) == len(splits) and min(shares) > 0 and bool(np.isclose(sum(shares), 1))
+    if shares and not are_shares:
+        raise ConfigError(
+            f"data.splits is {dict(splits)}; expected shares above 0 that add up to 1, or a folder or list for each"
+        )

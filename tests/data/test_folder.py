@@ -10,7 +10,7 @@ import pytest
 from hrseg.data.camvid import CAMVID, CamVidDataModule
 from hrseg.data.dataset import Sample, read_sample
 from hrseg.data.folder import FolderDataModule
-from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, LabelRangeError
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, LabelRangeError, UnknownNameError
 from hrseg.images import read_label, write_image
 
 TWO = {"names": ["a", "b"]}
@@ -75,7 +75,7 @@ def test_random_shares_are_the_same_everywhere_and_share_nothing(folder_root: Pa
     assert (names(data, "val"), names(data, "test")) == (["left/07"], ["left/05"])
     assert names(folder(folder_root, seed=5), "val") == names(data, "val")
     assert len({tuple(names(folder(folder_root, split_seed=seed), "val")) for seed in range(8)}) > 3
-    halves = folder(folder_root, split_ratio=(0.5, 0.5, 0))
+    halves = folder(folder_root, splits={"train": 0.5, "val": 0.5})
     assert [len(names(halves, split)) for split in halves.splits] == [5, 5, 10, 0]
 
 
@@ -106,6 +106,25 @@ def test_lists_win_over_random_shares(tmp_path: Path) -> None:
         DataNotFoundError, match=r"2 of 3 images that .*val\.txt names are missing, the first is x; expe"
     ):
         data.find_samples("val")
+
+
+def test_splits_may_have_any_names(tmp_path: Path) -> None:
+    write_pairs(tmp_path, "a/1 a/2 b/3 train/4")
+    by_folder = folder(tmp_path, classes=TWO, splits={"train": "a", "val": "b"})
+    assert [names(by_folder, split) for split in by_folder.splits] == [
+        ["a/1", "a/2"],
+        ["b/3"],
+        ["a/1", "a/2", "b/3"],
+        [],
+    ]
+    (tmp_path / "fold_1.txt").write_text("b/3.png\na/1.png\n")
+    (tmp_path / "fold_2.txt").write_text("train/4\n")
+    by_list = folder(tmp_path, classes=TWO, splits={"train": "fold_1.txt", "val": "fold_2.txt"})
+    assert names(by_list, "trainval") == ["b/3", "a/1", "train/4"]
+    with pytest.raises(DataFileError, match=r"fold_3\.txt cannot be read"):
+        names(folder(tmp_path, classes=TWO, splits={"train": "fold_1.txt", "val": "fold_3.txt"}), "val")
+    with pytest.raises(UnknownNameError, match=r"unknown split in data\.splits 'valid'; did you mean val"):
+        folder(tmp_path, classes=TWO, splits={"train": "a", "valid": "b"})
 
 
 def test_suffixes_are_stripped_and_other_files_left_out(tmp_path: Path) -> None:
@@ -160,9 +179,10 @@ def test_a_missing_folder_says_what_is_expected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"split_ratio": (0.8, 0.1, 0.2)}, r"data\.split_ratio is \(0\.8, 0\.1, 0\.2\); expected shares"),
-        ({"split_ratio": (1.0, 0.0, 0.0)}, r"data\.split_ratio"),
-        ({"split_ratio": (1.2, 0.1, -0.3)}, r"data\.split_ratio"),
+        ({"splits": {"train": 0.8, "val": 0.1, "test": 0.2}}, r"data\.splits is .*; expected shares above 0"),
+        ({"splits": {"train": 1.2, "val": 0.1, "test": -0.3}}, r"expected shares above 0"),
+        ({"splits": {"train": 0.5, "val": "val"}}, r"or a folder or list for each"),
+        ({"splits": {"train": 1.0}}, r"data\.splits is .*; expected train and val"),
         ({"split_seed": -1}, r"data\.split_seed is -1; expected 0 or more"),
     ],
 )
