@@ -236,13 +236,17 @@ def test_a_folder_that_is_not_to_be_written_to(verb: str, checkpoint: str, camvi
     assert not list(Path("locked").iterdir())
 
 
-def test_a_disk_that_is_full_while_predictions_are_written(checkpoint: str, camvid_root: Path) -> None:
-    result = command(
-        "predict", f"--ckpt_path={checkpoint}", f"--images={camvid_root / 'val'}", "--output=out", file_size=100
-    )
+@pytest.mark.parametrize("of", ["images", "split"])
+def test_a_disk_that_is_full_while_predictions_are_written(of: str, checkpoint: str, camvid_root: Path) -> None:
+    arguments = {
+        "images": [f"--images={camvid_root / 'val'}", "--output=out"],
+        "split": [recipe("camvid", camvid_root, ", predict_split: val"), "--run_dir=out"],
+    }
+    result = command("predict", f"--ckpt_path={checkpoint}", *arguments[of], file_size=100)
     assert result.returncode == 2
-    assert re.search(r"out/labels/0000.png cannot be written: File too large; make room", result.stderr)
-    assert len(result.stderr.splitlines()) == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("hrseg: ")]
+    assert re.search(r"labels/0000.png cannot be written: File too large; make room", line)
+    assert "Traceback" not in result.stderr
     assert not [path for path in Path("out").rglob("*") if path.is_file()]
 
 
