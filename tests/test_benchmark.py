@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hrseg.benchmark.metric
-from hrseg.benchmark import data, forward, metric, startup, train
+from hrseg.benchmark import data, forward, metric, startup, train, windows
 from hrseg.benchmark.report import describe_run, format_table, write_csv
 from hrseg.benchmark.rounds import HRSEG, Row, compare, require_close, take_turns, torch_threads
 from hrseg.cli import main
@@ -76,6 +76,12 @@ def test_forward_beside_peers() -> None:
     assert [row.side.split()[0] for row in rows] == [HRSEG, "the", "timm", "SMP"]
 
 
+def test_windows() -> None:
+    rows = windows.measure_windows(1, 1, (96, 130), (64, 64), "hrnetv2_w18_small_v1")
+    assert [row.side for row in rows] == [HRSEG, windows.SINGLY, windows.PLAIN]
+    assert {row.case for row in rows} == {"hrnetv2_w18_small_v1 1x3x96x130, windows 64x64"}
+
+
 def test_a_settled_network_neither_grows_nor_shrinks_its_values() -> None:
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     layers = [(torch.nn.Conv2d(3, 3, 3, bias=False), torch.nn.BatchNorm2d(3), torch.nn.ReLU()) for _ in range(20)]
@@ -84,7 +90,7 @@ def test_a_settled_network_neither_grows_nor_shrinks_its_values() -> None:
         torch.nn.init.normal_(conv.weight, std=0.03, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert network.eval()(images).std() < 1e-9
-        assert 0.1 < forward._settle(network, images)(images).std() < 10
+        assert 0.1 < forward.settled(network, images)(images).std() < 10
     assert not network.training
 
 

@@ -44,7 +44,7 @@ def measure_forward(
 
 
 def _sides(name: str, images: Tensor) -> dict[str, Callable[[], object]]:
-    plain = _settle(create_model(name, init="kaiming"), images)
+    plain = settled(create_model(name, init="kaiming"), images)
     ours = Predictor(copy.deepcopy(plain), CITYSCAPES).network
     channels_last = images.contiguous(memory_format=torch.channels_last)  # as `Predictor` reads an image
     require_close(ours(channels_last), plain(images))
@@ -56,12 +56,12 @@ def _peers(images: Tensor) -> dict[str, Callable[[], object]]:
     import segmentation_models_pytorch as smp
     import timm
 
-    trunk = _settle(timm.create_model("hrnet_w18", features_only=True), images)
-    fpn = _settle(smp.FPN("tu-hrnet_w18", encoder_weights=None, classes=19), images)
+    trunk = settled(timm.create_model("hrnet_w18", features_only=True), images)
+    fpn = settled(smp.FPN("tu-hrnet_w18", encoder_weights=None, classes=19), images)
     return {"timm hrnet_w18, features only": lambda: trunk(images), "SMP FPN(tu-hrnet_w18)": lambda: fpn(images)}
 
 
-def _settle(network: nn.Module, images: Tensor) -> nn.Module:
+def settled(network: nn.Module, images: Tensor) -> nn.Module:
     """Gives the batch norms the statistics of the images.
 
     Without, values would shrink or grow from layer to layer, down to denormal numbers, which take longer to compute.

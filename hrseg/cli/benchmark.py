@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SUBJECTS = {
     "forward": "one image through a network",
+    "windows": "one image through a network in sliding windows",
     "train": "one training step, its time and its memory",
     "data": "training samples from PNG files, on one core",
     "metric": "counting one frame into a confusion matrix",
@@ -65,6 +66,10 @@ def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
         from hrseg.benchmark.forward import measure_forward
 
         return measure_forward(options.repeats, options.threads)
+    if subject == "windows":
+        from hrseg.benchmark.windows import measure_windows
+
+        return measure_windows(options.repeats, options.threads)
     if subject == "train":
         from hrseg.benchmark.train import measure_train
 
