@@ -78,7 +78,7 @@ def test_forward_beside_peers() -> None:
 
 def test_windows() -> None:
     rows = windows.measure_windows(1, 1, (96, 130), (64, 64), "hrnetv2_w18_small_v1")
-    assert [row.side for row in rows] == [HRSEG, windows.SINGLY, windows.PLAIN]
+    assert [row.side for row in rows] == [HRSEG, windows.SINGLY, windows.FOUR, windows.PLAIN]
     assert {row.case for row in rows} == {"hrnetv2_w18_small_v1 1x3x96x130, windows 64x64"}
 
 

@@ -16,6 +16,7 @@ from hrseg.inference import Predictor, Protocol
 from hrseg.models import create_model
 
 SINGLY = "one window at a time"
+FOUR = "four windows at once"
 PLAIN = "one at a time, NCHW, batch norm as it is"
 
 
@@ -26,7 +27,7 @@ def measure_windows(
     window: tuple[int, int] = (256, 512),
     name: str = "hrnetv2_w18",
 ) -> list[Row]:
-    """Times sliding windows as `Predictor` goes through them, four at once, against windows that go one by one.
+    """Times sliding windows as `Predictor` goes through them against fixed numbers at once, and against the plain loop.
 
     Args:
         repeats: Number of rounds.
@@ -41,13 +42,14 @@ def measure_windows(
         plain = settled(create_model(name, init="kaiming"), images)
         ours = Predictor(copy.deepcopy(plain), CITYSCAPES).network
 
-        def scores(windows_at_once: int) -> Tensor:
+        def scores(windows_at_once: int | None) -> Tensor:
             protocol = Protocol(window=window, stride=stride, windows_at_once=windows_at_once)
             return protocol.scores(ours, images.contiguous(memory_format=torch.channels_last))
 
         sides: dict[str, Callable[[], Tensor]] = {
-            HRSEG: lambda: scores(4),
+            HRSEG: lambda: scores(None),
             SINGLY: lambda: scores(1),
+            FOUR: lambda: scores(4),
             PLAIN: lambda: _one_by_one(plain, images, window, stride),
         }
         results = [side() for side in sides.values()]

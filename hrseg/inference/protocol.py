@@ -38,7 +38,8 @@ class Protocol:
         stride: (vertical, horizontal) distance of the windows; None is the window.
         last_window: Whether windows at the border are filled up ("pad") or moved back ("shift").
         whole_up_to: Scales up to this one are seen whole in spite of the window; None for none.
-        windows_at_once: Windows that go through the network together.
+        windows_at_once: Windows that go through the network together; None for 4, and for 1 on a CPU, which gains
+            nothing from more.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -55,7 +56,7 @@ class Protocol:
     stride: tuple[int, int] | None = None
     last_window: LastWindow = "pad"
     whole_up_to: float | None = None
-    windows_at_once: int = 4
+    windows_at_once: int | None = None
 
     def __post_init__(self) -> None:
         stride, window = self.stride, self.window
@@ -69,7 +70,11 @@ class Protocol:
             "window": (window, window is None or min(window) >= 32, "32 or more per side"),
             "stride": (stride, strides_fit, "1 to the window's size, and a window"),
             "last_window": (self.last_window, self.last_window in get_args(LastWindow), "pad or shift"),
-            "windows_at_once": (self.windows_at_once, self.windows_at_once >= 1, "1 or more"),
+            "windows_at_once": (
+                self.windows_at_once,
+                self.windows_at_once is None or self.windows_at_once >= 1,
+                "1 or more",
+            ),
         }
         for name, (value, is_right, expected) in faults.items():
             if not is_right:
@@ -119,7 +124,7 @@ class Protocol:
                     self.stride or self.window,
                     self.last_window,
                     black,
-                    self.windows_at_once,
+                    self.windows_at_once or (1 if images.device.type == "cpu" else 4),
                 )
             scores = at_size(scores, size, align_corners)
             total = scores if total is None else total.add_(scores)

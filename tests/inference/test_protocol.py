@@ -53,7 +53,7 @@ def assert_equal(scores: Tensor, expected: np.ndarray) -> None:
 def test_pascal_context_is_the_official_protocol(network: Stride4, size: tuple[int, int], flip: bool) -> None:
     pixels = image(*size)
     scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
-    protocol = Protocol(tuple(scales), 104, flip, "exp", window=(96, 96), stride=(64, 64))
+    protocol = Protocol(tuple(scales), 104, flip, "exp", (96, 96), (64, 64), windows_at_once=4)
     scores = protocol.scores(network, tensor(pixels), black=torch.from_numpy(BLACK).view(3, 1, 1))
     assert_equal(scores, protocols.base_protocol(network, pixels, scales, 104, (96, 96), BLACK, flip))
 
