@@ -206,15 +206,18 @@ def command(*arguments: str, file_size: int | None = None) -> subprocess.Complet
     """The command in a process of its own that obeys the permissions of files, which root does not otherwise."""
 
     def restrict() -> None:
-        if os.geteuid() == 0:
-            ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+        if os.geteuid() == 0 and ctypes.CDLL(None).prctl(24, 1, 0, 0, 0):  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+            os._exit(77)
         if file_size is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
 
     script = "from hrseg.cli import main; raise SystemExit(main())"
-    return subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, preexec_fn=restrict
     )
+    if result.returncode == 77:
+        pytest.skip("root may not give up its right to write everywhere")
+    return result
 
 
 @pytest.mark.parametrize("verb", ["fit", "fit --run_dir", "predict", "verify"])
