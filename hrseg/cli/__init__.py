@@ -22,6 +22,7 @@ VERBS = {
     "verify": ("hrseg.cli.verify", "check every file of a data set, count its classes"),
     "submit": ("hrseg.cli.submit", "pack predictions for a benchmark's server"),
     "models": ("hrseg.cli.models", "list the networks with parameters and multiply-adds"),
+    "weights": ("hrseg.cli.weights", "list published weights, fetch them, check those that are here"),
     "benchmark": ("hrseg.cli.benchmark", "measure speed and memory on this machine"),
 }
 

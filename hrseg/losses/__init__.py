@@ -7,12 +7,14 @@ from hrseg.losses.base import Criterion, SegmentationLoss
 from hrseg.losses.cross_entropy import CrossEntropyLoss
 from hrseg.losses.ohem import OhemCrossEntropyLoss
 from hrseg.losses.outputs import SumLoss, WeightedOutputsLoss
+from hrseg.losses.rmi import RMILoss
 from hrseg.losses.smp import SmpLoss
 
 __all__ = [
     "Criterion",
     "CrossEntropyLoss",
     "OhemCrossEntropyLoss",
+    "RMILoss",
     "SegmentationLoss",
     "SmpLoss",
     "SumLoss",

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.models.checkpoints import ZOO
 from hrseg.models.hrnet import VARIANTS
+from hrseg.models.multiscale import HRNetV2OCRMultiScale
+from hrseg.models.ocr import HRNetV2OCR
 from hrseg.models.segmenter import HRNetV2, Segmenter
 from hrseg.models.weights import load_weights, read_config
 from hrseg.models.zoo import NAMED_WEIGHTS, fetch_weights
 
 BUILDERS: dict[str, Callable[..., Segmenter]] = {
-    f"hrnetv2_{size}": partial(HRNetV2, variant) for size, variant in VARIANTS.items()
+    f"hrnetv2_{size}{suffix}": partial(network, variant)
+    for suffix, network in {"": HRNetV2, "_ocr": HRNetV2OCR, "_ocr_hmsa": HRNetV2OCRMultiScale}.items()
+    for size, variant in VARIANTS.items()
 }
 
 
@@ -33,7 +38,8 @@ def create_model(
     Args:
         name: One of `list_models()`.
         num_classes: K, the channels of the logits; 19 if not given.
-        weights: None, the name of a set of weights ("imagenet"), or a file that `load_weights` reads.
+        weights: None, the name of a set of weights ("imagenet", or one that `hrseg weights list` shows), or a file that
+            `load_weights` reads.
         from_file: A file that `save_weights` or a training wrote; supplies weights, and every argument not given here.
         parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`.
 
@@ -58,7 +64,7 @@ def create_model(
 
 
 def _weights_file(model: str, weights: str | PathLike[str]) -> Path:
-    if weights in NAMED_WEIGHTS:
+    if weights in NAMED_WEIGHTS or weights in ZOO:
         return fetch_weights(model, str(weights))
     path = Path(weights)
     if not path.suffix and not path.exists():

@@ -1,7 +1,6 @@
 """`load_weights` and `save_weights`: weights of any known layout into a network, checked before anything changes.
 
-A layout is recognised by the names of its entries alone, and is one row of `LAYOUTS`. Files are never unpickled beyond
-tensors, containers and numbers: a file of weights may come from anywhere.
+Files are never unpickled beyond tensors, containers and numbers: a file of weights may come from anywhere.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -24,14 +23,14 @@ from safetensors.torch import save_file
 
 from hrseg.errors import WeightsError
 from hrseg.files import replacing
+from hrseg.models.layouts import LAYOUTS, Entries, Layout, recognise, unwrapped
 from hrseg.models.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
 
-Entries = dict[str, Any]  # of a file, by name: tensors, where it is sound
-
 OWN_KEY = "hrseg"  # of what our files hold besides the entries: {"network": config}; in safetensors as JSON metadata
-FUNCTIONAL = ("fuse_mode", "align_corners")  # arguments that change results without changing shapes
+# arguments that change results without changing shapes
+FUNCTIONAL = ("fuse_mode", "align_corners", "channel_order")
 
 # official training files hold their best score as a numpy number, which torch refuses unless it is named here
 _NUMPY_NUMBERS: list[Any] = [
@@ -40,42 +39,6 @@ _NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     *(type(np.dtype(number)) for number in (np.float32, np.float64, np.int64)),
 ]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one kind of file names its entries.
-
-    Args:
-        origin: What reports call it.
-        proof: Start of a name that tells the layout; the first row of `LAYOUTS` whose proof is found is taken.
-        prefix: Start of the names of the network's entries, to be taken off.
-        extras: Patterns of the names of what is no part of our networks, each with the reason to drop it.
-    """
-
-    origin: str
-    proof: str
-    prefix: str = ""
-    extras: Mapping[str, str] = field(default_factory=dict)
-
-    def convert(self, entries: Entries) -> tuple[Entries, dict[str, str]]:
-        """Parts a file's entries into those of the network, by our names, and the dropped names with their reasons."""
-        dropped = {
-            name: reason for name in entries for pattern, reason in self.extras.items() if re.match(pattern, name)
-        }
-        return {name.removeprefix(self.prefix): entries[name] for name in entries if name not in dropped}, dropped
-
-
-_CLASS_WEIGHTS = {r"loss\.criterion\.weight$": "class weights of the loss"}
-_CLASSIFIER = {r"(incre_modules|downsamp_modules|final_layer|classifier)\.": "head of the ImageNet classifier"}
-
-LAYOUTS = (
-    Layout("hrseg checkpoint", "network.", "network.", {r"(?!network\.)": "beside the network"}),
-    Layout("official segmentation", "model.last_layer.", "model.", _CLASS_WEIGHTS),
-    Layout("official segmentation", "last_layer.", extras=_CLASS_WEIGHTS),
-    Layout("ImageNet classification", "incre_modules.", extras=_CLASSIFIER),  # official and timm alike
-    Layout("trunk", "stage4."),
-)
 
 
 @dataclass(frozen=True)
@@ -133,9 +96,10 @@ def load_weights(
     content = source if isinstance(source, Mapping) else _read(Path(source))
     config = _config(content)
     _check_config(config, network, where)
-    entries = _unwrap(content)
+    entries, beside = unwrapped(_entries(content))
     layout = _recognise(entries, where)
     found, dropped = layout.convert(entries)
+    dropped |= {name: layout.reason_to_drop(name) or "beside the network" for name in beside}
 
     wanted = network.state_dict()
     head = {name for name in wanted if name.split(".")[0] in network.head_names}
@@ -229,17 +193,14 @@ def _read(path: Path) -> Entries:
     return content
 
 
-def _unwrap(content: Mapping[str, Any]) -> Entries:
-    """The entries of the network, out of what training scripts put around them."""
+def _entries(content: Mapping[str, Any]) -> Entries:
+    """The entries, out of what training scripts put around them."""
     for key in ("state_dict", "model", "model_state"):
         # some files hold a mere name under "model"
         if isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    # what DistributedDataParallel and torch.compile put into names
-    plain = {str(key).removeprefix("module.").replace("_orig_mod.", ""): value for key, value in content.items()}
-    plain.pop(OWN_KEY, None)
-    return plain
+    return {name: entry for name, entry in content.items() if name != OWN_KEY}
 
 
 def _config(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,9 +209,8 @@ def _config(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recognise(entries: Entries, where: str) -> Layout:
-    for layout in LAYOUTS:
-        if any(name.startswith(layout.proof) for name in entries):
-            return layout
+    if layout := recognise(entries):
+        return layout
     known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
     raise WeightsError(f"{where}: no known layout; found entries {_few(entries) or '(none)'}; known: {known}")
 

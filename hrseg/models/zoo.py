@@ -1,52 +1,172 @@
-"""Named weights: where each is to be had."""
+"""Named weights: found on this machine, or fetched.
+
+A name is that of a network, a point, and a tag: `hrnetv2_w48.cityscapes`. What there is: `hrseg.models.checkpoints`.
+"""
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hrseg.errors import WeightsError
+from hrseg.errors import UnknownNameError, WeightsError
+from hrseg.files import cache_folder
+from hrseg.models.catalog import MODELS
+from hrseg.models.checkpoints import ZOO, Checkpoint
+from hrseg.models.download import Mirror, adopt, check, fetch
 
-HUB_FILE = "model.safetensors"
 
-# repositories on the Hugging Face hub: the HRNet authors' own weights under the official names, MIT licence
-NAMED_WEIGHTS = {
-    "imagenet": {
-        "hrnetv2_w18_small_v1": "timm/hrnet_w18_small.ms_in1k",
-        "hrnetv2_w18_small_v2": "timm/hrnet_w18_small_v2.ms_in1k",
-        "hrnetv2_w18": "timm/hrnet_w18.ms_in1k",
-        "hrnetv2_w30": "timm/hrnet_w30.ms_in1k",
-        "hrnetv2_w32": "timm/hrnet_w32.ms_in1k",
-        "hrnetv2_w40": "timm/hrnet_w40.ms_in1k",
-        "hrnetv2_w44": "timm/hrnet_w44.ms_in1k",
-        "hrnetv2_w48": "timm/hrnet_w48.ms_in1k",
-        "hrnetv2_w64": "timm/hrnet_w64.ms_in1k",
-    }
-}
+def _trunk(model: str) -> str:
+    """The network whose ImageNet classifier has the same trunk."""
+    return re.sub(r"^hrnetv(1|2p)_", "hrnetv2_", re.sub(r"(_ocr|_hmsa|_cls)+$", "", model))
+
+
+def _by_tag() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for checkpoint in ZOO.values():
+        fitting = found.setdefault(checkpoint.tag, {})
+        for model in MODELS:
+            if model == checkpoint.network or (
+                checkpoint.tag.startswith("imagenet") and _trunk(model) == checkpoint.network
+            ):
+                fitting.setdefault(model, checkpoint.name)
+    return {tag: fitting for tag, fitting in found.items() if fitting}
+
+
+# tag -> model that `create_model` knows -> name of the weights for it
+NAMED_WEIGHTS = _by_tag()
+
+
+def list_weights(pattern: str = "*") -> list[str]:
+    """Names of the weights that fit a shell pattern, in alphabetical order.
+
+    >>> list_weights("hrnetv2_w48.imagenet*")
+    ['hrnetv2_w48.imagenet', 'hrnetv2_w48.imagenet_cutmix', 'hrnetv2_w48.imagenet_ssld']
+    """
+    return sorted(name for name in ZOO if fnmatchcase(name, pattern))
+
+
+def weights_folder(name: str) -> Path:
+    """Where the files of named weights lie that are not from the hub: in `$HRSEG_HOME`, or `~/.cache/hrseg`."""
+    return cache_folder() / "weights" / name
 
 
 def fetch_weights(model: str, weights: str) -> Path:
-    """Fetches named weights from the hub, or from its cache on this machine.
+    """Fetches named weights for a model, or finds them on this machine.
 
     Args:
         model: Name of the model.
-        weights: A key of `NAMED_WEIGHTS`.
+        weights: A key of `NAMED_WEIGHTS` or of `ZOO`.
 
     Returns:
         The file.
 
     Raises:
-        WeightsError: There are none for this model, or the hub cannot be reached and the cache does not have them.
+        WeightsError: There are none for this model, or they are not here and cannot be fetched.
+        OutputError: Where they belong cannot be written to.
     """
-    if model not in NAMED_WEIGHTS[weights]:
-        raise WeightsError(f"no {weights} weights are known for {model}; give a file of weights instead")
-    # needed by few, and slow to import
-    from huggingface_hub import hf_hub_download
+    name = weights if weights in ZOO else NAMED_WEIGHTS.get(weights, {}).get(model)
+    if name is None:
+        others = [tag for tag, fitting in NAMED_WEIGHTS.items() if model in fitting]
+        known = f", or {' or '.join(others)}" if others else ""
+        raise WeightsError(f"no {weights} weights are known for {model}; give a file of weights instead{known}")
+    return get_weights(name)
 
-    repository = NAMED_WEIGHTS[weights][model]
-    try:
-        return Path(hf_hub_download(repository, HUB_FILE))
-    except Exception as error:  # the hub's own classes differ from version to version, as do those of its HTTP library
+
+def get_weights(name: str) -> Path:
+    """Fetches weights by their whole name, or finds them on this machine; no network is needed where they are.
+
+    Args:
+        name: A key of `ZOO`.
+
+    Returns:
+        The file.
+
+    Raises:
+        UnknownNameError: No weights have that name.
+        WeightsError: They are not here and cannot be fetched, or only with a browser; the message says what to do.
+        OutputError: Where they belong cannot be written to.
+    """
+    checkpoint, folder = _checkpoint(name), weights_folder(name)
+    if path := find_weights(name):
+        return path
+    if not checkpoint.mirrors:
         raise WeightsError(
-            f"{weights} weights of {model}: cannot fetch {HUB_FILE} of {repository} from the Hugging Face hub "
-            f"({type(error).__name__}). Fetch it by hand where there is a network and give its path as weights="
+            f"{name} is not in {folder}, and its link needs a browser: {checkpoint.page}. Fetch it there, and run "
+            f"`hrseg weights get {name} --from FILE`, or put it into that folder as {checkpoint.page_file}"
+        )
+    try:
+        return fetch(checkpoint.mirrors, folder)
+    except WeightsError as error:
+        page = f" {checkpoint.page_file} is also at {checkpoint.page}." if checkpoint.page else ""
+        raise WeightsError(
+            f"{name}: {error}. These links were copied, never tried.{page} Fetch the file by hand where there is a "
+            f"network and put it into {folder} under its name, or give its path as weights="
         ) from error
+
+
+def place_weights(name: str, source: Path) -> Path:
+    """Takes a file that was fetched by hand, or an archive with it inside, into the folder of the weights.
+
+    Args:
+        name: A key of `ZOO`.
+        source: Any file; it is copied.
+
+    Returns:
+        The file in its place.
+
+    Raises:
+        UnknownNameError: No weights have that name.
+        WeightsError: There is no such file, or it is not the published one.
+        OutputError: Where it belongs cannot be written to.
+    """
+    checkpoint = _checkpoint(name)
+    return adopt(source, checkpoint.files, checkpoint.mirrors, weights_folder(name))
+
+
+def find_weights(name: str) -> Path | None:
+    """The file of named weights if it is on this machine, in our cache or the hub's; asks no network.
+
+    Raises:
+        UnknownNameError: No weights have that name.
+    """
+    checkpoint = _checkpoint(name)
+    if path := _in_folder(checkpoint):
+        return path
+    for mirror in checkpoint.mirrors:
+        if mirror.repository:
+            from huggingface_hub import try_to_load_from_cache  # slow to import
+
+            found = try_to_load_from_cache(mirror.repository, mirror.file)
+            if isinstance(found, str):
+                return Path(found)
+    return None
+
+
+def check_weights(name: str, path: Path) -> tuple[bool, str]:
+    """Reads a file of named weights again and compares it with what is known of it.
+
+    Args:
+        name: A key of `ZOO`.
+        path: What `find_weights` or `get_weights` returned.
+
+    Returns:
+        Whether nothing is wrong with it, and what was found, to stand behind the file's name.
+
+    Raises:
+        UnknownNameError: No weights have that name.
+        WeightsError: The file cannot be read.
+    """
+    mirrors = _checkpoint(name).mirrors
+    return check(path, next((mirror for mirror in mirrors if mirror.file == path.name), Mirror(path.name)))
+
+
+def _checkpoint(name: str) -> Checkpoint:
+    if name not in ZOO:
+        raise UnknownNameError("weights", name, ZOO)
+    return ZOO[name]
+
+
+def _in_folder(checkpoint: Checkpoint) -> Path | None:
+    folder = weights_folder(checkpoint.name)
+    return next((folder / file for file in checkpoint.files if (folder / file).is_file()), None)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hrseg.errors import ConfigError
-from hrseg.losses import CrossEntropyLoss, OhemCrossEntropyLoss, SegmentationLoss, SmpLoss, SumLoss
+from hrseg.losses import CrossEntropyLoss, OhemCrossEntropyLoss, RMILoss, SegmentationLoss, SmpLoss, SumLoss
 from tests.references import losses as reference
 
 K = 4
@@ -24,6 +24,9 @@ LOSSES: dict[str, Callable[[], SegmentationLoss]] = {
     "cross_entropy_pixels": lambda: CrossEntropyLoss(WEIGHTS, divide_by="pixels"),
     "ohem": lambda: OhemCrossEntropyLoss(0.7, 20),
     "ohem_weighted": lambda: OhemCrossEntropyLoss(0.2, 3, WEIGHTS),
+    "rmi": lambda: RMILoss(K, pool_size=2),
+    "rmi_max": lambda: RMILoss(radius=2, pooling="max", pool_size=3, alpha=1e-3),
+    "rmi_bce_alone": lambda: RMILoss(bce_weight=1.0),
     "dice": lambda: SmpLoss("dice"),
     "dice_log_weighted": lambda: SmpLoss("dice", {"log_loss": True, "class_weights": WEIGHTS}),
     "jaccard": lambda: SmpLoss("jaccard"),

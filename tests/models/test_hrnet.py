@@ -93,15 +93,17 @@ def test_counts_of_layers() -> None:
 
 
 def test_every_model_is_counted() -> None:
-    assert set(OFFICIAL_COUNTS) == set(list_models()) == set(SIZES)
+    plain = {name for name in list_models() if "_ocr" not in name}
+    assert set(OFFICIAL_COUNTS) == plain == set(SIZES)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_catalog(name: str) -> None:
-    network = on_meta(name)
+    with torch.device("meta"):
+        network = create_model(name).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, 3, 1024, 2048, device="meta"))
-    multiply_adds = counter.get_total_flops() // 2
+    multiply_adds = counter.get_flop_counts()["Global"][torch.ops.aten.convolution] // 2
     assert (parameters(network), multiply_adds) == (MODELS[name].parameters, MODELS[name].multiply_adds)
     if name in OFFICIAL_MULTIPLY_ADDS:
         giga, gibi = OFFICIAL_MULTIPLY_ADDS[name]

@@ -279,7 +279,7 @@ def test_unknown_layouts_are_named(network: Segmenter) -> None:
     weights = {f"encoder.{number}.weight": torch.ones(1) for number in range(9)}
     message = refused(network, weights)
     assert "found entries encoder.0.weight, encoder.1.weight, encoder.2.weight and 6 more" in message
-    assert "known: hrseg checkpoint, official segmentation, ImageNet classification" in message
+    assert "known: mmsegmentation OCR, mmsegmentation, NVIDIA, " in message
     assert "(none)" in refused(network, {})
 
 

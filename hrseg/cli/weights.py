@@ -1,0 +1,121 @@
+"""`hrseg weights`: what was published, fetching it, and checking what is here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hrseg.cli.options import OptionParser
+from hrseg.errors import ConfigError, UnknownNameError, WeightsError
+from hrseg.files import cache_folder
+from hrseg.models.checkpoints import ZOO, Checkpoint
+from hrseg.models.download import Mirror
+from hrseg.models.zoo import check_weights, find_weights, get_weights, list_weights, place_weights
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Lists, fetches, or checks."""
+    parser = OptionParser(
+        prog=f"hrseg {verb}",
+        description="Published weights: list them, fetch them, check those that are on this machine. They go to "
+        "$HRSEG_HOME/weights, or ~/.cache/hrseg/weights if that is not set; what the Hugging Face hub has goes to the "
+        "hub's own cache.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="list|get|check", required=True)
+    listing = actions.add_parser("list", help="names, published results, and where each is to be had; all of one name")
+    getting = actions.add_parser("get", help="fetch weights and print where they are")
+    checking = actions.add_parser("check", help="read what is here again, and compare sizes and hashes")
+    for action in (listing, checking):
+        action.add_argument("pattern", nargs="?", default="*", help="such as 'hrnetv2_w48.*'")
+    getting.add_argument("names", nargs="+", metavar="NAME", help="of `hrseg weights list`")
+    getting.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="fetched by hand: the weights, or an archive with them"
+    )
+    options = parser.parse_args(arguments)
+    if options.action == "get":
+        return _get(options.names, options.source)
+    names = list_weights(options.pattern)
+    if not names:
+        raise UnknownNameError("weights", options.pattern, ZOO)
+    if options.action == "check":
+        return _check(names)
+    if names == [options.pattern]:
+        _show(ZOO[names[0]])
+    else:
+        _list(names)
+    return 0
+
+
+def _list(names: Sequence[str]) -> None:
+    width = max(map(len, names))
+    print(f"{'name':{width}}  published            from         here  trained on")
+    for name in names:
+        checkpoint = ZOO[name]
+        here = "yes" if find_weights(name) else ""
+        print(f"{name:{width}}  {_result(checkpoint):19}  {_places(checkpoint):11}  {here:4}  {checkpoint.data}")
+    print(
+        "\nResults are the publishers', not measured here. Links were copied, never tried. Give one name for all of it."
+    )
+
+
+def _show(checkpoint: Checkpoint) -> None:
+    path = find_weights(checkpoint.name)
+    rows: dict[str, object] = {
+        "name": checkpoint.name,
+        "network": checkpoint.network,
+        "trained on": checkpoint.data,
+        "published": ", ".join(text for text in (_result(checkpoint), checkpoint.protocol) if text),
+        "licence": checkpoint.licence or "none stated",
+        "parameters": ", ".join(f"{key}={value!r}" for key, value in checkpoint.parameters.items()),
+        "images": f"{checkpoint.channels}, mean {checkpoint.mean}, std {checkpoint.std}",
+        "note": checkpoint.note,
+        "here": path or "no",
+    }
+    rows |= {f"place {number}": _describe(mirror) for number, mirror in enumerate(checkpoint.mirrors, 1)}
+    rows["by hand"] = f"{checkpoint.page_file}: {checkpoint.page}" if checkpoint.page else ""
+    for title, content in rows.items():
+        if content:
+            print(f"{title:10}  {content}")
+
+
+def _get(names: Sequence[str], source: Path | None) -> int:
+    if source is not None and len(names) > 1:
+        raise ConfigError(f"--from {source} is one file, for {len(names)} names; give one name")
+    for name in names:
+        if name not in ZOO:  # before anything is fetched
+            raise UnknownNameError("weights", name, ZOO)
+    for name in names:
+        print(place_weights(name, source) if source is not None else get_weights(name), flush=True)
+    return 0
+
+
+def _check(names: Sequence[str]) -> int:
+    found = {name: path for name in names if (path := find_weights(name))}
+    if not found:
+        where = f"neither in {cache_folder() / 'weights'} nor in the hub's cache"
+        if len(names) == 1:
+            raise WeightsError(f"{names[0]} is {where}; `hrseg weights get {names[0]}` fetches it, or says how to")
+        print(f"none of these {len(names)} weights is here, {where}")
+    faults = 0
+    for name, path in found.items():
+        sound, finding = check_weights(name, path)
+        faults += not sound
+        print(f"{name}: {path} {finding}{'' if sound else '; remove it and fetch it again'}", flush=True)
+    return 1 if faults else 0
+
+
+def _result(checkpoint: Checkpoint) -> str:
+    return "" if checkpoint.result is None else f"{checkpoint.result} {checkpoint.metric}"
+
+
+def _places(checkpoint: Checkpoint) -> str:
+    hub = sum(bool(mirror.repository) for mirror in checkpoint.mirrors)
+    links = len(checkpoint.mirrors) - hub
+    parts = ["hub"] * hub + ([f"{links} link{'s' * (links > 1)}"] if links else [])
+    return ", ".join(parts) or "by hand"
+
+
+def _describe(mirror: Mirror) -> str:
+    facts = [f"{mirror.size} bytes"] if mirror.size is not None else []
+    facts += [f"sha256 {mirror.sha256}..."] if mirror.sha256 else []
+    return f"{mirror.url}  {', '.join(facts) or 'size and hash are not published'}"

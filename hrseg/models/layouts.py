@@ -1,0 +1,219 @@
+"""How each code base names the entries of its files, and what its files leave unsaid; one row of `LAYOUTS` each.
+
+A layout is recognised by the names of the entries alone. What it is converted to are the names of our networks, which
+are those of the official code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+Entries = dict[str, Any]  # of a file, by name: tensors, where it is sound
+Facts = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One code base's way of naming.
+
+    Args:
+        origin: What reports call it.
+        proofs: Starts of names that tell the layout; each is found.
+        names: Starts of their names, each with what we have in its place; the longest that fits counts.
+        extras: Patterns of the names of what is no part of our networks, each with the reason to drop it.
+        facts: Constructor arguments of the networks that such files are of, where names and shapes do not tell them; a
+            function of the converted entries if it depends on these.
+        finish: Changes converted entries in place where names are not all.
+    """
+
+    origin: str
+    proofs: tuple[str, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, str] = field(default_factory=dict)
+    facts: Facts | Callable[[Entries], Facts] = field(default_factory=dict)
+    finish: Callable[[Entries], None] = lambda entries: None
+
+    def is_of(self, entries: Entries) -> bool:
+        """Whether the entries are named in this way."""
+        return all(any(name.startswith(proof) for name in entries) for proof in self.proofs)
+
+    def convert(self, entries: Entries) -> tuple[Entries, dict[str, str]]:
+        """Parts a file's entries into those of the network, by our names, and the dropped names with their reasons."""
+        dropped = {name: reason for name in entries if (reason := self.reason_to_drop(name))}
+        found = {self._ours(name): entry for name, entry in entries.items() if name not in dropped}
+        self.finish(found)
+        return found, dropped
+
+    def reason_to_drop(self, name: str) -> str:
+        """Why the entry of that name is no part of our networks; empty if it may be."""
+        return next((reason for pattern, reason in self.extras.items() if re.match(pattern, name)), "")
+
+    def facts_of(self, entries: Entries) -> Facts:
+        """The constructor arguments that go with entries by our names."""
+        return self.facts(entries) if callable(self.facts) else self.facts
+
+    def _ours(self, name: str) -> str:
+        theirs = max((start for start in self.names if name.startswith(start)), key=len, default="")
+        return self.names[theirs] + name.removeprefix(theirs) if theirs else name
+
+
+def recognise(entries: Entries) -> Layout | None:
+    """The first of `LAYOUTS` that the entries are named by; None if there is none."""
+    return next((layout for layout in LAYOUTS if layout.is_of(entries)), None)
+
+
+def unwrapped(entries: Entries) -> tuple[Entries, list[str]]:
+    """Takes off what Lightning modules, DistributedDataParallel, torch.compile and wrappers put before all names.
+
+    Returns:
+        The entries under it, and the names beside it.
+    """
+    plain = {str(name).replace("_orig_mod.", ""): entry for name, entry in entries.items()}
+    wrapper = next((match[1] for name in plain if (match := _IN_TRUNK.match(name))), "")
+    found = {name.removeprefix(wrapper): entry for name, entry in plain.items() if name.startswith(wrapper)}
+    return found, [name for name in plain if not name.startswith(wrapper)]
+
+
+# the first block of a branch, in every code base; before it a prefix that tells the layout, and before that a wrapper's
+_IN_TRUNK = re.compile(r"(.*?)(?:backbone\.|encoder\.model\.)?stage2\.0\.branches\.0\.0\.")
+
+
+def _conv_bn(theirs: str, conv: str, norm: str) -> dict[str, str]:
+    """Names of a convolution with batch norm in OpenMMLab's code, and ours."""
+    return {f"{theirs}.conv.": f"{conv}.", f"{theirs}.bn.": f"{norm}."}
+
+
+def _zero_biases(*names: str) -> Callable[[Entries], None]:
+    """Adds the biases that a code base leaves out in front of batch norm, where they are of no effect."""
+
+    def add(entries: Entries) -> None:
+        for name in names:
+            weight = entries.get(f"{name}.weight")
+            if isinstance(weight, torch.Tensor):
+                entries.setdefault(f"{name}.bias", weight.new_zeros(len(weight)))
+
+    return add
+
+
+def _hrformer_of_mmpose(entries: Entries) -> None:
+    """Renames parts of the blocks, and parts the one matrix of queries, keys and values into three."""
+    for name in list(entries):
+        if not re.match(r"stage[234]\.", name):
+            continue
+        entry = entries.pop(name)
+        name = name.replace(".ffn.", ".mlp.").replace(".attn.attn.proj.", ".attn.attn.out_proj.")
+        parts = {name: entry}
+        if ".attn.attn.qkv." in name:
+            parts = {name.replace(".qkv.", f".{x}_proj."): part for x, part in zip("qkv", entry.chunk(3), strict=True)}
+        entries.update(parts)
+
+
+def _plain_facts(entries: Entries) -> Facts:
+    """The official code aligns corners for ADE20K (150 classes) and COCO-Stuff (171), and nowhere else without OCR."""
+    last = entries.get("last_layer.3.weight")
+    return {"fuse_mode": "bilinear", "align_corners": isinstance(last, torch.Tensor) and len(last) in (150, 171)}
+
+
+_BLOCK = "ocr_distri_head.object_context_block"
+_LOSS = {r"(module\.)?loss\.criterion\.": "class weights of the loss"}
+_CLASSIFIER = {r"(incre_modules|downsamp_modules|final_layer|classifier)\.": "head of the ImageNet classifier"}
+_ALIGNED = {"fuse_mode": "bilinear", "align_corners": True}
+_NOT_ALIGNED = {"fuse_mode": "bilinear", "align_corners": False}
+
+_MMSEG_OCR = {
+    "backbone.": "",
+    **_conv_bn("decode_head.0.convs.0", "aux_head.0", "aux_head.1"),
+    "decode_head.0.conv_seg.": "aux_head.3.",
+    **_conv_bn("decode_head.1.bottleneck", "conv3x3_ocr.0", "conv3x3_ocr.1"),
+    **{
+        theirs: ours
+        for they, we in {"query": "f_pixel", "key": "f_object"}.items()
+        for place, (conv, norm) in enumerate((("0", "1.0"), ("2", "3.0")))
+        for theirs, ours in _conv_bn(
+            f"decode_head.1.object_context_block.{they}_project.{place}",
+            f"{_BLOCK}.{we}.{conv}",
+            f"{_BLOCK}.{we}.{norm}",
+        ).items()
+    },
+    **_conv_bn("decode_head.1.object_context_block.value_project", f"{_BLOCK}.f_down.0", f"{_BLOCK}.f_down.1.0"),
+    **_conv_bn("decode_head.1.object_context_block.out_project", f"{_BLOCK}.f_up.0", f"{_BLOCK}.f_up.1.0"),
+    **_conv_bn(
+        "decode_head.1.object_context_block.bottleneck",
+        "ocr_distri_head.conv_bn_dropout.0",
+        "ocr_distri_head.conv_bn_dropout.1.0",
+    ),
+    "decode_head.1.conv_seg.": "cls_head.",
+}
+_OPENSEG_OCR = {
+    "backbone.": "",
+    "conv3x3.": "conv3x3_ocr.",
+    "conv3x3.1.0.": "conv3x3_ocr.1.",
+    "aux_head.1.0.": "aux_head.1.",
+    "aux_head.2.": "aux_head.3.",
+}
+
+LAYOUTS = (
+    Layout(
+        "mmsegmentation OCR",
+        ("backbone.", "decode_head.1."),
+        _MMSEG_OCR,
+        facts=_NOT_ALIGNED,
+        finish=_zero_biases("aux_head.0", "conv3x3_ocr.0"),
+    ),
+    Layout(
+        "mmsegmentation",
+        ("backbone.", "decode_head.convs."),
+        {
+            "backbone.": "",
+            **_conv_bn("decode_head.convs.0", "last_layer.0", "last_layer.1"),
+            "decode_head.conv_seg.": "last_layer.3.",
+        },
+        {r"auxiliary_head\.": "auxiliary head"},
+        _NOT_ALIGNED,
+        _zero_biases("last_layer.0"),
+    ),
+    Layout(
+        "NVIDIA",
+        ("backbone.", "ocr."),
+        {
+            "backbone.": "",
+            "ocr.": "",
+            "ocr.conv3x3_ocr.1.0.": "conv3x3_ocr.1.",
+            "ocr.aux_head.1.0.": "aux_head.1.",
+            "ocr.aux_head.2.": "aux_head.3.",
+        },
+        facts=_NOT_ALIGNED,
+    ),
+    Layout(
+        "openseg or HRFormer segmentation",
+        ("backbone.", "conv3x3."),
+        _OPENSEG_OCR,
+        facts={**_ALIGNED, "channel_order": "bgr"},
+    ),
+    Layout("official OCR", ("conv3x3_ocr.",), extras=_LOSS, facts=_ALIGNED),
+    Layout("official segmentation", ("last_layer.",), extras=_LOSS, facts=_plain_facts),
+    Layout(
+        "SMP encoder",
+        ("encoder.model.",),
+        {"encoder.model.": ""},
+        {
+            r"encoder\.model\.(incre_modules|downsamp_modules|final_layer|classifier)\.": "beside the trunk",
+            r"(?!encoder\.)": "decoder",
+        },
+    ),
+    Layout("ImageNet classification", ("incre_modules.",), extras=_CLASSIFIER),  # official and timm alike
+    Layout(
+        "HRFormer of mmpose",
+        ("backbone.stage2.0.branches.0.0.ffn.",),
+        {"backbone.": ""},
+        {r"(?!backbone\.)": "head of the pose network"},
+        finish=_hrformer_of_mmpose,
+    ),
+    Layout("trunk of OpenMMLab", ("backbone.stage4.",), {"backbone.": ""}, {r"(?!backbone\.)": "beside the trunk"}),
+    Layout("trunk", ("stage4.",), extras={r"final_layer\.": "head of the pose network"}),
+)
