@@ -63,6 +63,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_a_recipe_runs(recipe: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     options = [f"--config={recipe}", f"--config={ONE_BATCH}", *TINY, *data_options(recipe, request, tmp_path)]
+    if yaml.safe_load(recipe.read_text())["model"]["network"].endswith("_ocr"):
+        options.append("--model.network=hrnetv2_w18_small_v1_ocr")
     assert main(["fit", *options, "--run_dir=run"]) == 0
     checkpoint = "--ckpt_path=run/checkpoints/best.ckpt"
     assert main(["validate", *options, checkpoint]) == 0
