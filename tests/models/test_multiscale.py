@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from typing import Any
 
 import pytest
@@ -129,7 +128,7 @@ def test_scales_without_1_or_out_of_range(scales: Any) -> None:
         tiny(scales=scales)
 
 
-def test_exports_compiles_traces_and_copies() -> None:
+def test_compiles_copies_and_runs_in_half_precision() -> None:
     network = tiny(scales=[0.5, 1.0]).float()
     images = torch.randn(2, 3, 65, 97)
     with torch.no_grad():
@@ -138,13 +137,5 @@ def test_exports_compiles_traces_and_copies() -> None:
         torch.compiler.reset()
         compiled = torch.compile(network, backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(images), expected)
-        dynamic = {n: torch.export.Dim(s, min=low, max=high) for n, s, low, high in SIZES}
-        exported = torch.export.export(network, (torch.randn(2, 3, 96, 128),), dynamic_shapes=(dynamic,))
-        torch.testing.assert_close(exported.module()(images), expected, rtol=1e-4, atol=1e-5)
         with torch.autocast("cpu", torch.bfloat16):
             assert network(images).shape == expected.shape
-    buffer = io.BytesIO()
-    torch.save(network.state_dict(), buffer)
-
-
-SIZES = ((0, "batch", 1, 8), (2, "height", 64, 512), (3, "width", 64, 512))
