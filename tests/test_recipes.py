@@ -196,5 +196,8 @@ def test_the_class_weights_are_the_official_ones() -> None:
     from hrseg.data.cityscapes import CITYSCAPES_CLASS_WEIGHTS
 
     for recipe in EXPERIMENTS.glob("cityscapes/*484e.yaml"):
-        weights = yaml.safe_load(recipe.read_text())["model"]["loss"]["init_args"]["class_weights"]
-        assert tuple(weights) == CITYSCAPES_CLASS_WEIGHTS
+        arguments = yaml.safe_load(recipe.read_text())["model"]["loss"]["init_args"]
+        # a network with an auxiliary head has a loss for each of its outputs
+        losses = arguments.get("losses", {"out": {"init_args": arguments}})
+        for loss in losses.values():
+            assert tuple(loss["init_args"]["class_weights"]) == CITYSCAPES_CLASS_WEIGHTS, recipe.name
