@@ -12,10 +12,10 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,40 +26,8 @@ from hrseg.errors import ConfigError
 from hrseg.models.batch_norm import BatchNorm2d
 
 Maps = tuple[Tensor, ...]  # feature maps, finest first
+MakeBlock = Callable[[int], nn.Module]  # from a width to a block that keeps the shape of its maps
 SMALLEST_SIZE = 32  # of an image's side: the coarsest branch still sees one pixel
-
-
-@dataclass(frozen=True)
-class HRNetVariant:
-    """Width and depth of a trunk.
-
-    Args:
-        width: C, the channels of the finest branch; the next ones have 2C, 4C and 8C.
-        blocks: Basic blocks of each branch of a module.
-        modules: Modules of stages 2, 3 and 4.
-        layer1_blocks: Bottleneck blocks of stage 1.
-        layer1_width: Inner width of those bottlenecks; they put out four times as many channels.
-    """
-
-    width: int
-    blocks: int = 4
-    modules: tuple[int, int, int] = (1, 4, 3)
-    layer1_blocks: int = 4
-    layer1_width: int = 64
-
-
-VARIANTS = {
-    # the first is 16 wide in spite of its name
-    "w18_small_v1": HRNetVariant(16, blocks=2, modules=(1, 1, 1), layer1_blocks=1, layer1_width=32),
-    "w18_small_v2": HRNetVariant(18, blocks=2, modules=(1, 3, 2), layer1_blocks=2),
-    "w18": HRNetVariant(18),
-    "w30": HRNetVariant(30),
-    "w32": HRNetVariant(32),
-    "w40": HRNetVariant(40),
-    "w44": HRNetVariant(44),
-    "w48": HRNetVariant(48),
-    "w64": HRNetVariant(64),
-}
 
 
 def resize(maps: Tensor, size: Sequence[int], mode: str = "bilinear", align_corners: bool = False) -> Tensor:
@@ -138,20 +106,23 @@ class Transition(nn.ModuleList):
 
 
 class HighResolutionModule(nn.Module):
-    """Parallel branches of basic blocks, then their exchange: every output is the ReLU of a sum over all branches.
+    """Parallel branches of blocks, then their exchange: every output is the ReLU of a sum over all branches.
 
     Args:
         widths: Channels of the branches, finest first.
-        blocks: Basic blocks a branch.
+        block: Makes a block from its width.
+        blocks: Blocks a branch.
         fuse_mode: How coarser maps are enlarged, "bilinear" or "nearest".
         align_corners: Of the bilinear enlargement.
     """
 
-    def __init__(self, widths: Sequence[int], blocks: int, fuse_mode: str, align_corners: bool) -> None:
+    def __init__(
+        self, widths: Sequence[int], block: MakeBlock, blocks: int, fuse_mode: str, align_corners: bool
+    ) -> None:
         super().__init__()
         self.fuse_mode = fuse_mode
         self.align_corners = align_corners
-        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(width) for _ in range(blocks))) for width in widths)
+        self.branches = nn.ModuleList(nn.Sequential(*(block(width) for _ in range(blocks))) for width in widths)
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(self._fuse_layer(widths, source, target) for source in range(len(widths)))
             for target in range(len(widths))
@@ -168,9 +139,9 @@ class HighResolutionModule(nn.Module):
         return nn.Sequential(*halvings, conv_bn(widths[source], widths[target], 3, stride=2, relu=False))
 
     def forward(self, maps: Maps) -> Maps:
-        """Maps branches (B, C * 2**k, h / 2**k, w / 2**k) to the same shapes."""
+        """Maps branches (B, C * 2**k, h / 2**k, w / 2**k) to the same shapes, or the first if it fuses no more."""
         maps = tuple(branch(x) for branch, x in zip(self.branches, maps, strict=True))
-        return tuple(self._fuse(maps, target) for target in range(len(maps)))
+        return tuple(self._fuse(maps, target) for target in range(len(self.fuse_layers)))
 
     def _fuse(self, maps: Maps, target: int) -> Tensor:
         size = maps[target].shape[-2:]
@@ -188,11 +159,46 @@ class HighResolutionModule(nn.Module):
         return F.relu(total, inplace=True)
 
 
+@dataclass(frozen=True)
+class HRNetVariant:
+    """Width, depth and block of a trunk.
+
+    Args:
+        width: C, the channels of the finest branch; the next ones have 2C, 4C and 8C.
+        blocks: Blocks of each branch of a module.
+        modules: Modules of stages 2, 3 and 4.
+        layer1_blocks: Bottleneck blocks of stage 1.
+        layer1_width: Inner width of those bottlenecks; they put out four times as many channels.
+        block: Makes the blocks of stages 2 to 4; the plain ones, or those with attention of `hrseg.models.psa`.
+    """
+
+    width: int
+    blocks: int = 4
+    modules: tuple[int, int, int] = (1, 4, 3)
+    layer1_blocks: int = 4
+    layer1_width: int = 64
+    block: MakeBlock = BasicBlock
+
+
+VARIANTS = {
+    # the first is 16 wide in spite of its name
+    "w18_small_v1": HRNetVariant(16, blocks=2, modules=(1, 1, 1), layer1_blocks=1, layer1_width=32),
+    "w18_small_v2": HRNetVariant(18, blocks=2, modules=(1, 3, 2), layer1_blocks=2),
+    "w18": HRNetVariant(18),
+    "w30": HRNetVariant(30),
+    "w32": HRNetVariant(32),
+    "w40": HRNetVariant(40),
+    "w44": HRNetVariant(44),
+    "w48": HRNetVariant(48),
+    "w64": HRNetVariant(64),
+}
+
+
 class HRNet(nn.Module):
     """The trunk: a stem to stride 4, one stage of bottlenecks, and three stages with 2, 3 and 4 branches.
 
     Args:
-        variant: Width and depth; `VARIANTS` holds the published ones.
+        variant: Width, depth and block; `VARIANTS` holds the published ones.
         in_channels: Channels of the images.
         fuse_mode: How coarser maps are enlarged before they are added to finer ones: "bilinear" as in the official
             segmentation code, or "nearest" as in the official classification and pose code. Weights fit both, results
@@ -207,6 +213,8 @@ class HRNet(nn.Module):
     Raises:
         ConfigError: An argument is outside its range.
     """
+
+    smallest_size: ClassVar[int] = SMALLEST_SIZE
 
     def __init__(
         self,
@@ -239,10 +247,8 @@ class HRNet(nn.Module):
 
         def stage(branches: int) -> nn.Sequential:
             modules = variant.modules[branches - 2]
-            widths = self.widths[:branches]
-            return nn.Sequential(
-                *(HighResolutionModule(widths, variant.blocks, fuse_mode, align_corners) for _ in range(modules))
-            )
+            arguments = self.widths[:branches], variant.block, variant.blocks, fuse_mode, align_corners
+            return nn.Sequential(*(HighResolutionModule(*arguments) for _ in range(modules)))
 
         self.transition1 = Transition((layer1_width,), self.widths[:2])
         self.stage2 = stage(branches=2)
@@ -283,10 +289,10 @@ class HRNet(nn.Module):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             return  # a check would fix the sizes in the graph
         shape = tuple(images.shape)
-        if len(shape) != 4 or shape[1] != self.in_channels or min(shape[2:]) < SMALLEST_SIZE:
+        if len(shape) != 4 or shape[1] != self.in_channels or min(shape[2:]) < self.smallest_size:
             raise ConfigError(
                 f"images of shape {shape}; expected (batch, {self.in_channels}, height, width), "
-                f"height and width from {SMALLEST_SIZE}"
+                f"height and width from {self.smallest_size}"
             )
         if not images.is_floating_point():
             raise ConfigError(f"images of type {images.dtype}; expected float: divide by 255 and normalise them first")

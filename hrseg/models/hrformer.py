@@ -1,0 +1,511 @@
+"""HRFormer: the HRNet trunk whose branches attend within windows instead of convolving, and the networks built on it.
+
+Stem, stage 1 and transitions are HRNet's. A branch is a chain of transformer blocks: attention among the pixels of each
+square window, then a feed-forward network whose depth-wise 3x3 convolution carries information from window to window.
+
+Attribute names are the official ones, so that the official files of weights load without renaming.
+
+Source:
+    Yuan et al., "HRFormer: High-Resolution Transformer for Dense Prediction", arXiv 2110.09408, section 3;
+    HRNet/HRFormer, cls/models/hrt.py and seg/lib/models/backbones/hrt/.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hrseg.errors import WeightsError
+from hrseg.models.batch_norm import BatchNorm2d
+from hrseg.models.hrnet import (
+    BasicBlock,
+    Bottleneck,
+    HighResolutionModule,
+    HRNet,
+    HRNetVariant,
+    _scratch_statistics,
+    conv_bn,
+    require,
+    resize,
+)
+from hrseg.models.ocr import OCRHead
+
+BIAS_TABLE, BIAS_INDEX = "relative_position_bias_table", "relative_position_index"
+
+
+@dataclass(frozen=True)
+class HRFormerVariant:
+    """Width and depth of a trunk.
+
+    Args:
+        width: C, the channels of the finest branch; the next ones have 2C, 4C and 8C.
+        heads: Of the finest branch's attention; the next ones have two, four and eight times as many.
+        modules: Modules of stages 2, 3 and 4.
+        blocks: Transformer blocks of each branch of a module.
+    """
+
+    width: int
+    heads: int
+    modules: tuple[int, int, int]
+    blocks: int = 2
+
+
+HRFORMER_VARIANTS = {
+    "t": HRFormerVariant(18, heads=1, modules=(1, 3, 2)),
+    "s": HRFormerVariant(32, heads=1, modules=(1, 4, 2)),
+    "b": HRFormerVariant(78, heads=2, modules=(1, 4, 2)),
+}
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drops the whole input of an image with a probability, and scales up the others'.
+
+    Args:
+        probability: Of an image's being dropped, from 0 to below 1.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, ...) to the same shape."""
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        return x * (torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) < keep).to(x.dtype).div(keep)
+
+
+class RelativeAttention(nn.Module):
+    """Multi-head attention among the pixels of a window, with a learned bias for every offset of two pixels.
+
+    Args:
+        width: C, the channels.
+        heads: Number of heads; divides the width.
+        window_size: Side of a window; L is its square.
+    """
+
+    relative_position_index: Tensor
+
+    def __init__(self, width: int, heads: int, window_size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, heads))
+        self.register_buffer(BIAS_INDEX, relative_positions(window_size))
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps windows (N, L, C) to the same shape."""
+        query, key, value = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
+        # of four dimensions: the fast kernels know no mask of three
+        x = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype).unsqueeze(0))
+        out: Tensor = self.out_proj(x.transpose(1, 2).flatten(2))
+        return out
+
+
+class WindowAttention(nn.Module):
+    """Attention within windows that tile the map, without overlap or shift.
+
+    A map that is no multiple of the window is padded with zeros on all sides, evenly; they take part in the attention.
+
+    Args:
+        width: C, the channels.
+        heads: Number of heads; divides the width.
+        window_size: Side of the windows.
+    """
+
+    def __init__(self, width: int, heads: int, window_size: int) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.attn = RelativeAttention(width, heads, window_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, h, w, C), channels last, to the same shape."""
+        if torch.compiler.is_exporting():
+            return self._by_index(x)
+        side = self.window_size
+        batch, height, width, channels = x.shape
+        rows, columns, top, left = self._tiling(height, width)
+        bottom, right = rows * side - height - top, columns * side - width - left
+        # without asking whether there is anything to pad: the answer would become part of a traced graph
+        x = F.pad(x, (0, 0, left, right, top, bottom))
+        windows = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
+        windows = self.attn(windows.reshape(batch * rows * columns, side * side, channels))
+        windows = windows.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
+        x = windows.reshape(batch, rows * side, columns * side, channels)
+        return x[:, top : top + height, left : left + width]
+
+    def _by_index(self, x: Tensor) -> Tensor:
+        """The same, with pixels picked by their numbers.
+
+        Exported graphs take 1 for another case than all other sizes, so no dimension may be the rows or the columns of
+        windows, of which small maps have one.
+        """
+        side = self.window_size
+        batch, height, width, channels = x.shape
+        rows, columns, top, left = self._tiling(height, width)
+
+        token = torch.arange(rows * columns * side * side, device=x.device)
+        window, place = token // (side * side), token % (side * side)
+        row = window // columns * side + place // side - top
+        column = window % columns * side + place % side - left
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        source = torch.where(inside, row * width + column, height * width)  # where a pixel of zeros stands
+        windows = F.pad(x.reshape(batch, height * width, channels), (0, 0, 0, 1)).index_select(1, source)
+        # in two steps, since a reshape in one asks whether there is only one window
+        windows = self.attn(windows.reshape(-1, channels).reshape(-1, side * side, channels))
+
+        pixel = torch.arange(height * width, device=x.device)
+        row, column = pixel // width + top, pixel % width + left
+        source = (row // side * columns + column // side) * (side * side) + row % side * side + column % side
+        x = windows.reshape(-1, channels).reshape(batch, -1, channels)
+        return x.index_select(1, source).reshape(batch, height, width, channels)
+
+    def _tiling(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Rows and columns of windows, and the padding at the top and on the left."""
+        side = self.window_size
+        rows, columns = (height + side - 1) // side, (width + side - 1) // side
+        return rows, columns, (rows * side - height) // 2, (columns * side - width) // 2
+
+
+class FeedForward(nn.Module):
+    """A 1x1 convolution to four times the width, a depth-wise 3x3 one, a 1x1 one back; each with batch norm, GELU."""
+
+    expansion = 4
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = width * self.expansion
+        self.fc1 = nn.Conv2d(width, inner, 1)
+        self.norm1 = BatchNorm2d(inner)
+        self.dw3x3 = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.norm2 = BatchNorm2d(inner)
+        self.fc2 = nn.Conv2d(inner, width, 1)
+        self.norm3 = BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, width, h, w) to the same shape."""
+        x = F.gelu(self.norm1(self.fc1(x)))
+        x = F.gelu(self.norm2(self.dw3x3(x)))
+        return F.gelu(self.norm3(self.fc2(x)))
+
+
+class TransformerBlock(nn.Module):
+    """Window attention and feed-forward network, each after a layer norm and with a residual connection.
+
+    Args:
+        width: C, the channels.
+        heads: Number of heads; divides the width.
+        window_size: Side of the windows.
+        drop_path: Probability with which either residual branch is dropped for an image, in training.
+    """
+
+    def __init__(self, width: int, heads: int, window_size: int, drop_path: float) -> None:
+        super().__init__()
+        self.attn = WindowAttention(width, heads, window_size)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.drop_path = DropPath(drop_path)
+        self.mlp = FeedForward(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, h, w) to the same shape, in channels_last."""
+        x = x.permute(0, 2, 3, 1).contiguous()  # a copy in the first block at most
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        hidden = self.mlp(self.norm2(x).permute(0, 3, 1, 2))
+        x = x.permute(0, 3, 1, 2) + self.drop_path(hidden)
+        return x
+
+
+class Repeat(nn.Module):
+    """Repeats every pixel `factor` times in both directions."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, h, w) to (B, C, factor * h, factor * w)."""
+        return resize(x, (x.shape[2] * self.factor, x.shape[3] * self.factor), "nearest")
+
+
+class TransformerModule(HighResolutionModule):
+    """Parallel branches of transformer blocks, then their exchange as in HRNet, but with depth-wise convolutions.
+
+    A coarser map is enlarged by repeating its pixels, and then, where that is too much for a finer map of odd size,
+    bilinearly reduced to its size.
+
+    Args:
+        widths: Channels of the branches, finest first.
+        heads: Heads of the finest branch.
+        window_size: Side of the windows.
+        drop_paths: Probability of stochastic depth for each block of a branch.
+    """
+
+    def __init__(self, widths: Sequence[int], heads: int, window_size: int, drop_paths: Sequence[float]) -> None:
+        super().__init__(widths, BasicBlock, blocks=0, fuse_mode="bilinear", align_corners=True)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(TransformerBlock(width, heads * 2**branch, window_size, rate) for rate in drop_paths))
+            for branch, width in enumerate(widths)
+        )
+
+    @staticmethod
+    def _fuse_layer(widths: Sequence[int], source: int, target: int) -> nn.Module:
+        """What brings branch `source` to the width of `target` and near its size."""
+        if source == target:
+            return nn.Identity()
+        if source > target:
+            conv, norm = conv_bn(widths[source], widths[target], 1, relu=False)
+            return nn.Sequential(conv, norm, Repeat(2 ** (source - target)))
+        halvings = [_depthwise_halving(widths[source], widths[source]) for _ in range(target - source - 1)]
+        for halving in halvings:
+            halving.append(nn.ReLU(inplace=True))
+        return nn.Sequential(*halvings, _depthwise_halving(widths[source], widths[target]))
+
+
+def _depthwise_halving(in_channels: int, out_channels: int, bias: bool = False) -> nn.Sequential:
+    """A depth-wise 3x3 convolution of stride 2 and a 1x1 one to the new width, each with batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, stride=2, padding=1, groups=in_channels, bias=bias),
+        BatchNorm2d(in_channels),
+        nn.Conv2d(in_channels, out_channels, 1, bias=bias),
+        BatchNorm2d(out_channels),
+    )
+
+
+class HRFormer(HRNet):
+    """The trunk: HRNet's stem, two bottlenecks, and three stages of transformer modules with 2, 3 and 4 branches.
+
+    Args:
+        variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
+        in_channels: Channels of the images.
+        window_size: Side of the windows, in pixels of each map; 7 in the published classifiers, up to 15 in
+            segmentation. `resize_bias_tables` fits weights of one size to another.
+        drop_path: Probability of stochastic depth in the last block; it rises linearly from 0 in the first, branches of
+            a module side by side counting as one.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
+            being kept: more time for much less memory, the same result.
+
+    Every bilinear enlargement aligns corners. Weights start as torch leaves them, bias tables from a normal
+    distribution with a standard deviation of 0.02, as in the official code.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        variant: HRFormerVariant,
+        in_channels: int = 3,
+        window_size: int = 7,
+        drop_path: float = 0.0,
+        checkpoint_stages: Sequence[int] = (),
+    ) -> None:
+        require(isinstance(window_size, int) and window_size > 0, "window_size", window_size, "a number from 1")
+        drop_path_known = isinstance(drop_path, float | int) and 0 <= drop_path < 1
+        require(drop_path_known, "drop_path", drop_path, "from 0 to below 1")
+        # HRNet's stages stay empty, to be replaced
+        around = HRNetVariant(variant.width, modules=(0, 0, 0), layer1_blocks=2)
+        super().__init__(around, in_channels, align_corners=True, checkpoint_stages=checkpoint_stages)
+        self.window_size = window_size
+
+        depth = variant.blocks * sum(variant.modules)
+        rates = iter([drop_path * block / max(depth - 1, 1) for block in range(depth)])
+
+        def stage(branches: int) -> nn.Sequential:
+            widths = self.widths[:branches]
+            modules = variant.modules[branches - 2]
+            return nn.Sequential(
+                *(
+                    TransformerModule(widths, variant.heads, window_size, [next(rates) for _ in range(variant.blocks)])
+                    for _ in range(modules)
+                )
+            )
+
+        self.stage2 = stage(branches=2)
+        self.stage3 = stage(branches=3)
+        self.stage4 = stage(branches=4)
+
+    def _run(self, stage: int, units: nn.Sequential, x: Any) -> Any:
+        """Runs the blocks or modules of a stage, each as one checkpoint where that was asked for."""
+        recompute = self.training and stage in self.checkpoint_stages
+        for unit in units:
+            x = _recomputed(unit, x) if recompute else unit(x)
+        return x
+
+
+def _recomputed(unit: nn.Module, x: Any) -> Any:
+    """As in HRNet, but with the same draws of stochastic depth the second time."""
+    if torch.compiler.is_compiling():
+        return checkpoint(unit, x, use_reentrant=False)
+    return checkpoint(unit, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _scratch_statistics(unit)))
+
+
+class DepthwiseBottleneck(Bottleneck):
+    """HRNet's bottleneck with a depth-wise 3x3 convolution."""
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__(in_channels, width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+
+
+class HRFormerClassifier(HRFormer):
+    """The ImageNet classifier: the four maps, widened and brought together from fine to coarse, and averaged.
+
+    The names of its parameters are exactly those of the official files.
+
+    Args:
+        variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
+        num_classes: K, the classes.
+        in_channels: Channels of the images.
+        window_size: Side of the windows.
+        drop_path: Probability of stochastic depth in the last block; the published T and S have 0, B 0.2.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    Source:
+        HRNet/HRFormer, cls/models/hrt.py.
+    """
+
+    def __init__(
+        self,
+        variant: HRFormerVariant,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        window_size: int = 7,
+        drop_path: float = 0.0,
+        checkpoint_stages: Sequence[int] = (),
+    ) -> None:
+        require(isinstance(num_classes, int) and num_classes > 0, "num_classes", num_classes, "a number from 1")
+        super().__init__(variant, in_channels, window_size, drop_path, checkpoint_stages)
+        self.num_classes = num_classes
+        inner = (32, 64, 128, 256)
+        outer = [width * Bottleneck.expansion for width in inner]
+        self.incre_modules = nn.ModuleList(
+            nn.Sequential(DepthwiseBottleneck(*widths)) for widths in zip(self.widths, inner, strict=True)
+        )
+        self.downsamp_modules = nn.ModuleList(
+            _depthwise_halving(fine, coarse, bias=True).append(nn.ReLU(inplace=True))
+            for fine, coarse in pairwise(outer)
+        )
+        self.final_layer = nn.Sequential(nn.Conv2d(outer[-1], 2048, 1), BatchNorm2d(2048), nn.ReLU(inplace=True))
+        self.classifier = nn.Linear(2048, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images (B, in_channels, H, W), float and normalised, H and W from 32, to logits (B, K)."""
+        finest, *coarser = (widen(x) for widen, x in zip(self.incre_modules, self.features(images), strict=True))
+        for halve, x in zip(self.downsamp_modules, coarser, strict=True):
+            finest = x + halve(finest)
+        logits: Tensor = self.classifier(self.final_layer(finest).mean((2, 3)))
+        return logits
+
+
+class HRFormerOCR(HRFormer, OCRHead):
+    """HRFormer + OCR for semantic segmentation, the official "OCR v2".
+
+    The names of the trunk's parameters are those of the official files behind `backbone.`, those of the head are the
+    names of HRNetV2 + OCR. It is trained with weight 1 for "out" and 0.4 for "aux". The official segmentation weights
+    want images in BGR.
+
+    Args:
+        variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
+        num_classes: K, the channels of the logits.
+        in_channels: Channels of the images.
+        window_size: Side of the windows; 7, 13 or 15 in the published networks.
+        drop_path: Probability of stochastic depth in the last block; 0.4 in the published B for Cityscapes, 0.3 in the
+            one for PASCAL-Context with windows of 15.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
+        dropout: Share of the channels of the last features that are set to zero in training.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    Source:
+        HRNet/HRFormer, seg/lib/models/nets/hrt.py.
+    """
+
+    def __init__(
+        self,
+        variant: HRFormerVariant,
+        num_classes: int = 19,
+        in_channels: int = 3,
+        window_size: int = 7,
+        drop_path: float = 0.2,
+        checkpoint_stages: Sequence[int] = (),
+        dropout: float = 0.05,
+    ) -> None:
+        super().__init__(variant, in_channels, window_size, drop_path, checkpoint_stages)
+        self.add_head(self.widths, num_classes, dropout=dropout, inner_bias=True, aux_kernel=3, aux_channels=512)
+
+
+def relative_positions(window_size: int) -> Tensor:
+    """The row of the bias table for every pair of pixels of a window, counted line by line.
+
+    Args:
+        window_size: Side of the window, w.
+
+    Returns:
+        (w * w, w * w) int64: the offset of the query from the key, rows first, both from -(w - 1) on.
+
+    >>> relative_positions(2)
+    tensor([[4, 3, 1, 0],
+            [5, 4, 2, 1],
+            [7, 6, 4, 3],
+            [8, 7, 5, 4]])
+    """
+    along = torch.arange(window_size)
+    pixels = torch.cartesian_prod(along, along)
+    offsets = pixels[:, None] - pixels[None] + window_size - 1
+    return offsets[..., 0] * (2 * window_size - 1) + offsets[..., 1]
+
+
+def resize_bias_tables(entries: Mapping[str, Any], window_size: int) -> dict[str, Any]:
+    """Fits the entries of a network to another window: bias tables bilinearly, and the positions that go with them.
+
+    Args:
+        entries: A state dict of an HRFormer, whatever its names start with. Left as it is.
+        window_size: Side of the new windows.
+
+    Returns:
+        The entries, those of other names untouched.
+
+    Raises:
+        WeightsError: A bias table belongs to no square window.
+
+    Source:
+        HRNet/HRFormer, seg/lib/models/tools/module_helper.py, load_model.
+    """
+    side = 2 * window_size - 1
+    resized = dict(entries)
+    for name, table in entries.items():
+        if not name.endswith(BIAS_TABLE):
+            continue
+        known = math.isqrt(len(table))
+        if known**2 != len(table) or known % 2 == 0:
+            raise WeightsError(
+                f"{name} has shape {tuple(table.shape)}; expected (2w - 1)² rows, w being the side of a window"
+            )
+        if known != side:
+            image = resize(table.T.reshape(1, -1, known, known), (side, side))
+            resized[name] = image.reshape(-1, side**2).T.contiguous()
+            resized[name.removesuffix(BIAS_TABLE) + BIAS_INDEX] = relative_positions(window_size)
+    return resized
