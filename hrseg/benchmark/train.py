@@ -16,7 +16,7 @@ from torch import Tensor
 from hrseg.benchmark.rounds import HRSEG, Row, compare, default_device, require_close, take_turns
 from hrseg.losses import CrossEntropyLoss
 from hrseg.memory import keep_freed_memory
-from hrseg.models import create_model
+from hrseg.models import Segmenter, create_model
 
 PLAIN = "NCHW, F.interpolate, F.cross_entropy"
 SPEEDUP = 1.35  # what is to be reached over `PLAIN` on a CPU
@@ -112,6 +112,7 @@ def _training_step(side: str, name: str, batch_size: int, size: tuple[int, int])
     device = default_device()
     torch.manual_seed(0)
     network = create_model(name, init="kaiming").to(device)
+    assert isinstance(network, Segmenter)
     images = torch.randn(batch_size, 3, *size, device=device)
     target = torch.randint(0, network.num_classes, (batch_size, *size), dtype=torch.uint8, device=device)
     target[:, : size[0] // 8] = 255

@@ -13,18 +13,36 @@ if TYPE_CHECKING:
     from hrseg.models.factory import create_model
     from hrseg.models.folding import fold_batch_norm
     from hrseg.models.heads import V2Head
+    from hrseg.models.hrformer import HRFORMER_VARIANTS, HRFormer, HRFormerClassifier, HRFormerOCR, HRFormerVariant
     from hrseg.models.hrnet import VARIANTS, HRNet, HRNetVariant, resize
+    from hrseg.models.multiscale import HRNetV2OCRMultiScale
+    from hrseg.models.network import Network
+    from hrseg.models.ocr import HRNetV2OCR
+    from hrseg.models.psa import PSA_BLOCKS
+    from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
     from hrseg.models.segmenter import HRNetV2, Segmenter, outputs_of
     from hrseg.models.weights import LoadReport, load_weights, save_weights
 
 __all__ = [
+    "HRFORMER_VARIANTS",
     "MODELS",
+    "PSA_BLOCKS",
     "VARIANTS",
+    "HRFormer",
+    "HRFormerClassifier",
+    "HRFormerOCR",
+    "HRFormerVariant",
     "HRNet",
+    "HRNetClassifier",
+    "HRNetV1",
     "HRNetV2",
+    "HRNetV2OCR",
+    "HRNetV2OCRMultiScale",
+    "HRNetV2p",
     "HRNetVariant",
     "LoadReport",
     "ModelInfo",
+    "Network",
     "Segmenter",
     "V2Head",
     "create_model",
@@ -41,7 +59,13 @@ _HOMES = {
     "factory": ("create_model",),
     "folding": ("fold_batch_norm",),
     "heads": ("V2Head",),
+    "hrformer": ("HRFORMER_VARIANTS", "HRFormer", "HRFormerClassifier", "HRFormerOCR", "HRFormerVariant"),
     "hrnet": ("VARIANTS", "HRNet", "HRNetVariant", "resize"),
+    "multiscale": ("HRNetV2OCRMultiScale",),
+    "network": ("Network",),
+    "ocr": ("HRNetV2OCR",),
+    "psa": ("PSA_BLOCKS",),
+    "representations": ("HRNetClassifier", "HRNetV1", "HRNetV2p"),
     "segmenter": ("HRNetV2", "Segmenter", "outputs_of"),
     "weights": ("LoadReport", "load_weights", "save_weights"),
 }

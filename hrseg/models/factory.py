@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -11,17 +12,32 @@ from typing import Any
 
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.models.checkpoints import ZOO
-from hrseg.models.hrnet import VARIANTS
+from hrseg.models.hrformer import HRFORMER_VARIANTS, HRFormerClassifier, HRFormerOCR
+from hrseg.models.hrnet import VARIANTS, BasicBlock
 from hrseg.models.multiscale import HRNetV2OCRMultiScale
+from hrseg.models.network import Network
 from hrseg.models.ocr import HRNetV2OCR
-from hrseg.models.segmenter import HRNetV2, Segmenter
+from hrseg.models.psa import PSA_BLOCKS
+from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
+from hrseg.models.segmenter import HRNetV2
 from hrseg.models.weights import load_weights, read_config
 from hrseg.models.zoo import NAMED_WEIGHTS, fetch_weights
 
-BUILDERS: dict[str, Callable[..., Segmenter]] = {
-    f"hrnetv2_{size}{suffix}": partial(network, variant)
-    for suffix, network in {"": HRNetV2, "_ocr": HRNetV2OCR, "_ocr_hmsa": HRNetV2OCRMultiScale}.items()
-    for size, variant in VARIANTS.items()
+_HEADS: dict[str, Callable[..., Network]] = {"": HRNetV2, "_ocr": HRNetV2OCR, "_ocr_hmsa": HRNetV2OCRMultiScale}
+_BLOCKS = {"": BasicBlock, **{f"_{name}": block for name, block in PSA_BLOCKS.items()}}
+
+BUILDERS: dict[str, Callable[..., Network]] = {
+    **{
+        f"hrnetv2_{size}{block_suffix}{suffix}": partial(network, replace(variant, block=block))
+        for block_suffix, block in _BLOCKS.items()
+        for suffix, network in _HEADS.items()
+        for size, variant in VARIANTS.items()
+    },
+    **{f"hrnetv2_{size}_cls": partial(HRNetClassifier, variant) for size, variant in VARIANTS.items()},
+    **{f"hrnetv2p_{size}": partial(HRNetV2p, variant) for size, variant in VARIANTS.items()},
+    **{f"hrnetv1_{size}": partial(HRNetV1, variant) for size, variant in VARIANTS.items()},
+    **{f"hrformer_{size}": partial(HRFormerClassifier, variant) for size, variant in HRFORMER_VARIANTS.items()},
+    **{f"hrformer_{size}_ocr": partial(HRFormerOCR, variant) for size, variant in HRFORMER_VARIANTS.items()},
 }
 
 
@@ -32,7 +48,7 @@ def create_model(
     *,
     from_file: str | PathLike[str] | None = None,
     **parameters: Any,
-) -> Segmenter:
+) -> Network:
     """Builds a network by its name, or the one that a file of ours was saved from.
 
     Args:
@@ -72,7 +88,7 @@ def _weights_file(model: str, weights: str | PathLike[str]) -> Path:
     return path
 
 
-def _build(name: str, **parameters: Any) -> Segmenter:
+def _build(name: str, **parameters: Any) -> Network:
     if name not in BUILDERS:
         raise UnknownNameError("model", name, BUILDERS)
     signature = inspect.signature(BUILDERS[name])

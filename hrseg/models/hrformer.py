@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,7 @@ from hrseg.models.hrnet import (
     require,
     resize,
 )
+from hrseg.models.network import Network
 from hrseg.models.ocr import OCRHead
 
 BIAS_TABLE, BIAS_INDEX = "relative_position_bias_table", "relative_position_index"
@@ -366,7 +367,7 @@ class DepthwiseBottleneck(Bottleneck):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
 
 
-class HRFormerClassifier(HRFormer):
+class HRFormerClassifier(HRFormer, Network):
     """The ImageNet classifier: the four maps, widened and brought together from fine to coarse, and averaged.
 
     The names of its parameters are exactly those of the official files.
@@ -385,6 +386,8 @@ class HRFormerClassifier(HRFormer):
     Source:
         HRNet/HRFormer, cls/models/hrt.py.
     """
+
+    head_names: ClassVar[tuple[str, ...]] = ("classifier",)
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from hrseg.models.hrnet import (
     require,
     resize,
 )
+from hrseg.models.network import Network
 from hrseg.models.segmenter import Segmenter
 
 
@@ -87,7 +88,7 @@ class HRNetV1(HRNet, Segmenter):
         return {"out": self.final_layer(finest)}
 
 
-class HRNetV2p(HRNet):
+class HRNetV2p(HRNet, Network):
     """HRNetV2p: a pyramid of five maps for detectors, which torchvision's `FasterRCNN` and `MaskRCNN` take as backbone.
 
     Args:
@@ -99,8 +100,6 @@ class HRNetV2p(HRNet):
 
     Attributes:
         out_channels: Channels of every map of the pyramid.
-        head_names: The attributes beside the trunk.
-        config: As of `Segmenter`.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -122,7 +121,6 @@ class HRNetV2p(HRNet):
         checkpoint_stages: Sequence[int] = (),
     ) -> None:
         super().__init__(variant, in_channels, "nearest", checkpoint_stages=checkpoint_stages)
-        self.config: dict[str, Any] = {}
         channels = self.out_channels
         self.reduction_conv = nn.Sequential(nn.Conv2d(sum(self.widths), channels, 1))
         self.fpn_conv = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(5))
@@ -147,7 +145,7 @@ class HRNetV2p(HRNet):
         return OrderedDict((str(level), conv(levels[level])) for level, conv in enumerate(self.fpn_conv))
 
 
-class HRNetClassifier(HRNet):
+class HRNetClassifier(HRNet, Network):
     """The ImageNet classifier, whose trunk starts every other network: a cascade from the finest map down to a vector.
 
     Args:
@@ -157,10 +155,6 @@ class HRNetClassifier(HRNet):
         bn_momentum: Share of the newest batch in the running statistics of batch norm.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
             being kept: more time for less memory, the same result.
-
-    Attributes:
-        head_names: The attribute that fine-tuning on other classes starts anew.
-        config: As of `Segmenter`.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -181,7 +175,6 @@ class HRNetClassifier(HRNet):
     ) -> None:
         _require_classes(num_classes)
         super().__init__(variant, in_channels, "nearest", checkpoint_stages=checkpoint_stages)
-        self.config: dict[str, Any] = {}
         self.num_classes = num_classes
         inner = (32, 64, 128, 256)
         outer = [Bottleneck.expansion * width for width in inner]

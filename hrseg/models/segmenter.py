@@ -4,33 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hrseg.models.heads import V2Head
 from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, resize
+from hrseg.models.network import Network
 
 
-class Segmenter(nn.Module, ABC):
+class Segmenter(Network, ABC):
     """What every segmentation network of hrseg offers; a subclass supplies `features` and `outputs`.
 
     Attributes:
-        head_names: The attributes that make up the head: what fine-tuning starts anew or trains faster.
         num_classes: K, the channels of the logits.
         align_corners: Of the network's bilinear enlargements; whoever enlarges its logits must do the same.
-        config: Name and constructor arguments as plain values, from which `create_model` builds the network again.
-            Empty for a network built without it.
     """
 
-    head_names: ClassVar[tuple[str, ...]]
     num_classes: int
     align_corners: bool
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {}
 
     @abstractmethod
     def features(self, images: Tensor) -> Maps:

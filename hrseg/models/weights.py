@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from hrseg.errors import WeightsError
 from hrseg.files import replacing
 from hrseg.models.layouts import LAYOUTS, Entries, Layout, recognise, unwrapped
-from hrseg.models.segmenter import Segmenter
+from hrseg.models.network import Network
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class LoadReport:
 
 
 def load_weights(
-    network: Segmenter,
+    network: Network,
     source: str | os.PathLike[str] | Mapping[str, Any],
     *,
     strict: bool = True,
@@ -132,7 +132,7 @@ def load_weights(
     return report
 
 
-def save_weights(network: Segmenter, path: str | os.PathLike[str]) -> None:
+def save_weights(network: Network, path: str | os.PathLike[str]) -> None:
     """Saves a network's weights and its `config` as safetensors; the file appears whole or not at all.
 
     Args:
@@ -215,7 +215,7 @@ def _recognise(entries: Entries, where: str) -> Layout:
     raise WeightsError(f"{where}: no known layout; found entries {_few(entries) or '(none)'}; known: {known}")
 
 
-def _check_config(config: Mapping[str, Any], network: Segmenter, where: str) -> None:
+def _check_config(config: Mapping[str, Any], network: Network, where: str) -> None:
     """Refuses weights that were trained with other arguments that change the network's function unnoticed."""
     differing = [
         key for key in FUNCTIONAL if key in config and key in network.config and config[key] != network.config[key]

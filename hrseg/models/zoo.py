@@ -18,7 +18,7 @@ from hrseg.models.download import Mirror, adopt, check, fetch
 
 def _trunk(model: str) -> str:
     """The network whose ImageNet classifier has the same trunk."""
-    return re.sub(r"^hrnetv(1|2p)_", "hrnetv2_", re.sub(r"(_ocr|_hmsa|_cls)+$", "", model))
+    return re.sub(r"^hrnetv(1|2p)_", "hrnetv2_", re.sub(r"(_psa_[ps]|_ocr|_hmsa|_cls)+$", "", model))
 
 
 def _by_tag() -> dict[str, dict[str, str]]:
