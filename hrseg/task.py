@@ -48,7 +48,8 @@ class SegmentationTask(LightningModule):
         input_size: (height, width) that the data module brings every image to, if any; linked likewise.
         absent_classes: How the mean IoU treats a class that neither labels nor predictions contain: "skip" leaves it
             out, as the Cityscapes evaluator does, "zero" counts it as 0, as the official HRNet code does.
-        mean: Mean of the RGB channels of the images the weights were trained with, for values from 0 to 1.
+        mean: Mean of the channels of the images the weights were trained with, for values from 0 to 1, in the network's
+            `channel_order`. The weights in BGR of openseg and HRFormer were trained with the RGB numbers as they stand.
         std: Standard deviation likewise.
         channels_last: Runs the network in channels-last memory format, which is faster on CPUs and tensor cores.
         compile: Runs the network through torch.compile.
@@ -164,7 +165,8 @@ class SegmentationTask(LightningModule):
         return at_size(logits, size, self.align_corners)
 
     def _prepare(self, images: Tensor) -> Tensor:
-        return normalize(images, self.mean, self.std).contiguous(memory_format=self.memory_format)
+        prepared = normalize(images, self.mean, self.std, getattr(self.network, "channel_order", "rgb"))
+        return prepared.contiguous(memory_format=self.memory_format)
 
     # --------------------------------------------------------------------------------------------------- steps
 

@@ -28,7 +28,7 @@ class Predictor:
     Args:
         network: Maps normalised images (B, 3, H, W) to logits (B, K, H, W).
         labels: The classes that the network was trained on.
-        mean: Mean of the RGB channels that the network expects, for values from 0 to 1.
+        mean: Mean of the channels that the network expects, for values from 0 to 1, in its `channel_order`.
         std: Standard deviation likewise.
         device: Where to run, such as "cuda:1"; None is the GPU where there is one, else the CPU.
         protocol: How images are seen.
@@ -126,7 +126,7 @@ class Predictor:
         align_corners = getattr(self.network, "align_corners", False)
         scores = self.protocol.scores(
             lambda views: outputs_of(self.network, views)["out"],
-            normalize(images, self._mean, self._std),
+            normalize(images, self._mean, self._std, getattr(self.network, "channel_order", "rgb")),
             align_corners=align_corners,
             flip_permutation=self.labels.flip_permutation(),
             black=(-self._mean / self._std)[0],

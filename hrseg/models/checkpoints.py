@@ -416,8 +416,7 @@ def _others() -> Iterator[Checkpoint]:
                 f"{data.removesuffix('train')}val, one scale",
                 result,
                 page=_HRFORMER_PAGE,
-                parameters={"align_corners": True, "window_size": window}
-                | ({"num_classes": classes} if classes else {}),
+                parameters={"window_size": window} | ({"num_classes": classes} if classes else {}),
                 channels="BGR",
                 note="the README does not say what the file is called",
             )

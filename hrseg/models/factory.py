@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.models.checkpoints import ZOO
 from hrseg.models.hrformer import HRFORMER_VARIANTS, HRFormerClassifier, HRFormerOCR
 from hrseg.models.hrnet import VARIANTS, BasicBlock
@@ -20,8 +20,9 @@ from hrseg.models.ocr import HRNetV2OCR
 from hrseg.models.psa import PSA_BLOCKS
 from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
 from hrseg.models.segmenter import HRNetV2
-from hrseg.models.weights import load_weights, read_config
-from hrseg.models.zoo import NAMED_WEIGHTS, fetch_weights
+from hrseg.models.weights import load_weights
+from hrseg.models.weights_file import WeightsFile, open_weights
+from hrseg.models.zoo import NAMED_WEIGHTS, fetch_weights, get_weights
 
 _HEADS: dict[str, Callable[..., Network]] = {"": HRNetV2, "_ocr": HRNetV2OCR, "_ocr_hmsa": HRNetV2OCRMultiScale}
 _BLOCKS = {"": BasicBlock, **{f"_{name}": block for name, block in PSA_BLOCKS.items()}}
@@ -49,14 +50,16 @@ def create_model(
     from_file: str | PathLike[str] | None = None,
     **parameters: Any,
 ) -> Network:
-    """Builds a network by its name, or the one that a file of ours was saved from.
+    """Builds a network by its name, or the one that a file of weights is of.
 
     Args:
         name: One of `list_models()`.
         num_classes: K, the channels of the logits; 19 if not given.
         weights: None, the name of a set of weights ("imagenet", or one that `hrseg weights list` shows), or a file that
             `load_weights` reads.
-        from_file: A file that `save_weights` or a training wrote; supplies weights, and every argument not given here.
+        from_file: Weights of ours or of any code base that `load_weights` knows, or their name in `hrseg weights list`;
+            supplies weights, and every argument not given here that the file or its layout tells. A file of a trunk
+            alone needs a name.
         parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`.
 
     Returns:
@@ -69,14 +72,33 @@ def create_model(
     """
     if (name is None and from_file is None) or (weights is not None and from_file is not None):
         raise ConfigError("create_model takes the name of a model, with or without weights=, or from_file=")
-    config = read_config(from_file) if from_file is not None else {}
     given = {key: value for key, value in (("name", name), ("num_classes", num_classes)) if value is not None}
-    network = _build(**config | parameters | given)
     if from_file is not None:
-        load_weights(network, from_file)
-    elif weights is not None:
+        file = open_weights(get_weights(str(from_file)) if from_file in ZOO else from_file)
+        network = _build(**_arguments(file, name) | parameters | given)
+        load_weights(network, file)
+        return network
+    network = _build(**parameters | given)
+    if weights is not None:
         load_weights(network, _weights_file(network.config["name"], weights))
     return network
+
+
+def _arguments(file: WeightsFile, name: str | None) -> dict[str, Any]:
+    """Name and arguments of the network that a file is of; the name has to be given where the file holds a trunk."""
+    found = file.description()
+    title = f"{file.where} ({file.origin})"
+    if not found:
+        raise WeightsError(f"{title} is of a trunk of another width or depth than those of hrseg")
+    found_name = found.get("name", name)
+    if found_name is None:
+        raise WeightsError(f"{title} holds a trunk alone; name the model and give the file as weights=")
+    if name not in (None, found_name):
+        raise WeightsError(
+            f"{title} is of {found_name}, not of {name}; leave the name out, or give the file as weights="
+        )
+    known = _signature(found_name).parameters
+    return {"name": found_name, **{key: value for key, value in found.items() if key in known}}
 
 
 def _weights_file(model: str, weights: str | PathLike[str]) -> Path:
@@ -88,10 +110,14 @@ def _weights_file(model: str, weights: str | PathLike[str]) -> Path:
     return path
 
 
-def _build(name: str, **parameters: Any) -> Network:
+def _signature(name: str) -> inspect.Signature:
     if name not in BUILDERS:
         raise UnknownNameError("model", name, BUILDERS)
-    signature = inspect.signature(BUILDERS[name])
+    return inspect.signature(BUILDERS[name])
+
+
+def _build(name: str, **parameters: Any) -> Network:
+    signature = _signature(name)
     for parameter in parameters:
         if parameter not in signature.parameters:
             raise UnknownNameError(f"parameter of {name}", parameter, signature.parameters)

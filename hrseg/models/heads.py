@@ -13,25 +13,28 @@ from hrseg.models.hrnet import Maps, require, resize
 
 
 class V2Head(nn.Sequential):
-    """The HRNetV2 head: all maps at the finest size, side by side, through two 1x1 convolutions.
+    """The HRNetV2 head: all maps at the finest size, side by side, through two convolutions.
 
     Args:
         widths: Channels of the four maps, finest first; together 15C.
         num_classes: K, the channels of the logits.
         align_corners: Of the bilinear enlargement of the coarser maps.
+        kernel: Size of the first convolution; 1 but for openseg, which has 3.
 
     Raises:
-        ConfigError: `num_classes` is below 1.
+        ConfigError: An argument is outside its range.
 
     Source:
         HRNet/HRNet-Semantic-Segmentation, lib/models/seg_hrnet.py, last_layer: entries 0, 1 and 3 of its Sequential.
     """
 
-    def __init__(self, widths: Sequence[int], num_classes: int, align_corners: bool) -> None:
+    def __init__(self, widths: Sequence[int], num_classes: int, align_corners: bool, kernel: int = 1) -> None:
         require(isinstance(num_classes, int) and num_classes > 0, "num_classes", num_classes, "a number from 1")
+        require(isinstance(kernel, int) and kernel % 2 == 1, "head_kernel", kernel, "an odd number")
         channels = sum(widths)
         super().__init__(
-            nn.Conv2d(channels, channels, 1),  # with a bias, useless before batch norm, that the official files hold
+            # with a bias, useless before batch norm, that the official files hold
+            nn.Conv2d(channels, channels, kernel, padding=kernel // 2),
             BatchNorm2d(channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, num_classes, 1),
@@ -43,7 +46,7 @@ class V2Head(nn.Sequential):
         first, *layers = self
         # as it was built, the head evaluates in the published multiply-adds; folded batch norms are gone
         as_published = not self.training and isinstance(self[1], nn.BatchNorm2d)
-        if maps[0].device.type == "cpu" and not as_published:
+        if maps[0].device.type == "cpu" and not as_published and first.kernel_size == (1, 1):
             x = self._first_before_enlargement(maps)
         else:
             finest, *coarser = maps

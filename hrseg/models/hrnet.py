@@ -231,6 +231,7 @@ class HRNet(nn.Module):
         require(stages_known, "checkpoint_stages", checkpoint_stages, "a list of stages out of 1, 2, 3, 4")
         super().__init__()
         self.in_channels = in_channels
+        self.fuse_mode = fuse_mode
         self.align_corners = align_corners
         self.checkpoint_stages = frozenset(checkpoint_stages)
         self.widths = tuple(variant.width * 2**branch for branch in range(4))

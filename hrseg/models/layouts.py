@@ -25,7 +25,7 @@ class Layout:
         origin: What reports call it.
         proofs: Starts of names that tell the layout; each is found.
         names: Starts of their names, each with what we have in its place; the longest that fits counts.
-        extras: Patterns of the names of what is no part of our networks, each with the reason to drop it.
+        extras: Patterns of the names of what is no part of most of our networks, each with the reason to drop it.
         facts: Constructor arguments of the networks that such files are of, where names and shapes do not tell them; a
             function of the converted entries if it depends on these.
         finish: Changes converted entries in place where names are not all.
@@ -42,9 +42,14 @@ class Layout:
         """Whether the entries are named in this way."""
         return all(any(name.startswith(proof) for name in entries) for proof in self.proofs)
 
-    def convert(self, entries: Entries) -> tuple[Entries, dict[str, str]]:
-        """Parts a file's entries into those of the network, by our names, and the dropped names with their reasons."""
-        dropped = {name: reason for name in entries if (reason := self.reason_to_drop(name))}
+    def convert(self, entries: Entries, wanted: Callable[[str], bool]) -> tuple[Entries, dict[str, str]]:
+        """Parts a file's entries into those of the network, by our names, and the dropped names with their reasons.
+
+        Args:
+            entries: By the file's names.
+            wanted: Whether the network has an entry of that name of ours; such a one is never dropped.
+        """
+        dropped = {n: reason for n in entries if (reason := self.reason_to_drop(n)) and not wanted(self._ours(n))}
         found = {self._ours(name): entry for name, entry in entries.items() if name not in dropped}
         self.finish(found)
         return found, dropped
@@ -100,6 +105,25 @@ def _zero_biases(*names: str) -> Callable[[Entries], None]:
     return add
 
 
+def _plain_gammas(entries: Entries) -> None:
+    """Turns weights of InPlaceABN, whose sign is of no effect, into those of a plain batch norm."""
+    for name, entry in entries.items():
+        if f"{name.removesuffix('weight')}running_var" in entries and isinstance(entry, torch.Tensor):
+            entries[name] = entry.abs() + _INPLACE_EPSILON
+
+
+def _plain_gammas_of_old_files(entries: Entries) -> None:
+    """As `_plain_gammas`, for the official files of torch 0.4.
+
+    Their names are those of later files, but they lack batch norm's counters. Where no weight is negative, such a file
+    may also be one that lost its counters; InPlaceABN's epsilon is then left out, a difference that no result shows.
+    """
+    gammas = [entry for name, entry in entries.items() if f"{name.removesuffix('weight')}running_var" in entries]
+    counted = any(name.endswith("num_batches_tracked") for name in entries)
+    if not counted and any(isinstance(gamma, torch.Tensor) and bool((gamma < 0).any()) for gamma in gammas):
+        _plain_gammas(entries)
+
+
 def _hrformer_of_mmpose(entries: Entries) -> None:
     """Renames parts of the blocks, and parts the one matrix of queries, keys and values into three."""
     for name in list(entries):
@@ -119,6 +143,7 @@ def _plain_facts(entries: Entries) -> Facts:
     return {"fuse_mode": "bilinear", "align_corners": isinstance(last, torch.Tensor) and len(last) in (150, 171)}
 
 
+_INPLACE_EPSILON = 1e-5
 _BLOCK = "ocr_distri_head.object_context_block"
 _LOSS = {r"(module\.)?loss\.criterion\.": "class weights of the loss"}
 _CLASSIFIER = {r"(incre_modules|downsamp_modules|final_layer|classifier)\.": "head of the ImageNet classifier"}
@@ -156,6 +181,30 @@ _OPENSEG_OCR = {
     "aux_head.1.0.": "aux_head.1.",
     "aux_head.2.": "aux_head.3.",
 }
+# where batch norm and its rectifier are one layer, names lack a level
+_OPENSEG_INPLACE = {
+    "backbone.": "",
+    "conv3x3.": "conv3x3_ocr.",
+    "aux_head.2.": "aux_head.3.",
+    **{
+        f"{start}.{norm}.": f"{start}.{norm}.0."
+        for start, norms in {
+            f"{_BLOCK}.f_pixel": (1, 3),
+            f"{_BLOCK}.f_object": (1, 3),
+            f"{_BLOCK}.f_down": (1,),
+            f"{_BLOCK}.f_up": (1,),
+            "ocr_distri_head.conv_bn_dropout": (1,),
+        }.items()
+        for norm in norms
+    },
+}
+_DETECTOR = {
+    "backbone.": "",
+    "neck.": "",
+    "neck.reduction_conv.conv.": "reduction_conv.0.",
+    **{f"neck.fpn_convs.{level}.conv.": f"fpn_conv.{level}." for level in range(5)},
+}
+_BGR = {**_ALIGNED, "channel_order": "bgr"}
 
 LAYOUTS = (
     Layout(
@@ -190,20 +239,35 @@ LAYOUTS = (
         facts=_NOT_ALIGNED,
     ),
     Layout(
-        "openseg or HRFormer segmentation",
-        ("backbone.", "conv3x3."),
-        _OPENSEG_OCR,
-        facts={**_ALIGNED, "channel_order": "bgr"},
+        "openseg with InPlaceABN",
+        ("backbone.", "conv3x3.1.weight"),
+        _OPENSEG_INPLACE,
+        facts={**_BGR, "negative_slope": 0.01},
+        finish=_plain_gammas,
     ),
-    Layout("official OCR", ("conv3x3_ocr.",), extras=_LOSS, facts=_ALIGNED),
-    Layout("official segmentation", ("last_layer.",), extras=_LOSS, facts=_plain_facts),
+    Layout("openseg or HRFormer segmentation", ("backbone.", "conv3x3.1.0."), _OPENSEG_OCR, facts=_BGR),
+    Layout(
+        "openseg without OCR",
+        ("backbone.", "cls_head.1.0."),
+        {
+            "backbone.": "",
+            "cls_head.": "last_layer.",
+            "cls_head.1.0.": "last_layer.1.",
+        },
+        facts=_BGR,
+        finish=_zero_biases("last_layer.3"),
+    ),
+    Layout("official OCR", ("conv3x3_ocr.",), extras=_LOSS, facts=_ALIGNED, finish=_plain_gammas_of_old_files),
+    Layout(
+        "official segmentation", ("last_layer.",), extras=_LOSS, facts=_plain_facts, finish=_plain_gammas_of_old_files
+    ),
     Layout(
         "SMP encoder",
         ("encoder.model.",),
         {"encoder.model.": ""},
         {
             r"encoder\.model\.(incre_modules|downsamp_modules|final_layer|classifier)\.": "beside the trunk",
-            r"(?!encoder\.)": "decoder",
+            r"(?!encoder\.)": "decoder and head",
         },
     ),
     Layout("ImageNet classification", ("incre_modules.",), extras=_CLASSIFIER),  # official and timm alike
@@ -214,6 +278,13 @@ LAYOUTS = (
         {r"(?!backbone\.)": "head of the pose network"},
         finish=_hrformer_of_mmpose,
     ),
-    Layout("trunk of OpenMMLab", ("backbone.stage4.",), {"backbone.": ""}, {r"(?!backbone\.)": "beside the trunk"}),
-    Layout("trunk", ("stage4.",), extras={r"final_layer\.": "head of the pose network"}),
+    Layout("HRFormer of mmpose, trunk", ("stage2.0.branches.0.0.ffn.",), finish=_hrformer_of_mmpose),
+    Layout("OpenMMLab", ("backbone.stage4.",), _DETECTOR, {r"(?!backbone\.)": "beside the trunk"}),
+    Layout(
+        "official pose",
+        ("stage4.", "final_layer.weight"),
+        extras={r"final_layer\.": "head of the pose network"},
+        facts={"fuse_mode": "nearest"},
+    ),
+    Layout("trunk", ("stage4.",)),
 )

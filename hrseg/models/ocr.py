@@ -14,6 +14,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from hrseg.models.batch_norm import BatchNorm2d
 from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, require, resize
-from hrseg.models.segmenter import Segmenter
+from hrseg.models.segmenter import Segmenter, known_order
 
 
 def gather_regions(pixels: Tensor, scores: Tensor) -> Tensor:
@@ -51,14 +52,16 @@ class ObjectAttention(nn.Module):
         mid_channels: Of pixels, regions and the result.
         key_channels: Of queries, keys and values.
         bias: Whether the convolutions have one; useless before batch norm, some files hold it.
+        negative_slope: Of the rectifiers.
     """
 
-    def __init__(self, mid_channels: int, key_channels: int, bias: bool) -> None:
+    def __init__(self, mid_channels: int, key_channels: int, bias: bool, negative_slope: float) -> None:
         super().__init__()
-        self.f_pixel = _projection(mid_channels, key_channels, key_channels, bias=bias)
-        self.f_object = _projection(mid_channels, key_channels, key_channels, bias=bias)
-        self.f_down = _projection(mid_channels, key_channels, bias=bias)
-        self.f_up = _projection(key_channels, mid_channels, bias=bias)
+        project = partial(_projection, bias=bias, negative_slope=negative_slope)
+        self.f_pixel = project(mid_channels, key_channels, key_channels)
+        self.f_object = project(mid_channels, key_channels, key_channels)
+        self.f_down = project(mid_channels, key_channels)
+        self.f_up = project(key_channels, mid_channels)
 
     def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
         """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to the context of each pixel, (B, mid, h, w)."""
@@ -82,14 +85,14 @@ class SpatialOCR(nn.Module):
         key_channels: Of the attention.
         dropout: Share of the channels that are set to zero in training.
         bias: Whether the convolutions have one.
+        negative_slope: Of the rectifiers.
     """
 
-    def __init__(self, mid_channels: int, key_channels: int, dropout: float, bias: bool) -> None:
+    def __init__(self, mid_channels: int, key_channels: int, dropout: float, bias: bool, negative_slope: float) -> None:
         super().__init__()
-        self.object_context_block = ObjectAttention(mid_channels, key_channels, bias)
-        self.conv_bn_dropout = nn.Sequential(
-            *_projection(2 * mid_channels, mid_channels, bias=bias), nn.Dropout2d(dropout)
-        )
+        self.object_context_block = ObjectAttention(mid_channels, key_channels, bias, negative_slope)
+        projection = _projection(2 * mid_channels, mid_channels, bias=bias, negative_slope=negative_slope)
+        self.conv_bn_dropout = nn.Sequential(*projection, nn.Dropout2d(dropout))
 
     def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
         """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to (B, mid, h, w)."""
@@ -124,6 +127,7 @@ class OCRHead(Segmenter):
         inner_bias: bool = False,
         aux_kernel: int = 1,
         aux_channels: int | None = None,
+        negative_slope: float = 0.0,
         bn_momentum: float = 0.1,
         init: str = "official",
     ) -> None:
@@ -138,6 +142,7 @@ class OCRHead(Segmenter):
             inner_bias: Whether the convolutions inside the attention have a bias.
             aux_kernel: Size of the auxiliary head's first convolution, odd.
             aux_channels: Channels that it puts out; None is as many as come in.
+            negative_slope: Of the rectifiers for what is below zero.
             bn_momentum: Share of the newest batch in the running statistics.
             init: "official": everything as torch draws it; "kaiming": He normal, for training from scratch.
 
@@ -156,12 +161,15 @@ class OCRHead(Segmenter):
         require(isinstance(dropout, float | int) and 0 <= dropout < 1, "dropout", dropout, "from 0 to below 1")
         require(isinstance(inner_bias, bool), "inner_bias", inner_bias, "true or false")
         require(isinstance(aux_kernel, int) and aux_kernel % 2 == 1, "aux_kernel", aux_kernel, "an odd number")
+        slope_known = isinstance(negative_slope, float | int) and 0 <= negative_slope < 1
+        require(slope_known, "negative_slope", negative_slope, "from 0 to below 1")
         self.num_classes = num_classes
-        self.conv3x3_ocr = nn.Sequential(*_conv_bn_relu(channels, mid_channels, 3))
-        self.ocr_distri_head = SpatialOCR(mid_channels, key_channels, dropout, inner_bias)
+        self.negative_slope = float(negative_slope)
+        self.conv3x3_ocr = nn.Sequential(*_conv_bn_relu(channels, mid_channels, 3, negative_slope))
+        self.ocr_distri_head = SpatialOCR(mid_channels, key_channels, dropout, inner_bias, negative_slope)
         self.cls_head = nn.Conv2d(mid_channels, num_classes, 1)
         self.aux_head = nn.Sequential(
-            *_conv_bn_relu(channels, aux_channels, aux_kernel), nn.Conv2d(aux_channels, num_classes, 1)
+            *_conv_bn_relu(channels, aux_channels, aux_kernel, negative_slope), nn.Conv2d(aux_channels, num_classes, 1)
         )
         for part in (self.conv3x3_ocr, self.ocr_distri_head, self.cls_head, self.aux_head):
             if init != "official":
@@ -221,6 +229,9 @@ class HRNetV2OCR(HRNet, OCRHead):
         inner_bias: Whether the convolutions inside the attention have a bias, as in openseg.
         aux_kernel: Size of the auxiliary head's first convolution; 3 in openseg.
         aux_channels: Channels that it puts out; None is as many as come in, 15C. 256 in openseg's OCR_B.
+        negative_slope: Of the head's rectifiers for what is below zero; 0.01 in the first weights of openseg, whose
+            batch norm came with one of its own.
+        channel_order: Of the images, "rgb" or "bgr", as in the weights of openseg.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -246,8 +257,11 @@ class HRNetV2OCR(HRNet, OCRHead):
         inner_bias: bool = False,
         aux_kernel: int = 1,
         aux_channels: int | None = None,
+        negative_slope: float = 0.0,
+        channel_order: str = "rgb",
     ) -> None:
         super().__init__(variant, in_channels, fuse_mode, align_corners, checkpoint_stages)
+        self.channel_order = known_order(channel_order)
         initialize(self, init, bn_momentum)  # of the trunk alone, as in the official code
         self.add_head(
             self.widths,
@@ -258,6 +272,7 @@ class HRNetV2OCR(HRNet, OCRHead):
             inner_bias,
             aux_kernel,
             aux_channels,
+            negative_slope,
             bn_momentum,
             init,
         )
@@ -268,17 +283,21 @@ def _softmax(x: Tensor, dim: int) -> Tensor:
     return x.softmax(dim, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
-def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> list[nn.Module]:
+def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, negative_slope: float) -> list[nn.Module]:
     """With a bias, useless before batch norm, that the official files hold."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
-    return [conv, BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+    return [conv, BatchNorm2d(out_channels), _rectifier(negative_slope)]
 
 
-def _projection(*channels: int, bias: bool) -> nn.Sequential:
-    """1x1 convolutions from each number of channels to the next, with batch norm and ReLU."""
+def _projection(*channels: int, bias: bool, negative_slope: float) -> nn.Sequential:
+    """1x1 convolutions from each number of channels to the next, with batch norm and rectifier."""
     layers: list[nn.Module] = []
     for inside, out in pairwise(channels):
         layers.append(nn.Conv2d(inside, out, 1, bias=bias))
         # the official code nests these one level deeper, and so do the names in its files
-        layers.append(nn.Sequential(BatchNorm2d(out), nn.ReLU(inplace=True)))
+        layers.append(nn.Sequential(BatchNorm2d(out), _rectifier(negative_slope)))
     return nn.Sequential(*layers)
+
+
+def _rectifier(negative_slope: float) -> nn.Module:
+    return nn.LeakyReLU(negative_slope, inplace=True) if negative_slope else nn.ReLU(inplace=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hrseg.models.heads import V2Head
-from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, resize
+from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, require, resize
 from hrseg.models.network import Network
 
 
@@ -20,10 +20,13 @@ class Segmenter(Network, ABC):
     Attributes:
         num_classes: K, the channels of the logits.
         align_corners: Of the network's bilinear enlargements; whoever enlarges its logits must do the same.
+        channel_order: Of the images, "rgb" or "bgr"; whoever reads images must bring them into that order before their
+            channels are normalised.
     """
 
     num_classes: int
     align_corners: bool
+    channel_order: str = "rgb"
 
     @abstractmethod
     def features(self, images: Tensor) -> Maps:
@@ -40,6 +43,16 @@ class Segmenter(Network, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K, H, W)."""
         return resize(self.outputs(images)["out"], images.shape[-2:], align_corners=self.align_corners)
+
+
+def known_order(channel_order: str) -> str:
+    """Gives the order of channels back.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    require(channel_order in ("rgb", "bgr"), "channel_order", channel_order, "rgb or bgr")
+    return channel_order
 
 
 def outputs_of(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -75,6 +88,8 @@ class HRNetV2(HRNet, Segmenter):
         init: "official" for a network that is given ImageNet weights, "kaiming" for training from scratch.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
             being kept: more time for less memory, the same result.
+        head_kernel: Size of the head's first convolution; 3 in openseg.
+        channel_order: Of the images, "rgb" or "bgr", as in the weights of openseg.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -95,10 +110,13 @@ class HRNetV2(HRNet, Segmenter):
         bn_momentum: float = 0.01,
         init: str = "official",
         checkpoint_stages: Sequence[int] = (),
+        head_kernel: int = 1,
+        channel_order: str = "rgb",
     ) -> None:
         super().__init__(variant, in_channels, fuse_mode, align_corners, checkpoint_stages)
         self.num_classes = num_classes
-        self.last_layer = V2Head(self.widths, num_classes, align_corners)
+        self.channel_order = known_order(channel_order)
+        self.last_layer = V2Head(self.widths, num_classes, align_corners, head_kernel)
         initialize(self, init, bn_momentum)
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:

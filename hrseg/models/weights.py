@@ -1,7 +1,4 @@
-"""`load_weights` and `save_weights`: weights of any known layout into a network, checked before anything changes.
-
-Files are never unpickled beyond tensors, containers and numbers: a file of weights may come from anywhere.
-"""
+"""`load_weights` and `save_weights`: weights of any known layout into a network, checked before anything changes."""
 
 from __future__ import annotations
 
@@ -12,33 +9,21 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core import multiarray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hrseg.errors import WeightsError
 from hrseg.files import replacing
-from hrseg.models.layouts import LAYOUTS, Entries, Layout, recognise, unwrapped
+from hrseg.models.describe import HEADS
+from hrseg.models.hrformer import resize_bias_tables
+from hrseg.models.layouts import Entries
 from hrseg.models.network import Network
+from hrseg.models.weights_file import FUNCTIONAL, OWN_KEY, WeightsFile, few, open_weights
 
 logger = logging.getLogger(__name__)
-
-OWN_KEY = "hrseg"  # of what our files hold besides the entries: {"network": config}; in safetensors as JSON metadata
-# arguments that change results without changing shapes
-FUNCTIONAL = ("fuse_mode", "align_corners", "channel_order")
-
-# official training files hold their best score as a numpy number, which torch refuses unless it is named here
-_NUMPY_NUMBERS: list[Any] = [
-    (multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (multiarray.scalar, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(number)) for number in (np.float32, np.float64, np.int64)),
-]
 
 
 @dataclass(frozen=True)
@@ -49,7 +34,8 @@ class LoadReport:
         origin: The kind of file.
         matched: Names of the network's entries that were loaded.
         dropped: Names in the file that were not used, each with the reason.
-        initialised: Names of the network's entries that keep their own values; only ever the head's.
+        initialised: Names of the network's entries that keep their own values: the head's where the file is of a
+            trunk, and those of attention inside the trunk where the file is of a plain one.
     """
 
     origin: str
@@ -62,27 +48,33 @@ class LoadReport:
         parts = [f"{len(self.matched)} entries loaded"]
         parts += [f"{reasons.count(reason)} dropped ({reason})" for reason in dict.fromkeys(reasons)]
         if self.initialised:
-            parts.append(f"{len(self.initialised)} left at their initialisation ({_few(self.initialised)})")
+            parts.append(f"{len(self.initialised)} left at their initialisation ({few(self.initialised)})")
         return f"{self.origin}: {', '.join(parts)}"
 
 
 def load_weights(
     network: Network,
-    source: str | os.PathLike[str] | Mapping[str, Any],
+    source: str | os.PathLike[str] | Mapping[str, Any] | WeightsFile,
     *,
     strict: bool = True,
     reinit_head: bool = False,
 ) -> LoadReport:
     """Loads weights into a network, which stays untouched if they do not fit.
 
-    Known are the official segmentation and ImageNet files in all their wrappers, timm's, and our own: safetensors,
-    state dicts and Lightning checkpoints. Files of classifiers, and of trunks, leave the head at its initialisation.
-    Batch norm's counters (`num_batches_tracked`), which old files lack, may be missing.
+    Known are the files of the official code for segmentation, classification, pose and detection in all their wrappers,
+    of HRFormer, PSA, NVIDIA, openseg, timm, segmentation-models-pytorch and OpenMMLab, and our own: safetensors, state
+    dicts and Lightning checkpoints. Files of classifiers and of trunks leave the head at its initialisation. Batch
+    norm's counters (`num_batches_tracked`), which old files lack, may be missing.
+
+    What travels with weights unsaid is checked too: whether corners are aligned, how maps are enlarged, and in which
+    order the channels come. Where the file itself does not say it, its layout does.
 
     Args:
         network: Changed in place.
-        source: A file, or what `torch.load` would return for one.
-        strict: Refuse entries that the network does not know. The entries of the trunk must all fit in any case.
+        source: A file, what `torch.load` would return for one, or what `open_weights` made of either.
+        strict: Refuse entries that the network does not know, heads of which a part is missing, and weights of networks
+            that compute something else. If not, these are dropped, left at their initialisation, and warned of. The
+            entries of the trunk must all fit in any case.
         reinit_head: Leave the head at its initialisation, whatever the file holds for it.
 
     Returns:
@@ -90,45 +82,46 @@ def load_weights(
 
     Raises:
         WeightsError: The file cannot be read or is of no known layout; it needs more than tensors and numbers to be
-            unpickled; its entries do not fit the network; or it was made with another `fuse_mode` or `align_corners`.
+            unpickled; or it does not fit the network. The message names the constructor arguments that would fit.
     """
-    where = "the given state dict" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else _read(Path(source))
-    config = _config(content)
-    _check_config(config, network, where)
-    entries, beside = unwrapped(_entries(content))
-    layout = _recognise(entries, where)
-    found, dropped = layout.convert(entries)
-    dropped |= {name: layout.reason_to_drop(name) or "beside the network" for name in beside}
-
+    file = source if isinstance(source, WeightsFile) else open_weights(source)
+    title = f"{file.where} ({file.origin})"
     wanted = network.state_dict()
-    head = {name for name in wanted if name.split(".")[0] in network.head_names}
-    unknown = [name for name in found if name not in wanted]
-    unused = [name for name in found if name in head] if reinit_head else []
-    for name in (*unknown, *unused):
-        del found[name]
-        dropped[name] = "the head starts anew, as asked" if name in head else "unknown to the network"
+    found, dropped = file.converted(wanted.__contains__)
+    head = {name for name in wanted if _part(name) in network.head_names}
 
+    if reinit_head:
+        _drop(found, [name for name in found if _part(name) in HEADS], dropped, "the head starts anew, as asked")
+    coarser = [name for name in found if name not in wanted and _is_of_coarser_maps(name, wanted)]
+    _drop(found, coarser, dropped, "coarser maps, which the network does not make")
+    if not any(name in head for name in found):
+        found = resize_bias_tables(found, getattr(network, "window_size", 0))
+    _check_facts(file.facts(found), network, title, strict)
+
+    unknown = [name for name in found if name not in wanted]
     misfits = {name: text for name in wanted if (text := _misfit(name, found, wanted))}
-    trunk_misfits = [text for name, text in misfits.items() if name not in head]
+    startable = _startable(found, misfits, head, strict)
+    trunk_misfits = [text for name, text in misfits.items() if name not in head and name not in startable]
     if trunk_misfits:
         raise WeightsError(
-            f"{where} ({layout.origin}): {len(trunk_misfits)} of {len(wanted) - len(head)} trunk entries do not fit: "
-            f"{_few(trunk_misfits)}. Is it of another width or depth?"
+            f"{title}: {len(trunk_misfits)} of {len(wanted) - len(head)} trunk entries do not fit: "
+            f"{few(trunk_misfits)}. {_remedy(file, network)}"
         )
     if unknown and strict:
         raise WeightsError(
-            f"{where} ({layout.origin}): {len(unknown)} entries unknown to the network: {_few(unknown)}. "
-            "Is it of another model? strict=False drops them"
+            f"{title}: {len(unknown)} entries unknown to the network: {few(unknown)}. {_remedy(file, network)}; "
+            "strict=False drops them"
         )
-    if misfits and any(name in found for name in head):
+    head_misfits = [text for name, text in misfits.items() if name not in startable]
+    if head_misfits:
         raise WeightsError(
-            f"{where} ({layout.origin}): the head does not fit: {_few(misfits.values())}. "
-            "Build the network with the file's num_classes, or start its head anew with reinit_head=True"
+            f"{title}: the head does not fit: {few(head_misfits)}. {_remedy(file, network)}, "
+            "or start its head anew with reinit_head=True"
         )
+    _drop(found, unknown, dropped, "unknown to the network")
     network.load_state_dict(found, strict=False)
-    report = LoadReport("hrseg" if config else layout.origin, tuple(found), dropped, tuple(misfits))
-    logger.info("%s: %s", where, report)
+    report = LoadReport(file.origin, tuple(found), dropped, tuple(misfits))
+    logger.info("%s: %s", file.where, report)
     return report
 
 
@@ -155,75 +148,56 @@ def save_weights(network: Network, path: str | os.PathLike[str]) -> None:
             raise OSError(str(error)) from error
 
 
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads name and constructor arguments of the network that one of our files was saved from.
-
-    Raises:
-        WeightsError: The file cannot be read, or holds no such description.
-    """
-    config = _config(_read(Path(path)))
-    if not config:
-        raise WeightsError(f"{path} does not say which network it is of; name the model and give the file as weights=")
-    return config
+def _part(name: str) -> str:
+    """The attribute of the network that an entry belongs to."""
+    return name.split(".")[0]
 
 
-def _read(path: Path) -> Entries:
-    """The content of a file as `torch.load` returns it; of safetensors, the entries and the config among them."""
-    if not path.is_file():
-        raise WeightsError(f"no file {path}; expected weights as .safetensors, .pth or .ckpt")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
-                own = json.loads((file.metadata() or {}).get(OWN_KEY, "{}"))
-            return entries | {OWN_KEY: own}
-        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise whatever they like
-        needed = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, UnpicklingError) else None
-        if needed:
-            raise WeightsError(
-                f"{path} holds a pickled {needed[1]}, which could run code when it is read; "
-                "save the state dict alone, where you trust the file"
-            ) from error
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise WeightsError(f"{path} cannot be read ({reason}); is it complete, and a file of weights?") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}; expected a state dict")
-    return content
+def _drop(found: Entries, names: Iterable[str], dropped: dict[str, str], reason: str) -> None:
+    for name in names:
+        del found[name]
+        dropped[name] = reason
 
 
-def _entries(content: Mapping[str, Any]) -> Entries:
-    """The entries, out of what training scripts put around them."""
-    for key in ("state_dict", "model", "model_state"):
-        # some files hold a mere name under "model"
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    return {name: entry for name, entry in content.items() if name != OWN_KEY}
+def _is_of_coarser_maps(name: str, wanted: Mapping[str, object]) -> bool:
+    """Whether it belongs to a fusion that an HRNetV1 leaves out, of which only the finest map is used."""
+    match = re.match(r"(stage4\.\d+\.fuse_layers)\.[1-3]\.", name)
+    return match is not None and f"{match[1]}.0.1.0.weight" in wanted
 
 
-def _config(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The `config` of the network in a file of ours; empty if there is none."""
-    return (content.get(OWN_KEY) or {}).get("network") or {}
-
-
-def _recognise(entries: Entries, where: str) -> Layout:
-    if layout := recognise(entries):
-        return layout
-    known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
-    raise WeightsError(f"{where}: no known layout; found entries {_few(entries) or '(none)'}; known: {known}")
-
-
-def _check_config(config: Mapping[str, Any], network: Network, where: str) -> None:
+def _check_facts(facts: Mapping[str, Any], network: Network, title: str, strict: bool) -> None:
     """Refuses weights that were trained with other arguments that change the network's function unnoticed."""
-    differing = [
-        key for key in FUNCTIONAL if key in config and key in network.config and config[key] != network.config[key]
-    ]
-    if differing:
-        fitting = ", ".join(f"{key}={config[key]!r}" for key in differing)
-        found = ", ".join(f"{key}={network.config[key]!r}" for key in differing)
-        raise WeightsError(f"{where} was made with {fitting}; the network has {found}. Build it with {fitting}")
+    ours = {name: getattr(network, name, FUNCTIONAL[name]) for name in facts}
+    differing = [name for name, value in facts.items() if ours[name] != value]
+    if not differing:
+        return
+    fitting = ", ".join(f"{name}={facts[name]!r}" for name in differing)
+    message = f"{title} was made with {fitting}; the network has {', '.join(f'{n}={ours[n]!r}' for n in differing)}"
+    if strict:
+        raise WeightsError(f"{message}. Build it with {fitting}, or load the weights all the same with strict=False")
+    logger.warning("%s. It will compute something else", message)
+
+
+def _startable(found: Entries, misfits: Mapping[str, str], head: set[str], strict: bool) -> set[str]:
+    """The entries that may stay at their initialisation where they are missing."""
+    parts = {_part(name) for name in found}
+    if not any(name in head for name in found):
+        # attention inside the blocks of a trunk that was trained without
+        inside = set() if any(".deattn." in name for name in found) else {n for n in misfits if ".deattn." in n}
+        return head | inside
+    return set() if strict else {name for name in head if _part(name) not in parts}
+
+
+def _remedy(file: WeightsFile, network: Network) -> str:
+    """Which constructor arguments would fit the file."""
+    fitting = file.description()
+    differing = {key: value for key, value in fitting.items() if network.config.get(key, ...) != value}
+    name = differing.pop("name", None)
+    arguments = [repr(name)] if name else []
+    arguments += [f"{key}={value!r}" for key, value in differing.items() if key in network.config or name]
+    if not arguments:
+        return "Is the file damaged, or of a network that hrseg does not have?"
+    return f"Build the network with {', '.join(arguments)}"
 
 
 def _misfit(name: str, found: Entries, wanted: Mapping[str, torch.Tensor]) -> str:
@@ -234,9 +208,3 @@ def _misfit(name: str, found: Entries, wanted: Mapping[str, torch.Tensor]) -> st
         return f"{name} is a {type(found[name]).__name__}"
     shape, expected = tuple(found[name].shape), tuple(wanted[name].shape)
     return "" if shape == expected else f"{name} has shape {shape} instead of {expected}"
-
-
-def _few(texts: Iterable[str], number: int = 3) -> str:
-    """The first few of many texts, for a message of one line."""
-    texts = list(texts)
-    return ", ".join(texts[:number]) + (f" and {len(texts) - number} more" if len(texts) > number else "")

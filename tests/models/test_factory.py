@@ -38,6 +38,8 @@ def test_config_builds_the_same_network_again() -> None:
         "bn_momentum": 0.01,
         "init": "official",
         "checkpoint_stages": [4],
+        "head_kernel": 1,
+        "channel_order": "rgb",
     }
     again = create_model(**json.loads(json.dumps(network.config)))
     again.load_state_dict(network.state_dict())

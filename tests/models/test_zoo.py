@@ -207,8 +207,8 @@ def test_tags() -> None:
         assert set(fitting) <= set(list_models())
         assert set(fitting.values()) <= set(ZOO)
     for model, name in NAMED_WEIGHTS["imagenet"].items():
-        assert re.findall(r"_w\d\d(?:_small_v\d)?", model) == re.findall(r"_w\d\d(?:_small_v\d)?", name)
-        assert "psa" not in model
+        trunk = r"_w\d\d(?:_small_v\d)?|hrformer_[tsb]"
+        assert re.findall(trunk, model) == re.findall(trunk, name)
 
 
 def test_names_that_are_not_there() -> None:

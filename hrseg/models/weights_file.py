@@ -1,0 +1,141 @@
+"""Reading files of weights: what they hold, in whose layout, and which network it is of.
+
+Files are never unpickled beyond tensors, containers and numbers: a file of weights may come from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core import multiarray
+from safetensors import safe_open
+
+from hrseg.errors import WeightsError
+from hrseg.models.describe import describe
+from hrseg.models.layouts import LAYOUTS, Entries, Layout, recognise, unwrapped
+
+OWN_KEY = "hrseg"  # of what our files hold besides the entries: {"network": config}; in safetensors as JSON metadata
+# arguments that change results without changing shapes, and what a network without the argument does
+FUNCTIONAL = {"fuse_mode": None, "align_corners": None, "channel_order": "rgb", "negative_slope": 0.0}
+
+# official training files hold their best score as a numpy number, which torch refuses unless it is named here
+_NUMPY_NUMBERS: list[Any] = [
+    (multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(number)) for number in (np.float32, np.float64, np.int64)),
+]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file of weights holds.
+
+    Args:
+        where: What messages call the file.
+        config: Name and constructor arguments of the network, if the file is one of ours; empty if not.
+        layout: How its entries are named.
+        entries: By their own names, without what wrappers put before them.
+        beside: Names of what is not in the network itself.
+    """
+
+    where: str
+    config: Mapping[str, Any]
+    layout: Layout
+    entries: Entries
+    beside: tuple[str, ...]
+
+    @property
+    def origin(self) -> str:
+        """The kind of file."""
+        return "hrseg" if self.config else self.layout.origin
+
+    def converted(self, wanted: Callable[[str], bool]) -> tuple[Entries, dict[str, str]]:
+        """The entries by our names, and the names of those dropped with their reasons.
+
+        Args:
+            wanted: Whether the network has an entry of that name; such a one is never dropped.
+        """
+        found, dropped = self.layout.convert(self.entries, wanted)
+        return found, dropped | {name: self.layout.reason_to_drop(name) or "beside the network" for name in self.beside}
+
+    def description(self) -> dict[str, Any]:
+        """Name and constructor arguments of the network, as far as the file tells: no "name" of a trunk alone."""
+        if self.config:
+            return dict(self.config)
+        found, _ = self.converted(lambda name: True)
+        return describe(found) | self.facts(found)
+
+    def facts(self, found: Entries) -> dict[str, Any]:
+        """Of `FUNCTIONAL`, what is known of the network with these entries, which are by our names."""
+        known = self.config or self.layout.facts_of(found)
+        return {name: known[name] for name in FUNCTIONAL if name in known}
+
+
+def open_weights(source: str | os.PathLike[str] | Mapping[str, Any]) -> WeightsFile:
+    """Reads a file of weights, or takes what `torch.load` would return for one.
+
+    Raises:
+        WeightsError: The file cannot be read or is of no known layout; it needs more than tensors and numbers to be
+            unpickled.
+    """
+    where = "the given state dict" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else _read(Path(source))
+    entries, beside = unwrapped(_entries(content))
+    layout = recognise(entries)
+    if layout is None:
+        known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
+        raise WeightsError(f"{where}: no known layout; found entries {few(entries) or '(none)'}; known: {known}")
+    config = (content.get(OWN_KEY) or {}).get("network") or {}
+    return WeightsFile(where, config, layout, entries, tuple(beside))
+
+
+def few(texts: Iterable[str], number: int = 3) -> str:
+    """The first few of many texts, for a message of one line."""
+    texts = list(texts)
+    return ", ".join(texts[:number]) + (f" and {len(texts) - number} more" if len(texts) > number else "")
+
+
+def _read(path: Path) -> Entries:
+    """The content of a file as `torch.load` returns it; of safetensors, the entries and the config among them."""
+    if not path.is_file():
+        raise WeightsError(f"no file {path}; expected weights as .safetensors, .pth or .ckpt")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
+                own = json.loads((file.metadata() or {}).get(OWN_KEY, "{}"))
+            return entries | {OWN_KEY: own}
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles raise whatever they like
+        needed = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, UnpicklingError) else None
+        if needed:
+            raise WeightsError(
+                f"{path} holds a pickled {needed[1]}, which could run code when it is read; "
+                "save the state dict alone, where you trust the file"
+            ) from error
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise WeightsError(f"{path} cannot be read ({reason}); is it complete, and a file of weights?") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}; expected a state dict")
+    return content
+
+
+def _entries(content: Mapping[str, Any]) -> Entries:
+    """The entries, out of what training scripts put around them."""
+    for key in ("state_dict", "model", "model_state"):
+        # some files hold a mere name under "model"
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    return {name: entry for name, entry in content.items() if name != OWN_KEY}
