@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from hrseg.errors import HrsegError
     from hrseg.inference import Predictor
-    from hrseg.models import create_model, list_models, load_weights, save_weights
+    from hrseg.models import Network, create_model, list_models, load_weights, save_weights
     from hrseg.task import SegmentationTask
 
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ _HOMES = {
     ),
     "hrseg.errors": ("HrsegError",),
     "hrseg.inference": ("Predictor",),
-    "hrseg.models": ("create_model", "list_models", "load_weights", "save_weights"),
+    "hrseg.models": ("Network", "create_model", "list_models", "load_weights", "save_weights"),
     "hrseg.task": ("SegmentationTask",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -51,6 +51,7 @@ __all__ = [
     "HrsegError",
     "LIPDataModule",
     "LabelTable",
+    "Network",
     "PascalContextDataModule",
     "Predictor",
     "SegmentationDataModule",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import hrseg.benchmark.metric
-from hrseg.benchmark import data, forward, metric, startup, train, windows
+from hrseg.benchmark import data, forward, hrformer, metric, ocr, rmi, startup, train, windows, workers
 from hrseg.benchmark.report import describe_run, format_table, write_csv
 from hrseg.benchmark.rounds import HRSEG, Row, compare, require_close, take_turns, torch_threads
 from hrseg.cli import main
+from hrseg.cli.benchmark import SUBJECTS
 from hrseg.errors import ConfigError, DataNotFoundError, LabelRangeError
 from hrseg.metrics import SegmentationMetrics
 
@@ -104,6 +107,72 @@ def test_train() -> None:
     ]
     assert all(row.value > 0 for row in rows)
     assert [row.target for row in rows] == ["", ">= 1.35", "", ">= 1.0"]
+
+
+class Here:
+    """A worker without a process of its own, which would take seconds to start."""
+
+    def __init__(self, make: Callable[..., Callable[[], torch.Tensor]], threads: int, *arguments: object) -> None:
+        self.work = make(*ast.literal_eval(repr(arguments)))
+        self.norms: list[float] = []
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def run(self) -> None:
+        self.norms.append(float(self.work().norm()))
+
+    def peak_memory(self) -> float:
+        return 1.0
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_Worker", Here)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_hrformer() -> None:
+    rows = hrformer.measure_hrformer(1, 1, (192, 258), "hrformer_t")
+    assert [(row.side, row.unit, row.target) for row in rows] == 2 * [
+        (HRSEG, "s", ""),
+        (hrformer.LOOP, "s", ">= 1.3"),
+        (HRSEG, "MiB", ""),
+        (hrformer.LOOP, "MiB", ">= 1.0"),
+    ]
+    assert {row.case for row in rows} == {
+        f"hrformer_t 1x3x{what}{of}"
+        for what in ("192x258, forward", "96x129, forward and backward")
+        for of in ("", ", peak memory")
+    }
+
+
+@pytest.mark.usefixtures("one_process")
+def test_ocr() -> None:
+    rows = ocr.measure_ocr(1, 1, (9, 14), 32)
+    sides = [(side, unit) for unit in ("s", "MiB") for side in (HRSEG, ocr.PLAIN, ocr.CHANNELS_LAST)]
+    assert [(row.side, row.unit) for row in rows] == 2 * sides
+    assert rows[0].case == "features 1x32x9x14, 19 classes, forward"
+
+
+@pytest.mark.usefixtures("one_process")
+def test_rmi() -> None:
+    rows = rmi.measure_rmi(1, 1, 2, (32, 52))
+    assert [(row.side, row.unit) for row in rows] == [
+        (HRSEG, "s"),
+        (rmi.PLAIN, "s"),
+        (HRSEG, "MiB"),
+        (rmi.PLAIN, "MiB"),
+    ]
+
+
+def test_sides_that_differ_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rmi, "_straightforward", lambda logits, _: logits.square().mean())
+    with pytest.raises(AssertionError):
+        rmi.measure_rmi(1, 1, 2, (32, 52))
 
 
 def test_data_from_drawn_scenes() -> None:
@@ -227,11 +296,11 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_command_measures_all_subjects_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    for module in (forward, train, data, metric, startup):
+    for module in (forward, windows, train, hrformer, ocr, rmi, data, metric, startup):
         name = module.__name__.split(".")[-1]
         monkeypatch.setattr(module, f"measure_{name}", lambda *_, name=name: seen.append(name) or [ROW])
     assert main(["benchmark"]) == 0
-    assert seen == ["forward", "train", "data", "metric", "startup"]
+    assert seen == list(SUBJECTS)
 
 
 @pytest.mark.parametrize(

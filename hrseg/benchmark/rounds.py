@@ -18,7 +18,7 @@ class Row:
     """One side of one comparison.
 
     Args:
-        subject: "forward", "windows", "train", "data", "metric" or "startup".
+        subject: What `hrseg benchmark` calls it: "forward", "train", "data", ...
         case: On what it was measured.
         side: What was measured; "hrseg", or something beside it.
         value: The median.

@@ -17,6 +17,9 @@ SUBJECTS = {
     "forward": "one image through a network",
     "windows": "one image through a network in sliding windows",
     "train": "one training step, its time and its memory",
+    "hrformer": "the window attention of HRFormer, its time and its memory",
+    "ocr": "object-contextual representations, their time and their memory",
+    "rmi": "the RMI loss, its time and its memory",
     "data": "training samples from PNG files, on one core",
     "metric": "counting one frame into a confusion matrix",
     "startup": "the command before it does anything",
@@ -74,6 +77,18 @@ def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
         from hrseg.benchmark.train import measure_train
 
         return measure_train(options.repeats, options.threads)
+    if subject == "hrformer":
+        from hrseg.benchmark.hrformer import measure_hrformer
+
+        return measure_hrformer(options.repeats, options.threads)
+    if subject == "ocr":
+        from hrseg.benchmark.ocr import measure_ocr
+
+        return measure_ocr(options.repeats, options.threads)
+    if subject == "rmi":
+        from hrseg.benchmark.rmi import measure_rmi
+
+        return measure_rmi(options.repeats, options.threads)
     if subject == "data":
         from hrseg.benchmark.data import measure_data
 

@@ -2,24 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from hrseg.cli.options import OptionParser
 from hrseg.errors import UnknownNameError
-from hrseg.models.catalog import MODELS, list_models
+from hrseg.models.catalog import FAMILIES, FURTHER_RESULTS, MODELS, list_families, list_models, split_name
+
+_SIZES = "with 19 classes (classifiers: 1000) and one image of 1024x2048"
+_DATA_SETS = ("Cityscapes", "PASCAL-Context", "LIP", "COCO-Stuff", "ADE20K")
+_PUBLISHERS = {"mmseg": "mmsegmentation", "openseg": "openseg", "paddleseg": "PaddleSeg", "nvidia": "NVIDIA"}
+
+# what of `ModelInfo` is shown, in which unit, and that one's sign
+_PARAMETERS = ("parameters", 1e6, "M")
+_MULTIPLY_ADDS = ("multiply_adds", 1e9, "G")
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Prints the table of networks."""
-    parser = OptionParser(prog=f"hrseg {verb}", description="List the networks.")
-    parser.add_argument("pattern", nargs="?", default="*", help="such as 'hrnetv2_w18*'")
-    pattern = parser.parse_args(arguments).pattern
-    names = list_models(pattern)
-    if not names:
-        raise UnknownNameError("model", pattern, MODELS)
-    width = max(map(len, names))
-    print(f"{'name':{width}}  parameters  multiply-adds (19 classes, 1024x2048)")
-    for name in names:
-        entry = MODELS[name]
-        print(f"{name:{width}}  {entry.parameters / 1e6:8.2f} M  {entry.multiply_adds / 1e9:8.1f} G")
+    """Prints the families of networks, or the networks that fit a pattern."""
+    parser = OptionParser(
+        prog=f"hrseg {verb}",
+        description="List the families of networks, or networks and the weights there are for them.",
+    )
+    parser.add_argument("pattern", nargs="?", help="such as 'hrnetv2_w48*'; '*' lists all")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of hrseg's README")
+    options = parser.parse_args(arguments)
+    if options.markdown:
+        print(markdown())
+    elif options.pattern is None:
+        _print_families()
+    else:
+        names = list_models(options.pattern)
+        if not names:
+            raise UnknownNameError("model", options.pattern, MODELS)
+        _print_networks(names)
     return 0
+
+
+def weights_of(model: str) -> list[str]:
+    """What `create_model(model, weights=...)` takes by name, the weights that most will want in front."""
+    from hrseg.models.zoo import NAMED_WEIGHTS  # which the families can do without
+
+    tags = [tag for tag, fitting in NAMED_WEIGHTS.items() if model in fitting and _loads(fitting[model])]
+    return sorted(tags, key=lambda tag: any(tag.startswith(f"{other}_") for other in tags))
+
+
+def markdown() -> str:
+    """The README's tables of networks: families with their papers, and the networks of which results were published."""
+    families: list[tuple[str, ...]] = [("networks", "what they are", "paper", "parameters", "multiply-adds")]
+    for family, names in list_families(MODELS).items():
+        entry = FAMILIES[family]
+        paper = f"{entry.authors}, [arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})"
+        families.append(
+            (f"`{family}`", entry.title, paper, _range(names, *_PARAMETERS), _range(names, *_MULTIPLY_ADDS))
+        )
+    results: list[tuple[str, ...]] = [("network", "parameters", "multiply-adds", *_DATA_SETS, "`weights=`")]
+    for name in MODELS:
+        cells = [_published(name, data_set) for data_set in _DATA_SETS]
+        if any(cells):
+            sizes = (_range([name], *_PARAMETERS), _range([name], *_MULTIPLY_ADDS))
+            results.append((f"`{name}`", *sizes, *cells, _few(weights_of(name))))
+    return f"{_table(families)}\n\n{_table(results)}"
+
+
+def _print_families() -> None:
+    families = list_families(MODELS)
+    rows = [("networks", "parameters", "multiply-adds", "what they are")]
+    for family, names in families.items():
+        rows.append((family, _range(names, *_PARAMETERS), _range(names, *_MULTIPLY_ADDS), FAMILIES[family].title))
+    _print_columns(rows)
+    sizes: dict[tuple[str, ...], list[str]] = {}
+    for family, names in families.items():
+        sizes.setdefault(tuple(split_name(name)[1] for name in names), []).append(family.split("_")[0])
+    for of_these, prefixes in sizes.items():
+        print(f"\nSIZE of {', '.join(dict.fromkeys(prefixes))}: {', '.join(of_these)}", end="")
+    print(f"\nSmallest to largest, {_SIZES}.")
+    print(f"`hrseg models 'hrnetv2_w48*'` lists the networks of such names and their weights; '*' all {len(MODELS)}.")
+
+
+def _print_networks(names: Sequence[str]) -> None:
+    rows: list[tuple[str, ...]] = [("networks", "parameters", "multiply-adds", "weights")]
+    for family, members in list_families(names).items():
+        rows.append((f"{FAMILIES[family].title}: arXiv {FAMILIES[family].arxiv}",))
+        for name in members:
+            weights = weights_of(name) if len(names) == 1 else [_few(weights_of(name))]
+            first, *others = weights or [""]
+            rows.append((f"  {name}", _range([name], *_PARAMETERS), _range([name], *_MULTIPLY_ADDS), first))
+            rows += [("", "", "", tag) for tag in others]
+    _print_columns(rows)
+    print(f"\nSizes {_SIZES}.")
+    print("`hrseg weights list` tells more of the weights; `create_model(..., weights=)` takes these names.")
+
+
+def _loads(name: str) -> bool:
+    """Whether `load_weights` reads the format that these weights come in."""
+    from hrseg.models.checkpoints import ZOO
+
+    return any(not file.endswith(".pdparams") for file in ZOO[name].files)
+
+
+def _few(tags: Sequence[str], shown: int = 3) -> str:
+    return ", ".join(tags[:shown]) + (f" (+{len(tags) - shown})" if len(tags) > shown else "")
+
+
+def _range(names: Iterable[str], quantity: str, unit: float, suffix: str) -> str:
+    values = [getattr(MODELS[name], quantity) / unit for name in names]
+    ends = [f"{end:.{2 if unit == 1e6 else 1}f}" for end in (min(values), max(values))]
+    return f"{'-'.join(dict.fromkeys(ends))} {suffix}"
+
+
+def _published(model: str, data_set: str) -> str:
+    """The first result on a data set's val split that is known of a network, with what is not usual of its protocol."""
+    from hrseg.models.checkpoints import ZOO
+
+    for checkpoint in ZOO.values():
+        if checkpoint.network == model and checkpoint.result and checkpoint.protocol.startswith(f"{data_set} val"):
+            publisher = _PUBLISHERS.get(checkpoint.tag.rpartition("_")[2], "")
+            more = "trained on Mapillary Vistas too" if "Mapillary" in checkpoint.data else ""
+            return _cell(checkpoint.result, checkpoint.protocol, publisher, more)
+    for network, protocol, result in FURTHER_RESULTS:
+        if network == model and protocol.startswith(f"{data_set} val"):
+            return _cell(result, protocol)
+    return ""
+
+
+def _cell(result: float, protocol: str, *more: str) -> str:
+    views = re.sub(r"^.*? val(, )?|whole image, |sliding window, |473x473, |one scale", "", protocol)
+    remarks = [remark for remark in (views, *more) if remark]
+    return f"{result} ({'; '.join(remarks)})" if remarks else f"{result}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    heading, *others = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([heading, "|" + "---|" * len(rows[0]), *others])
+
+
+def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Cells below each other; numbers, which all but the first and the last are, to the right."""
+    whole = [row for row in rows if len(row) > 1]
+    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+    for row in rows:
+        first, *others = row
+        cells = [cell.rjust(width) for cell, width in zip(others[:-1], widths[1:-1], strict=False)]
+        print("  ".join([first.ljust(widths[0]) if others else first, *cells, *others[-1:]]).rstrip())

@@ -1,4 +1,4 @@
-"""`hrseg weights`: what was published, fetching it, and checking what is here."""
+"""`hrseg weights`: what was published, fetching it, checking what is here, and writing it for other code bases."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hrseg.models.zoo import check_weights, find_weights, get_weights, list_weig
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Lists, fetches, or checks."""
+    """Lists, fetches, checks, or converts."""
     parser = OptionParser(
         prog=f"hrseg {verb}",
         description="Published weights: list them, fetch them, check those that are on this machine. They go to "
         "$HRSEG_HOME/weights, or ~/.cache/hrseg/weights if that is not set; what the Hugging Face hub has goes to the "
         "hub's own cache.",
     )
-    actions = parser.add_subparsers(dest="action", metavar="list|get|check", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="list|get|check|convert", required=True)
     listing = actions.add_parser("list", help="names, published results, and where each is to be had; all of one name")
     getting = actions.add_parser("get", help="fetch weights and print where they are")
     checking = actions.add_parser("check", help="read what is here again, and compare sizes and hashes")
@@ -31,7 +31,15 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     getting.add_argument(
         "--from", dest="source", type=Path, metavar="FILE", help="fetched by hand: the weights, or an archive with them"
     )
+    converting = actions.add_parser("convert", help="write weights of any layout for another code base")
+    converting.add_argument("source", metavar="IN", help="a file of weights, or a name of `hrseg weights list`")
+    converting.add_argument("output", metavar="OUT", type=Path, help="the file to write")
+    converting.add_argument(
+        "--to", required=True, metavar="FORMAT", help="official, mmseg, timm, or safetensors (ours)"
+    )
     options = parser.parse_args(arguments)
+    if options.action == "convert":
+        return _convert(options.source, options.output, options.to)
     if options.action == "get":
         return _get(options.names, options.source)
     names = list_weights(options.pattern)
@@ -86,6 +94,17 @@ def _get(names: Sequence[str], source: Path | None) -> int:
             raise UnknownNameError("weights", name, ZOO)
     for name in names:
         print(place_weights(name, source) if source is not None else get_weights(name), flush=True)
+    return 0
+
+
+def _convert(source: str, output: Path, to: str) -> int:
+    from hrseg.models.convert import convert_weights  # torch: not for the other actions
+
+    done = convert_weights(source, output, to)
+    print(f"{output}: {done.network}, {done.entries} entries, {done.layout}")
+    print(f"a random image gives the same; largest difference {done.difference:.1e} of the largest result")
+    for note in done.notes:
+        print(f"note: {note}")
     return 0
 
 

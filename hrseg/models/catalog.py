@@ -1,7 +1,9 @@
-"""The models by name, with their sizes. Needs no torch, so that listing them is quick."""
+"""The models by name, with their sizes, and their families. Needs no torch, so that listing them is quick."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -138,10 +140,75 @@ MODELS = {
 }
 
 
+@dataclass(frozen=True)
+class Family:
+    """Networks that differ in nothing but their size.
+
+    Args:
+        title: What they are, in a few words.
+        authors: Of the paper.
+        arxiv: Its number there.
+    """
+
+    title: str
+    authors: str
+    arxiv: str
+
+
+_HRNET = ("Wang et al.", "1908.07919")
+_OCR = ("Yuan, Chen and Wang", "1909.11065")
+_HMSA = ("Tao, Sapra and Catanzaro", "2005.10821")
+_PSA = ("Liu et al.", "2107.00782")
+_HRFORMER = ("Yuan et al.", "2110.09408")
+
+# by the names of their networks
+FAMILIES = {
+    "hrnetv2_SIZE": Family("HRNetV2", *_HRNET),
+    "hrnetv2_SIZE_ocr": Family("HRNetV2 + OCR, object-contextual representations", *_OCR),
+    "hrnetv2_SIZE_ocr_hmsa": Family("HRNetV2 + OCR, hierarchical multi-scale attention", *_HMSA),
+    "hrnetv2_SIZE_psa_p": Family("HRNetV2, polarized self-attention (PSA) in parallel", *_PSA),
+    "hrnetv2_SIZE_psa_p_ocr": Family("HRNetV2 + OCR, PSA in parallel", *_PSA),
+    "hrnetv2_SIZE_psa_p_ocr_hmsa": Family("HRNetV2 + OCR, multi-scale attention, PSA in parallel", *_PSA),
+    "hrnetv2_SIZE_psa_s": Family("HRNetV2, polarized self-attention (PSA) in sequence", *_PSA),
+    "hrnetv2_SIZE_psa_s_ocr": Family("HRNetV2 + OCR, PSA in sequence", *_PSA),
+    "hrnetv2_SIZE_psa_s_ocr_hmsa": Family("HRNetV2 + OCR, multi-scale attention, PSA in sequence", *_PSA),
+    "hrnetv2_SIZE_cls": Family("HRNetV2, ImageNet classifier", *_HRNET),
+    "hrnetv2p_SIZE": Family("HRNetV2p, pyramid of features for detectors", *_HRNET),
+    "hrnetv1_SIZE": Family("HRNetV1, the finest map alone, as for poses", "Sun et al.", "1902.09212"),
+    "hrformer_SIZE": Family("HRFormer, ImageNet classifier", *_HRFORMER),
+    "hrformer_SIZE_ocr": Family("HRFormer + OCR", *_HRFORMER),
+}
+
+# mean IoU in per cent that the authors published of networks whose weights are not to be had: network, protocol, result
+FURTHER_RESULTS = (
+    ("hrnetv2_w18_small_v2", "Cityscapes val, whole image, one scale", 76.2),
+    ("hrnetv2_w40", "Cityscapes val, whole image, one scale", 80.2),
+)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Parts the name of a model into its family, a key of `FAMILIES`, and its size.
+
+    >>> split_name("hrnetv2_w18_small_v1_psa_s")
+    ('hrnetv2_SIZE_psa_s', 'w18_small_v1')
+    """
+    match = re.search(r"(?<=_)(w\d+(_small_v\d)?|[tsb])(?=_|$)", name)
+    assert match is not None
+    return f"{name[: match.start()]}SIZE{name[match.end() :]}", match[0]
+
+
+def list_families(names: Iterable[str]) -> dict[str, list[str]]:
+    """The families of models, each with those of its models that are among the names; in the order of the catalog."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(split_name(name)[0], []).append(name)
+    return found
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the models that fit a shell pattern.
 
-    >>> list_models("*small_v?")
+    >>> list_models("hrnetv2_*small_v?")
     ['hrnetv2_w18_small_v1', 'hrnetv2_w18_small_v2']
     """
     return [name for name in MODELS if fnmatchcase(name, pattern)]

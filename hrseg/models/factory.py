@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -54,9 +54,10 @@ def create_model(
 
     Args:
         name: One of `list_models()`.
-        num_classes: K, the channels of the logits; 19 if not given.
-        weights: None, the name of a set of weights ("imagenet", or one that `hrseg weights list` shows), or a file that
-            `load_weights` reads.
+        num_classes: K, the channels of the logits; 19 if neither it nor the weights tell.
+        weights: None, the name of a set of weights ("imagenet", or one that `hrseg models` or `hrseg weights list`
+            shows), or a file that `load_weights` reads. Where they are of the very network that is named, they also
+            supply the arguments that are not given.
         from_file: Weights of ours or of any code base that `load_weights` knows, or their name in `hrseg weights list`;
             supplies weights, and every argument not given here that the file or its layout tells. A file of a trunk
             alone needs a name.
@@ -73,14 +74,21 @@ def create_model(
     if (name is None and from_file is None) or (weights is not None and from_file is not None):
         raise ConfigError("create_model takes the name of a model, with or without weights=, or from_file=")
     given = {key: value for key, value in (("name", name), ("num_classes", num_classes)) if value is not None}
+    given |= parameters
+    if name is not None:
+        _require_known(name, parameters)  # before anything is fetched
     if from_file is not None:
         file = open_weights(get_weights(str(from_file)) if from_file in ZOO else from_file)
-        network = _build(**_arguments(file, name) | parameters | given)
+        network = _build(**_arguments(file, name) | given)
         load_weights(network, file)
-        return network
-    network = _build(**parameters | given)
-    if weights is not None:
-        load_weights(network, _weights_file(network.config["name"], weights))
+    elif weights is not None:
+        assert name is not None
+        file = open_weights(_weights_file(name, weights))
+        of_file = _arguments(file, name) if file.description().get("name") == name else {}
+        network = _build(**of_file | given)
+        load_weights(network, file)
+    else:
+        network = _build(**given)
     return network
 
 
@@ -116,12 +124,16 @@ def _signature(name: str) -> inspect.Signature:
     return inspect.signature(BUILDERS[name])
 
 
-def _build(name: str, **parameters: Any) -> Network:
-    signature = _signature(name)
+def _require_known(name: str, parameters: Iterable[str]) -> None:
+    known = _signature(name).parameters
     for parameter in parameters:
-        if parameter not in signature.parameters:
-            raise UnknownNameError(f"parameter of {name}", parameter, signature.parameters)
-    bound = signature.bind(**parameters)
+        if parameter not in known:
+            raise UnknownNameError(f"parameter of {name}", parameter, known)
+
+
+def _build(name: str, **parameters: Any) -> Network:
+    _require_known(name, parameters)
+    bound = _signature(name).bind(**parameters)
     bound.apply_defaults()
     network = BUILDERS[name](*bound.args, **bound.kwargs)
     # lists for tuples, as after JSON or YAML

@@ -39,6 +39,7 @@ from hrseg.models.hrnet import (
 )
 from hrseg.models.network import Network
 from hrseg.models.ocr import OCRHead
+from hrseg.models.segmenter import known_order
 
 BIAS_TABLE, BIAS_INDEX = "relative_position_bias_table", "relative_position_index"
 
@@ -426,8 +427,7 @@ class HRFormerOCR(HRFormer, OCRHead):
     """HRFormer + OCR for semantic segmentation, the official "OCR v2".
 
     The names of the trunk's parameters are those of the official files behind `backbone.`, those of the head are the
-    names of HRNetV2 + OCR. It is trained with weight 1 for "out" and 0.4 for "aux". The official segmentation weights
-    want images in BGR.
+    names of HRNetV2 + OCR. It is trained with weight 1 for "out" and 0.4 for "aux".
 
     Args:
         variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
@@ -438,6 +438,7 @@ class HRFormerOCR(HRFormer, OCRHead):
             one for PASCAL-Context with windows of 15.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
         dropout: Share of the channels of the last features that are set to zero in training.
+        channel_order: Of the images, "rgb" or "bgr", as in the official segmentation weights.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -455,8 +456,10 @@ class HRFormerOCR(HRFormer, OCRHead):
         drop_path: float = 0.2,
         checkpoint_stages: Sequence[int] = (),
         dropout: float = 0.05,
+        channel_order: str = "rgb",
     ) -> None:
         super().__init__(variant, in_channels, window_size, drop_path, checkpoint_stages)
+        self.channel_order = known_order(channel_order)
         self.add_head(self.widths, num_classes, dropout=dropout, inner_bias=True, aux_kernel=3, aux_channels=512)
 
 

@@ -62,9 +62,23 @@ class Layout:
         """The constructor arguments that go with entries by our names."""
         return self.facts(entries) if callable(self.facts) else self.facts
 
+    def theirs(self, name: str) -> str:
+        """Their name of an entry of ours."""
+        return _with_another_start(name, {ours: theirs for theirs, ours in self.names.items()})
+
     def _ours(self, name: str) -> str:
-        theirs = max((start for start in self.names if name.startswith(start)), key=len, default="")
-        return self.names[theirs] + name.removeprefix(theirs) if theirs else name
+        return _with_another_start(name, self.names)
+
+
+def _with_another_start(name: str, starts: Mapping[str, str]) -> str:
+    """Replaces the longest start of a name that there is another one for."""
+    fitting = max((start for start in starts if name.startswith(start)), key=len, default=None)
+    return name if fitting is None else starts[fitting] + name.removeprefix(fitting)
+
+
+def named_layout(origin: str) -> Layout:
+    """The layout that is called so."""
+    return next(layout for layout in LAYOUTS if layout.origin == origin)
 
 
 def recognise(entries: Entries) -> Layout | None:
@@ -176,6 +190,7 @@ _MMSEG_OCR = {
 }
 _OPENSEG_OCR = {
     "backbone.": "",
+    **{f"{part}.": f"{part}." for part in ("ocr_distri_head", "cls_head", "aux_head")},
     "conv3x3.": "conv3x3_ocr.",
     "conv3x3.1.0.": "conv3x3_ocr.1.",
     "aux_head.1.0.": "aux_head.1.",
@@ -197,12 +212,6 @@ _OPENSEG_INPLACE = {
         }.items()
         for norm in norms
     },
-}
-_DETECTOR = {
-    "backbone.": "",
-    "neck.": "",
-    "neck.reduction_conv.conv.": "reduction_conv.0.",
-    **{f"neck.fpn_convs.{level}.conv.": f"fpn_conv.{level}." for level in range(5)},
 }
 _BGR = {**_ALIGNED, "channel_order": "bgr"}
 
@@ -231,7 +240,8 @@ LAYOUTS = (
         ("backbone.", "ocr."),
         {
             "backbone.": "",
-            "ocr.": "",
+            "scale_attn.": "scale_attn.",
+            **{f"ocr.{part}.": f"{part}." for part in ("conv3x3_ocr", "ocr_distri_head", "cls_head", "aux_head")},
             "ocr.conv3x3_ocr.1.0.": "conv3x3_ocr.1.",
             "ocr.aux_head.1.0.": "aux_head.1.",
             "ocr.aux_head.2.": "aux_head.3.",
@@ -279,7 +289,22 @@ LAYOUTS = (
         finish=_hrformer_of_mmpose,
     ),
     Layout("HRFormer of mmpose, trunk", ("stage2.0.branches.0.0.ffn.",), finish=_hrformer_of_mmpose),
-    Layout("OpenMMLab", ("backbone.stage4.",), _DETECTOR, {r"(?!backbone\.)": "beside the trunk"}),
+    Layout(
+        "official detection",
+        ("backbone.stage4.", "neck.reduction_conv.0."),
+        {"backbone.": "", "neck.reduction_conv.": "reduction_conv.", "neck.fpn_conv.": "fpn_conv."},
+        {r"(?!backbone\.)": "beside the trunk"},
+    ),
+    Layout(
+        "OpenMMLab",
+        ("backbone.stage4.",),
+        {
+            "backbone.": "",
+            "neck.reduction_conv.conv.": "reduction_conv.0.",
+            **{f"neck.fpn_convs.{level}.conv.": f"fpn_conv.{level}." for level in range(5)},
+        },
+        {r"(?!backbone\.)": "beside the trunk"},
+    ),
     Layout(
         "official pose",
         ("stage4.", "final_layer.weight"),

@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.models.batch_norm import BatchNorm2d
@@ -43,7 +42,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         mid_channels: Channels of pixels and regions.
         key_channels: Channels in which they are compared.
         dropout: Share of the channels of the last features that are set to zero in training.
-        scales: Scales in evaluation, 1 among them; 0.5, 1 and 2 gave the published results.
+        scales: Scales in evaluation to four decimals, 1 among them; 0.5, 1 and 2 gave the published results.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -105,13 +104,9 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         """The logits of one scale, (B, K, h, w), and its share, (B, 1, h, w), at the size of the scaled images."""
         scaled = images
         if scale != 1:
-            scaled = F.interpolate(
-                images,
-                scale_factor=scale,
-                mode="bilinear",
-                align_corners=self.align_corners,
-                recompute_scale_factor=True,  # as the official code: by the size that is rounded down
-            )
+            # rounded down, as in the official code, but in whole numbers, which stay exact in graphs for any size
+            height, width = (side * round(scale * 10_000) // 10_000 for side in images.shape[-2:])
+            scaled = resize(images, (height, width), align_corners=self.align_corners)
         features, scores = self.representations(scaled)
         logits = {"out": self._like(self.cls_head(features), scaled), "aux": self._like(scores, scaled)}
         return logits, self._like(self.scale_attn(features), scaled)

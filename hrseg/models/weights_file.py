@@ -69,11 +69,15 @@ class WeightsFile:
         return found, dropped | {name: self.layout.reason_to_drop(name) or "beside the network" for name in self.beside}
 
     def description(self) -> dict[str, Any]:
-        """Name and constructor arguments of the network, as far as the file tells: no "name" of a trunk alone."""
+        """Name and constructor arguments of the network, as far as the file tells.
+
+        There is no "name" if it is of a trunk alone, and nothing at all if that is none of ours.
+        """
         if self.config:
             return dict(self.config)
         found, _ = self.converted(lambda name: True)
-        return describe(found) | self.facts(found)
+        described = describe(found)
+        return described | self.facts(found) if described else {}
 
     def facts(self, found: Entries) -> dict[str, Any]:
         """Of `FUNCTIONAL`, what is known of the network with these entries, which are by our names."""

@@ -8,7 +8,6 @@ import pytest
 
 import hrseg
 from hrseg.cli import VERBS, main
-from hrseg.models import list_models
 
 CAMVID = ["--data=hrseg.CamVidDataModule", "--data.batch_size=2", "--data.crop_size=[32,32]", "--data.num_workers=0"]
 TINY = ["--model.network=hrnetv2_w18_small_v1", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
@@ -42,16 +41,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out.strip() == f"hrseg {hrseg.__version__}"
-
-
-def test_models_lists_names_parameters_and_multiply_adds(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models"]) == 0
-    text = capsys.readouterr().out
-    assert all(name in text for name in list_models())
-    assert "65.86 M" in text
-    assert "747.5 G" in text
-    assert main(["models", "*w18_small_v?"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,15 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         create_model(SMALL, weights="nowhere.pth")
 
 
+def test_weights_of_the_same_network_supply_what_is_not_given(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(create_model(SMALL, num_classes=5, fuse_mode="nearest"), path)
+    config = create_model(SMALL, weights=path).config
+    assert (config["num_classes"], config["fuse_mode"]) == (5, "nearest")
+    with pytest.raises(WeightsError, match="was made with fuse_mode='nearest'"):
+        create_model(SMALL, weights=path, fuse_mode="bilinear")
+
+
 def test_imagenet_weights_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = random_weights(classification_shapes(SIZES[SMALL]))
     save_file(weights, tmp_path / "model.safetensors")

@@ -93,9 +93,10 @@ def test_counts_names_and_shapes_of_the_classifiers(size: str) -> None:
     variant = HRFORMER_VARIANTS[size]
     trunk, whole, entries, _ = OFFICIAL[size]
     with torch.device("meta"):
-        network = HRFormerClassifier(variant).eval()
-        assert parameters(HRFormer(variant)) == trunk
+        network = HRFormerClassifier(variant)
     assert parameters(network) == whole
+    of_trunk = shapes_of(variant)
+    assert sum(weight.numel() for name, weight in network.named_parameters() if name in of_trunk) == trunk
     found = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     assert len(found) == entries
     assert found == classifier_shapes(variant.width, variant.heads, variant.modules)
@@ -446,7 +447,7 @@ def test_exports_with_dynamic_sizes(network: HRFormer) -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
 @pytest.mark.parametrize("network", [HRFormerClassifier], indirect=True)
 def test_traces_to_a_graph_for_any_size(network: HRFormer) -> None:
-    traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96))
+    traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96), check_trace=False)  # that is done below
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer)
     buffer.seek(0)
@@ -487,11 +488,12 @@ def test_trains_in_channels_last() -> None:
     for ours, theirs in zip(twin.parameters(), network.parameters(), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+        # of the largest, since single entries may be what is left of sums a million times as large
+        assert (ours.grad - theirs.grad).abs().max() <= 1e-10 * max(theirs.grad.abs().max(), 1)
 
 
 def test_bfloat16_autocast(network: HRFormer) -> None:
-    images = torch.randn(2, 3, 65, 97)
+    images = torch.randn(2, 3, 33, 47)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = network(images)
     assert_close(logits.float(), network(images), 0.1)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.models import VARIANTS, HRNetVariant
+from hrseg.models import VARIANTS, HRNetVariant, outputs_of
 from hrseg.models.multiscale import HRNetV2OCRMultiScale
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 from tests.references.ocr_plain import ocr_plain
@@ -92,7 +97,7 @@ def test_counts_of_the_official_network() -> None:
 @pytest.mark.parametrize("scales", [[1.0], [0.5, 1.0], [2.0, 1.0, 0.5], [0.75, 1.0, 1.5]])
 def test_equals_the_rule_written_out(scales: list[float], align_corners: bool) -> None:
     network = tiny(scales=scales, align_corners=align_corners)
-    images = torch.randn(2, 3, 64, 75, dtype=torch.float64)
+    images = torch.randn(1, 3, 64, 75, dtype=torch.float64)
     with torch.no_grad():
         outputs = network.outputs(images)
         out, aux = written_out(images, network.state_dict(), scales, align_corners)
@@ -128,14 +133,167 @@ def test_scales_without_1_or_out_of_range(scales: Any) -> None:
         tiny(scales=scales)
 
 
-def test_compiles_copies_and_runs_in_half_precision() -> None:
+def sizes_and_images(network: HRNetV2OCRMultiScale, images: Tensor) -> list[Tensor]:
+    """What the trunk sees, scale by scale."""
+    seen: list[Tensor] = []
+    handle = network.conv1.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        network(images)
+    handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(128, 131), (143, 150), (209, 177)])
+def test_scaled_images_are_those_of_the_official_code(size: tuple[int, int], align_corners: bool) -> None:
+    scales = [2.0, 1.75, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25]
+    network = short(tiny(scales=scales, align_corners=align_corners).float())
+    images = torch.randn(1, 3, *size)
+    for scale, ours in zip(scales, sizes_and_images(network, images), strict=True):
+        official = F.interpolate(
+            images, scale_factor=scale, mode="bilinear", align_corners=align_corners, recompute_scale_factor=True
+        )
+        assert torch.equal(ours, images if scale == 1 else official), scale
+
+
+def test_scaled_sizes_are_exact_where_binary_fractions_are_not() -> None:
+    network = short(tiny(scales=[0.7, 1.0, 1.1]).float())
+    assert int(90 * 0.7) == 62  # which is what rounding down makes of 62.99999999999999
+    seen = sizes_and_images(network, torch.randn(1, 3, 90, 100))
+    assert [tuple(x.shape[2:]) for x in seen] == [(99, 110), (90, 100), (63, 70)]
+
+
+# what users do to it besides calling it
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def short(network: HRNetV2OCRMultiScale) -> HRNetV2OCRMultiScale:
+    """Without most of the trunk, which test_deployment.py takes through the same: compilers are slow."""
+    network.stage2 = network.stage3 = network.stage4 = nn.Sequential()
+    return network
+
+
+def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+def test_compiles_as_one_graph() -> None:
     network = tiny(scales=[0.5, 1.0]).float()
     images = torch.randn(2, 3, 65, 97)
     with torch.no_grad():
+        assert_close(torch.compile(network, fullgraph=True, backend="eager")(images), network(images))
+
+
+@pytest.mark.slow
+def test_trains_compiled_as_one_graph() -> None:
+    network = tiny(checkpoint_stages=[1, 4]).train()
+    twin = copy.deepcopy(network)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    torch.compile(network, fullgraph=True, backend="aot_eager")(images).square().mean().backward()
+    twin(images).square().mean().backward()
+    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+
+
+# from 33 pixels at the smallest scale: torch.export takes a side of 1, as 32 have at stride 32, for another case
+@pytest.mark.parametrize(
+    ("scales", "smallest"),
+    [([0.5, 1.0, 2.0], 66), pytest.param([0.25, 1.0, 1.25, 1.5], 132, marks=pytest.mark.slow)],
+)
+def test_exports_with_dynamic_sizes(scales: list[float], smallest: int) -> None:
+    network = short(tiny(scales=scales).float())
+    height, width = (torch.export.Dim(name, min=smallest) for name in ("height", "width"))
+    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
+    example = torch.randn(2, 3, smallest + 30, smallest + 62)
+    module = torch.export.export(network, (example,), dynamic_shapes=(sizes,)).module()
+    with torch.no_grad():
+        for batch, more in ((1, (30, 62)), (3, (31, 1)), (1, (0, 75))):
+            images = torch.randn(batch, 3, smallest + more[0], smallest + more[1])
+            assert_close(module(images), network(images))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
+def test_traces_to_a_graph_for_any_size() -> None:
+    network = short(tiny(scales=[0.25, 0.7, 1.0, 1.5]).float())
+    traced = torch.jit.trace(network, torch.randn(1, 3, 128, 160))
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    buffer.seek(0)
+    restored = torch.jit.load(buffer)
+    with torch.no_grad():
+        for shape in ((1, 3, 128, 160), (2, 3, 190, 131), (1, 3, 129, 143)):
+            images = torch.randn(shape)
+            assert_close(restored(images), network(images))
+
+
+def test_bfloat16_autocast() -> None:
+    network = tiny(scales=[0.5, 1.0]).float()
+    images = torch.randn(2, 3, 65, 67)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert network.outputs(images)["out"].dtype == torch.bfloat16
+        logits = outputs_of(network, images)["out"]
+    assert logits.dtype == torch.float32
+    with torch.no_grad():
+        assert_close(logits, network(images), 0.2)
+    with torch.autocast("cpu", torch.bfloat16):
+        sum(x.float().square().mean() for x in network.train().outputs(images).values()).backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
+
+
+def test_channels_last_gives_the_same_and_stays() -> None:
+    network = tiny(scales=[0.5, 1.0, 1.5]).float()
+    images = torch.randn(2, 3, 65, 67)
+    formats: dict[str, bool] = {}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, out: Any) -> None:
+            if isinstance(out, Tensor):
+                formats[name] = out.is_contiguous(memory_format=torch.channels_last)
+
+        return hook
+
+    with torch.no_grad():
         expected = network(images)
-        assert torch.equal(copy.deepcopy(network)(images), expected)
-        torch.compiler.reset()
-        compiled = torch.compile(network, backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(images), expected)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert network(images).shape == expected.shape
+        network.to(memory_format=torch.channels_last)
+        for name, module in network.named_modules():
+            module.register_forward_hook(note(name))
+        for given in (images, images.to(memory_format=torch.channels_last)):
+            assert_close(network(given), expected, 1e-4)
+            assert formats
+            assert all(formats.values()), [name for name, last in formats.items() if not last]
+
+
+def test_copies_pickles_and_files(tmp_path: Path) -> None:
+    network = tiny(scales=[0.5, 1.0]).float()
+    images = torch.randn(1, 3, 65, 64)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    loaded = tiny(scales=[0.5, 1.0]).float()
+    for parameter in loaded.parameters():
+        nn.init.zeros_(parameter)
+    loaded.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    with torch.no_grad():
+        for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), loaded):
+            assert torch.equal(twin(images), network(images))
+
+
+def test_checkpointing_changes_neither_gradients_nor_statistics() -> None:
+    plain, saving = tiny().train(), tiny(checkpoint_stages=[1, 2, 3, 4]).train()
+    saving.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, 64, 67, dtype=torch.float64)
+    for network in (plain, saving):
+        sum(x.square().mean() for x in network.outputs(images).values()).backward()
+    for ours, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+    for mine, other in zip(saving.buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-8, atol=1e-12)

@@ -1,0 +1,120 @@
+"""The window attention of HRFormer: one image through a network, and one training step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrseg.benchmark.forward import settled
+from hrseg.benchmark.rounds import HRSEG, Row, default_device, require_close, torch_threads
+from hrseg.benchmark.workers import compare_apart
+from hrseg.models import create_model
+from hrseg.models.folding import fold_batch_norm
+from hrseg.models.hrformer import WindowAttention
+
+LOOP = "window by window, softmax written out"
+SPEEDUP = 1.3  # what is to be reached over `LOOP` on a CPU
+MEMORY_RATIO = 1.0  # what `LOOP` takes over what hrseg takes
+
+
+def measure_hrformer(
+    repeats: int = 10, threads: int = 2, size: tuple[int, int] = (512, 1024), name: str = "hrformer_s"
+) -> list[Row]:
+    """Compares the attention of all windows at once with a loop over the windows, all else of the network being equal.
+
+    Forward and backward are measured on an image of half that height and width, as the loop takes so long.
+
+    Args:
+        repeats: Number of rounds.
+        threads: Of torch.
+        size: (height, width) of the image.
+        name: A network without a head for segmentation, whose convolutions take as long as all the rest.
+    """
+    rows = []
+    half = (size[0] // 2, size[1] // 2)
+    for training, (height, width) in ((False, size), (True, half)):
+        with torch_threads(threads):
+            require_close(*(_make(side, name, (height, width), training)() for side in (HRSEG, LOOP)))
+        rows += compare_apart(
+            "hrformer",
+            f"{name} 1x3x{height}x{width}, {'forward and backward' if training else 'forward'}",
+            _make,
+            (HRSEG, LOOP),
+            (name, (height, width), training),
+            repeats,
+            threads,
+            {LOOP: SPEEDUP},
+            {LOOP: MEMORY_RATIO},
+        )
+    return rows
+
+
+def _make(side: str, name: str, size: tuple[int, int], training: bool) -> Callable[[], Tensor]:
+    """Makes a function that returns the logits, or for training the gradient of all that attention learns."""
+    torch.manual_seed(0)
+    images = torch.randn(1, 3, *size, device=default_device()).contiguous(memory_format=torch.channels_last)
+    network = create_model(name)
+    network.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        settled(network, images)
+    if not training:
+        network = fold_batch_norm(network)  # as `Predictor` does
+    if side == LOOP:
+        for block in list(network.modules()):
+            for child, module in list(block.named_children()):
+                if isinstance(module, WindowAttention):
+                    setattr(block, child, _Loop(module))
+
+    def forward() -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = network(images)
+        return logits
+
+    def step() -> Tensor:
+        network.train()
+        network.zero_grad()
+        network(images).square().mean().backward()
+        learned = [weight.grad for name, weight in network.named_parameters() if ".attn." in name]
+        return torch.cat([gradient.flatten() for gradient in learned if gradient is not None])
+
+    return step if training else forward
+
+
+class _Loop(nn.Module):
+    """`WindowAttention` as its formula reads, with the same weights."""
+
+    def __init__(self, windows: WindowAttention) -> None:
+        super().__init__()
+        self.attn = windows.attn
+        self.window_size = windows.window_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, h, w, C) to the same shape."""
+        side, (height, width) = self.window_size, x.shape[1:3]
+        below, beside = -height % side, -width % side
+        top, left = below // 2, beside // 2
+        x = F.pad(x, (0, 0, left, beside - left, top, below - top))
+        bias = self.attn.relative_position_bias_table[self.attn.relative_position_index].permute(2, 0, 1)
+        bands = []
+        for y in range(0, height + below, side):
+            windows = [
+                torch.stack([self._attend(image, bias) for image in x[:, y : y + side, x_ : x_ + side]])
+                for x_ in range(0, width + beside, side)
+            ]
+            bands.append(torch.cat(windows, 2))
+        return torch.cat(bands, 1)[:, top : top + height, left : left + width]
+
+    def _attend(self, window: Tensor, bias: Tensor) -> Tensor:
+        attention = self.attn
+        tokens = window.flatten(0, 1)
+        query, key, value = (
+            project(tokens).unflatten(1, (attention.heads, -1)).transpose(0, 1)
+            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        shares = (query @ key.transpose(1, 2) / math.sqrt(query.shape[-1]) + bias).softmax(-1)
+        out: Tensor = attention.out_proj((shares @ value).transpose(0, 1).flatten(1))
+        return out.view(window.shape)

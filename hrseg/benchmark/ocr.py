@@ -1,0 +1,90 @@
+"""Object-contextual representations: from the features of the pixels and rough logits to features with context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hrseg.benchmark.rounds import HRSEG, Row, default_device, require_close, torch_threads
+from hrseg.benchmark.workers import compare_apart
+from hrseg.models.ocr import SpatialOCR, gather_regions
+
+PLAIN = "NCHW, permute, matmul, softmax, cat"
+CHANNELS_LAST = "the same in channels_last"
+
+_MID, _KEY, _NUM_CLASSES = 512, 256, 19
+
+
+def measure_ocr(repeats: int = 10, threads: int = 2, size: tuple[int, int] = (128, 256), mid: int = _MID) -> list[Row]:
+    """Compares the OCR block with the same weights in the form that its formulas and the official code have.
+
+    Args:
+        repeats: Number of rounds.
+        threads: Of torch.
+        size: (height, width) of the features.
+        mid: Their channels.
+    """
+    rows = []
+    for training in (False, True):
+        sides = (HRSEG, PLAIN, CHANNELS_LAST)
+        with torch_threads(threads):
+            ours, *others = (_make(side, mid, size, training)() for side in sides)
+        for other in others:
+            require_close(ours, other)
+        rows += compare_apart(
+            "ocr",
+            f"features 1x{mid}x{size[0]}x{size[1]}, {_NUM_CLASSES} classes, "
+            f"{'forward and backward' if training else 'forward'}",
+            _make,
+            sides,
+            (mid, size, training),
+            repeats,
+            threads,
+            {},
+            {},
+        )
+    return rows
+
+
+def _make(side: str, mid: int, size: tuple[int, int], training: bool) -> Callable[[], Tensor]:
+    """Makes a function that returns the features, or for training the gradients of pixels and scores."""
+    torch.manual_seed(0)
+    ocr = SpatialOCR(mid, _KEY, dropout=0.0, bias=False, negative_slope=0.0).to(default_device())
+    # past a ReLU, as in the network
+    pixels = torch.randn(1, mid, *size, device=default_device()).relu()
+    scores = torch.randn(1, _NUM_CLASSES, *size, device=default_device())
+    if side != PLAIN:
+        ocr.to(memory_format=torch.channels_last)
+        pixels, scores = (x.contiguous(memory_format=torch.channels_last) for x in (pixels, scores))
+    if not training:
+        ocr.eval()
+
+    def forward() -> Tensor:
+        if side == HRSEG:
+            features: Tensor = ocr(pixels, gather_regions(pixels, scores))
+            return features
+        return _straightforward(ocr, pixels, scores)
+
+    def step() -> Tensor:
+        inputs = [pixels.requires_grad_(), scores.requires_grad_()]
+        gradients = torch.autograd.grad(forward().square().mean(), inputs)
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    return step if training else torch.inference_mode()(forward)
+
+
+def _straightforward(ocr: SpatialOCR, pixels: Tensor, scores: Tensor) -> Tensor:
+    """The block with all pixels as rows of a matrix, and context and pixels side by side at the end."""
+    batch, _, height, width = pixels.shape
+    attention = ocr.object_context_block
+    shares = scores.flatten(2).softmax(2)
+    regions = torch.matmul(shares, pixels.flatten(2).permute(0, 2, 1)).permute(0, 2, 1).unsqueeze(3)
+    queries = attention.f_pixel(pixels).flatten(2).permute(0, 2, 1)
+    keys = attention.f_object(regions).flatten(2)
+    values = attention.f_down(regions).flatten(2).permute(0, 2, 1)
+    alike = (torch.matmul(queries, keys) * keys.shape[1] ** -0.5).softmax(-1)
+    context = torch.matmul(alike, values).permute(0, 2, 1).contiguous().view(batch, -1, height, width)
+    features: Tensor = ocr.conv_bn_dropout(torch.cat([attention.f_up(context), pixels], 1))
+    return features

@@ -1,0 +1,130 @@
+"""Sides that have a process each, so that the memory of each can be told."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hrseg.benchmark.rounds import Row, compare, default_device, require_close, take_turns
+
+_STATUS = Path("/proc/self/status")
+
+
+def compare_apart(
+    subject: str,
+    case: str,
+    make: Callable[..., Callable[[], Tensor]],
+    sides: Sequence[str],
+    arguments: tuple[object, ...],
+    repeats: int,
+    threads: int,
+    speedups: Mapping[str, float],
+    memory_ratios: Mapping[str, float],
+) -> list[Row]:
+    """Compares time and memory of sides that have a process each, and take turns all the same.
+
+    The memory of a side is what its process grows by at its peak; on a GPU, what torch allocates. Only Linux tells the
+    peak of a process on the CPU; elsewhere memory is left out.
+
+    Args:
+        subject: As in `Row`.
+        case: As in `Row`.
+        make: A function of a module that builds a side, from its name and the arguments, and returns what is measured.
+            Its results must be equal for all sides, each time anew; they are compared by their norms alone.
+        sides: Names of the sides; "hrseg" is one.
+        arguments: Of `make`, plain values.
+        repeats: Number of rounds.
+        threads: Of torch.
+        speedups: How many times as fast as a side hrseg has to be, by that side's name.
+        memory_ratios: How many times as much memory as hrseg a side has to take.
+
+    Returns:
+        Rows of the time, and then of the memory.
+    """
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    memory: dict[str, list[float]] = {side: [] for side in sides}
+    generations = min(repeats, 3)  # where a process finds its memory is luck
+    for _ in range(generations):
+        with ExitStack() as stack:
+            workers = {side: stack.enter_context(_Worker(make, threads, side, *arguments)) for side in sides}
+            runs = {side: worker.run for side, worker in workers.items()}
+            for side, values in take_turns(runs, math.ceil(repeats / generations)).items():
+                seconds[side] += values
+            # of all runs: the second result of a training step tells whether the first step was the same
+            ours, *others = (torch.tensor(worker.norms, device=default_device()) for worker in workers.values())
+            for other in others:
+                for one, two in zip(ours, other, strict=True):
+                    require_close(one, two)
+            for side, worker in workers.items():
+                memory[side].append(worker.peak_memory())
+    rows = compare(subject, case, seconds, speedups)
+    if torch.cuda.is_available() or _STATUS.exists():
+        rows += compare(subject, f"{case}, peak memory", memory, memory_ratios, unit="MiB")
+    return rows
+
+
+class _Worker:
+    """A process that runs one side when told to."""
+
+    def __init__(self, make: Callable[..., Callable[[], Tensor]], threads: int, *arguments: object) -> None:
+        self.norms: list[float] = []  # of the results of all runs
+        program = (
+            f"from hrseg.benchmark.workers import serve; from {make.__module__} import {make.__name__}; "
+            f"serve({make.__name__}, {threads}, {arguments!r})"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.communicate()
+
+    def run(self) -> None:
+        """Runs the side once."""
+        self.norms.append(self._ask("run"))
+
+    def peak_memory(self) -> float:
+        """What the runs so far took at their peak beyond what the side was built with, in MiB."""
+        return self._ask("peak_memory")
+
+    def _ask(self, question: str) -> float:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(question, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+def serve(make: Callable[..., Callable[[], Tensor]], threads: int, arguments: tuple[object, ...]) -> None:
+    """Answers the questions of a `_Worker`, one a line, until there are no more."""
+    torch.set_num_threads(threads)
+    run = make(*arguments)
+    before = _memory("VmRSS", torch.cuda.memory_allocated)
+    for question in sys.stdin:
+        if question == "run\n":
+            answer = float(run().norm())
+        else:
+            answer = _memory("VmHWM", torch.cuda.max_memory_allocated) - before
+        print(answer, flush=True)
+
+
+def _memory(entry: str, on_gpu: Callable[[], int]) -> float:
+    """What a GPU, or an entry of what Linux says of this process, holds, in MiB; NaN where neither is there.
+
+    Unlike the peak of `getrusage`, Linux's entry is not that of the process which started this one.
+    """
+    if torch.cuda.is_available():
+        return on_gpu() / 2**20
+    if not _STATUS.exists():
+        return math.nan
+    lines = _STATUS.read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{entry}:"))) / 2**10
