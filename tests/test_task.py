@@ -129,6 +129,18 @@ def test_images_are_normalised_once_and_keep_their_memory_format() -> None:
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_network_that_wants_bgr_gets_it() -> None:
+    """With mean and deviation as they stand, not turned round: so does the official code of such weights."""
+    network = OneConv()
+    network.channel_order = "bgr"
+    given = batch()["image"]
+    mean, std = np.array(IMAGENET_MEAN)[:, None, None], np.array(IMAGENET_STD)[:, None, None]
+    turned = torch.from_numpy((given.numpy()[:, ::-1] / 255 - mean) / std).float()
+    torch.testing.assert_close(SegmentationTask(network, TABLE)(given), network(turned), atol=1e-5, rtol=1e-5)
+    named = SegmentationTask(TINY, TABLE, network_args={"channel_order": "bgr"})
+    torch.testing.assert_close(named._prepare(given), turned, atol=1e-5, rtol=0)
+
+
 def test_a_training_step_is_the_loss_of_the_normalised_images() -> None:
     task = SegmentationTask(OneConv(), TABLE)
     given = batch()

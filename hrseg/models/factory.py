@@ -73,7 +73,7 @@ def create_model(
     """
     if (name is None and from_file is None) or (weights is not None and from_file is not None):
         raise ConfigError("create_model takes the name of a model, with or without weights=, or from_file=")
-    given = {key: value for key, value in (("name", name), ("num_classes", num_classes)) if value is not None}
+    given: dict[str, Any] = {k: v for k, v in (("name", name), ("num_classes", num_classes)) if v is not None}
     given |= parameters
     if name is not None:
         _require_known(name, parameters)  # before anything is fetched

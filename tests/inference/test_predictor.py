@@ -81,6 +81,15 @@ def test_any_module_predicts() -> None:
     assert Predictor(plain, TABLE, device="cpu")(image(33, 90)).shape == (33, 90)
 
 
+def test_a_network_that_wants_bgr_gets_it() -> None:
+    network = create_model(TINY, num_classes=2, init="kaiming", channel_order="bgr").eval()
+    turned = create_model(TINY, num_classes=2).eval()
+    turned.load_state_dict(network.state_dict())
+    expected = Predictor(turned, TABLE, device="cpu")(image()[..., ::-1])
+    np.testing.assert_array_equal(Predictor(network, TABLE, device="cpu")(image()), expected)
+    assert (expected != Predictor(turned, TABLE, device="cpu")(image())).any()
+
+
 def test_images_are_seen_as_the_protocol_says() -> None:
     network = create_model(TINY, num_classes=2, init="kaiming").eval()
     protocol = Protocol((1.0, 1.5), flip=True, fusion="exp", window=(48, 48), stride=(32, 32))
