@@ -31,7 +31,9 @@ class SegmentationTask(LightningModule):
             (B, K, H, W).
         labels: The data set's classes; the command links it from the data module.
         network_args: Further constructor parameters of a network given by name.
-        weights: Where a network given by name starts from: "imagenet", a file, or None for a random start.
+        weights: Where a network given by name starts from: "imagenet", another name that `hrseg models` shows, a file
+            of any code base, or None for a random start.
+        reinit_head: Starts from the trunk of the weights only, as for other classes than theirs.
         checkpoint_stages: Stages out of 1, 2, 3, 4, of a network given by name, that are computed again in the backward
             pass instead of being kept: less memory, more time, the same result.
         loss: Loss on the main output, or a `WeightedOutputsLoss` over several; None is cross entropy.
@@ -67,6 +69,7 @@ class SegmentationTask(LightningModule):
         labels: LabelTable | dict[str, Any] | None = None,
         network_args: dict[str, Any] | None = None,
         weights: str | None = None,
+        reinit_head: bool = False,
         checkpoint_stages: list[int] | None = None,
         loss: Criterion | None = None,
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None,
@@ -93,7 +96,9 @@ class SegmentationTask(LightningModule):
             parameters = dict(network_args or {})
             if checkpoint_stages:
                 parameters["checkpoint_stages"] = checkpoint_stages
-            self.network: nn.Module = create_model(network, self.labels.num_classes, weights, **parameters)
+            self.network: nn.Module = create_model(
+                network, self.labels.num_classes, weights, reinit_head=reinit_head, **parameters
+            )
         elif network_args or weights or checkpoint_stages:
             raise ConfigError(
                 "network_args, weights and checkpoint_stages belong to a network given by name; "

@@ -136,7 +136,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("one_process")
 def test_hrformer() -> None:
-    rows = hrformer.measure_hrformer(1, 1, (192, 258), "hrformer_t")
+    rows = hrformer.measure_hrformer(1, 1, (128, 194), "hrformer_t")
     assert [(row.side, row.unit, row.target) for row in rows] == 2 * [
         (HRSEG, "s", ""),
         (hrformer.LOOP, "s", ">= 1.3"),
@@ -145,7 +145,7 @@ def test_hrformer() -> None:
     ]
     assert {row.case for row in rows} == {
         f"hrformer_t 1x3x{what}{of}"
-        for what in ("192x258, forward", "96x129, forward and backward")
+        for what in ("128x194, forward", "64x97, forward and backward")
         for of in ("", ", peak memory")
     }
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from hrseg.data.camvid import CamVidDataModule
 from hrseg.data.labels import LabelTable
 from hrseg.data.lip import LIPDataModule
-from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
 from hrseg.metrics import SegmentationMetrics
+from hrseg.models import create_model, save_weights
 from hrseg.task import SegmentationTask
 
 TABLE = LabelTable("toy", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), categories={"ab": (0, 1), "c": (2,)})
@@ -97,6 +98,16 @@ def test_parameters_reach_the_network() -> None:
     assert task.network.checkpoint_stages == {2, 3}
     assert task.align_corners is True
     assert task.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_other_classes_start_from_the_trunk(tmp_path: Path) -> None:
+    trained = create_model(TINY, num_classes=19)
+    save_weights(trained, tmp_path / "street.safetensors")
+    with pytest.raises(WeightsError, match=r"reinit_head=True"):
+        SegmentationTask(TINY, TABLE, weights=str(tmp_path / "street.safetensors"))
+    task = SegmentationTask(TINY, TABLE, weights=str(tmp_path / "street.safetensors"), reinit_head=True)
+    assert torch.equal(task.network.get_parameter("conv1.weight"), trained.get_parameter("conv1.weight"))
+    assert task.network.get_parameter("last_layer.3.weight").shape[0] == 3
 
 
 def test_the_loss_learns_what_data_and_network_settle() -> None:

@@ -35,6 +35,7 @@ from hrseg.cli.parsing import told_in_one_line
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.files import replacing, require_writable
+from hrseg.models.weights_file import open_weights
 from hrseg.runs import last_checkpoint, new_run_dir, remove_unused, run_dir_of
 from hrseg.task import SegmentationTask
 
@@ -146,7 +147,9 @@ class HrsegCLI(LightningCLI):
         """Settles the folder and the checkpoint to go on from."""
         config = self.config[self._verb]
         checkpoint = config.get("ckpt_path")
-        _require_checkpoint(self._verb, checkpoint)
+        _require_file(checkpoint)
+        if self._verb != "fit" and checkpoint is None:
+            _require_whole_network(config.model.network, config.model.weights)
         config.experiment = config.experiment or self._default_experiment
         is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
         self.run_dir = self._run_dir(config)
@@ -159,7 +162,7 @@ class HrsegCLI(LightningCLI):
     def _run_dir(self, config: Namespace) -> Path:
         if config.run_dir:
             return Path(config.run_dir)
-        if self._verb != "fit" and (home := run_dir_of(Path(config.ckpt_path))):
+        if self._verb != "fit" and config.ckpt_path and (home := run_dir_of(Path(config.ckpt_path))):
             return home
         # the other processes of a training on one machine are started by the first, and find its choice here
         if int(os.environ.get("LOCAL_RANK", "0")) > 0 and "HRSEG_RUN_DIR" in os.environ:
@@ -270,18 +273,35 @@ def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:
     if verb == "fit" or {"-h", "--help"} & set(arguments):
         return []
     checkpoint = _value_of("--ckpt_path", arguments)
-    _require_checkpoint(verb, checkpoint)
-    home = run_dir_of(Path(checkpoint or ""))
+    if checkpoint is None:
+        # a recipe's own weights are what its training starts from; those to be scored are given by the user
+        if _value_of("--model.weights", arguments) is None:
+            raise ConfigError(
+                f"hrseg {verb} needs trained weights; {_CHECKPOINT}, or --config and --model.weights with a published "
+                "file or its name in `hrseg weights list`"
+            )
+        return []
+    _require_file(checkpoint)
+    home = run_dir_of(Path(checkpoint))
     return ["--config", str(home / "config.yaml")] if home else []
 
 
-def _require_checkpoint(verb: str, checkpoint: str | None) -> None:
-    """Raises a `ConfigError` where a verb needs a checkpoint and has none, or where its file is missing."""
-    remedy = "give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
-    if checkpoint is None and verb != "fit":
-        raise ConfigError(f"hrseg {verb} needs trained weights; {remedy}")
+_CHECKPOINT = "give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
+
+
+def _require_file(checkpoint: str | None) -> None:
+    """Raises a `ConfigError` where a checkpoint's file is missing."""
     if checkpoint and checkpoint not in ("best", "last", "hpc", "registry") and not Path(checkpoint).is_file():
-        raise ConfigError(f"no checkpoint at {checkpoint}; {remedy}")
+        raise ConfigError(f"no checkpoint at {checkpoint}; {_CHECKPOINT}")
+
+
+def _require_whole_network(network: object, weights: str | None) -> None:
+    """Raises a `ConfigError` where weights are of a trunk or a classifier, whose head would score at random."""
+    of_file = open_weights(weights).description() if weights and Path(weights).is_file() else {"name": network}
+    if weights is None or weights.startswith("imagenet") or "name" not in of_file:
+        raise ConfigError(f"model.weights is {weights}, which leaves the head of {network} at random; {_CHECKPOINT}")
+    if of_file["name"] != network:
+        raise ConfigError(f"model.weights {weights} is of {of_file['name']}; give --model.network {of_file['name']}")
 
 
 def _first_config(arguments: Sequence[str]) -> Path:

@@ -80,7 +80,9 @@ class Predictor:
             raise WeightsError(f"no checkpoint at {path}; a run keeps its own in runs/NAME/N/checkpoints") from None
         except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise WeightsError(
-                f"{path} is no checkpoint of hrseg ({type(error).__name__}); expected best.ckpt or last.ckpt of a run"
+                f"{path} is no checkpoint of hrseg ({type(error).__name__}); expected best.ckpt or last.ckpt of a run. "
+                "Other weights need to be told their classes: --labels on the command line, or "
+                "Predictor(create_model(from_file=...), labels)"
             ) from error
         if description["network"] is None:
             raise WeightsError(

@@ -49,19 +49,21 @@ class WeightedOutputsLoss(Criterion):
             Scalar.
 
         Raises:
-            ConfigError: The network gives no output of a name that has a loss.
+            ConfigError: In training, the network gives no output of a name that has a loss. In evaluation some networks
+                give fewer outputs; then the sum is over those.
         """
         return torch.stack(list(self.terms(outputs, target).values())).sum()
 
     def terms(self, outputs: Mapping[str, Tensor], target: Tensor) -> dict[str, Tensor]:
         """The weighted losses by output name, of which `forward` is the sum; arguments and errors as there."""
-        for name in self.losses:
-            if name not in outputs:
-                raise ConfigError(
-                    f"a loss for output {name!r}, but the network gives {', '.join(outputs)}; "
-                    "remove the loss, or choose a network with that output"
-                )
-        return {name: self.weights[name] * loss(outputs[name], target) for name, loss in self.losses.items()}
+        missing = [name for name in self.losses if name not in outputs]
+        if missing and self.training:
+            raise ConfigError(
+                f"a loss for output {missing[0]!r}, but the network gives {', '.join(outputs)}; "
+                "remove the loss, or choose a network with that output"
+            )
+        present = {name: loss for name, loss in self.losses.items() if name not in missing}
+        return {name: self.weights[name] * loss(outputs[name], target) for name, loss in present.items()}
 
 
 class SumLoss(SegmentationLoss):

@@ -48,6 +48,7 @@ def create_model(
     weights: str | PathLike[str] | None = None,
     *,
     from_file: str | PathLike[str] | None = None,
+    reinit_head: bool = False,
     **parameters: Any,
 ) -> Network:
     """Builds a network by its name, or the one that a file of weights is of.
@@ -61,6 +62,7 @@ def create_model(
         from_file: Weights of ours or of any code base that `load_weights` knows, or their name in `hrseg weights list`;
             supplies weights, and every argument not given here that the file or its layout tells. A file of a trunk
             alone needs a name.
+        reinit_head: Take the trunk of the weights only, for other classes than theirs.
         parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`.
 
     Returns:
@@ -80,13 +82,13 @@ def create_model(
     if from_file is not None:
         file = open_weights(get_weights(str(from_file)) if from_file in ZOO else from_file)
         network = _build(**_arguments(file, name) | given)
-        load_weights(network, file)
+        load_weights(network, file, reinit_head=reinit_head)
     elif weights is not None:
         assert name is not None
         file = open_weights(_weights_file(name, weights))
         of_file = _arguments(file, name) if file.description().get("name") == name else {}
         network = _build(**of_file | given)
-        load_weights(network, file)
+        load_weights(network, file, reinit_head=reinit_head)
     else:
         network = _build(**given)
     return network

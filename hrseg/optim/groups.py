@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 
 from hrseg.errors import ConfigError
 
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
 
 def parameter_groups(
     net: nn.Module,
@@ -41,11 +43,13 @@ def parameter_groups(
         raise ConfigError(f"head_lr_factor {head_lr_factor}; expected a number above 0, 1 for no difference")
     if head_lr_factor != 1:
         _check_head(net, head_names)
+    of_norms = {p for module in net.modules() if isinstance(module, _NORMS) for p in module.parameters()}
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in net.named_parameters():
         in_head = any(name == head or name.startswith(f"{head}.") for head in head_names)
         part = "network" if head_lr_factor == 1 else "head" if in_head else "trunk"
-        is_norm_or_bias = parameter.ndim <= 1 or name.endswith("bias")  # norms have one-dimensional parameters only
+        # tables of relative positions are biases too
+        is_norm_or_bias = parameter in of_norms or parameter.ndim <= 1 or name.endswith(("bias", "bias_table"))
         decays = decay_norm_and_bias or not is_norm_or_bias
         key = part if decays else f"{part}_no_decay"
         if key not in groups:

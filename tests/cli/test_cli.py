@@ -64,6 +64,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "2 class weights for the 11 classes of CamVid",
         ),
         (["test", *CAMVID, *TINY, "--data.root=here"], "needs trained weights"),
+        (["test", *CAMVID, *TINY, "--data.root=here", "--model.weights=imagenet"], "leaves the head of hrnetv2"),
+        (["test", *CAMVID, *TINY, "--data.root=here", "--model.weights=null"], "model.weights is None, which leaves"),
         (["test", *CAMVID, *TINY, "--data.root=here", "--ckpt_path=none.ckpt"], "no checkpoint at none.ckpt"),
         (["test", "--ckpt_path=runs/toy/0/checkpoints/best.ckpt"], "no checkpoint at runs/toy/0"),
         (["predict", "--images", "none", "--ckpt_path", "none.ckpt"], "no image at none"),

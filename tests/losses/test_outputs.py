@@ -44,6 +44,13 @@ def test_an_output_that_the_network_does_not_give() -> None:
         loss(outputs, target)
 
 
+def test_outputs_of_the_training_alone() -> None:
+    """Multi-scale attention gives what each scale says by itself in training only."""
+    loss = WeightedOutputsLoss({"out": CrossEntropyLoss(), "out_0_5": CrossEntropyLoss()}).eval()
+    logits, target = torch.randn(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8)
+    assert loss({"out": logits}, target) == CrossEntropyLoss()(logits, target)
+
+
 @pytest.mark.parametrize(("names", "weights"), [([], {}), (["out"], {"aux": 0.4})])
 def test_weights_without_a_loss(names: list[str], weights: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="give each output its loss"):

@@ -195,13 +195,13 @@ def test_compiles_as_one_graph() -> None:
 def test_trains_compiled_as_one_graph() -> None:
     network = tiny(checkpoint_stages=[1, 4]).train()
     twin = copy.deepcopy(network)
-    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    images = torch.randn(2, 3, 96, 96, dtype=torch.float64)
     torch.compile(network, fullgraph=True, backend="aot_eager")(images).square().mean().backward()
     twin(images).square().mean().backward()
     for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
 
 
 # from 33 pixels at the smallest scale: torch.export takes a side of 1, as 32 have at stride 32, for another case

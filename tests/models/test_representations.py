@@ -226,7 +226,7 @@ def test_counts_names_and_shapes_of_the_classifier(size: str) -> None:
     ("build", "size", "published"),
     [
         (lambda: HRNetClassifier(VARIANTS["w18_small_v1"]), (224, 224), 1.49),
-        (lambda: HRNetV1(VARIANTS["w32"], num_classes=17), (256, 192), 7.1),
+        pytest.param(lambda: HRNetV1(VARIANTS["w32"], num_classes=17), (256, 192), 7.1, marks=pytest.mark.slow),
     ],
 )
 def test_published_multiply_adds(build: Callable[[], nn.Module], size: tuple[int, int], published: float) -> None:

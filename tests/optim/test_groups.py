@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD
 
 from hrseg.errors import ConfigError
+from hrseg.models import create_model
 from hrseg.optim import create_optimizer, parameter_groups
 
 
@@ -64,6 +65,16 @@ def test_no_decay_on_norms_and_biases() -> None:
         "head": (0.02, 5e-4),
         "head_no_decay": (0.02, 0.0),
     }
+
+
+@pytest.mark.parametrize("name", ["hrformer_t_ocr", "hrnetv2_w18_small_v1_psa_s"])
+def test_only_matrices_and_kernels_decay(name: str) -> None:
+    """Layer norms with three-dimensional weights do not, nor do tables of relative positions, which are biases."""
+    with torch.device("meta"):
+        net = create_model(name)
+    decaying = {id(p) for p in parameter_groups(net, decay_norm_and_bias=False)[0]["params"]}
+    weights = {id(module.weight) for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    assert decaying == weights
 
 
 def test_no_group_is_empty() -> None:

@@ -1,0 +1,89 @@
+"""Weights that others trained, scored and used through the command without a training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from hrseg.cli import main
+from hrseg.data.camvid import CAMVID
+from hrseg.images import read_image, read_label, write_image
+from hrseg.inference import Predictor
+from hrseg.models import create_model
+from hrseg.task import SegmentationTask
+from tests.cli.test_runs import RECIPE
+from tests.models.test_layouts import OCR, SMALL, lively, without
+from tests.references.foreign_names import MMSEG_FCN, NVIDIA, renamed
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, camvid_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    path = tmp_path / "toy.yaml"
+    path.write_text(RECIPE.format(root=camvid_root))
+    return path
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A file of mmsegmentation for CamVid."""
+    _, weights = lively(SMALL, num_classes=11)
+    path = tmp_path / "fcn_hr18s.pth"
+    torch.save({"meta": {}, "state_dict": renamed(without(weights, "last_layer.0"), MMSEG_FCN)}, path)
+    return path
+
+
+def test_scores(recipe: Path, foreign: Path, tmp_path: Path) -> None:
+    """The same as of the same weights in a checkpoint of ours."""
+    assert main(["test", f"--config={recipe}", f"--model.weights={foreign}"]) == 0
+    direct = json.loads(Path("runs/toy/0/test/scores.json").read_text())
+    assert not Path("runs/toy/0/checkpoints").exists()
+
+    network, _ = lively(SMALL, num_classes=11)
+    task = SegmentationTask(SMALL, CAMVID)
+    task.network.load_state_dict(network.state_dict())
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(tmp_path / "ours.ckpt")
+    assert main(["test", f"--config={recipe}", f"--ckpt_path={tmp_path / 'ours.ckpt'}"]) == 0
+    scores = json.loads(Path("runs/toy/1/test/scores.json").read_text())
+    assert scores["miou"] == pytest.approx(direct["miou"])
+
+
+def test_pictures(foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    write_image(tmp_path / "street.png", pixels)
+    arguments = ["predict", "--images", str(tmp_path / "street.png"), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--ckpt_path", str(foreign), "--labels", "camvid"]) == 0
+    expected = Predictor(create_model(from_file=foreign), CAMVID, device="cpu")(tmp_path / "street.png")
+    written = read_label(tmp_path / "out" / "labels" / "street.png")
+    np.testing.assert_array_equal(written, CAMVID.decode(expected))
+    assert read_image(tmp_path / "out" / "overlays" / "street.png").shape[1] >= 64
+
+    capsys.readouterr()
+    for labels, message in (
+        ("cityscapes", "has 11 classes, Cityscapes has 19; give other --labels"),
+        ("camvit", "unknown labels 'camvit'; did you mean camvid"),
+    ):
+        assert main([*arguments, "--ckpt_path", str(foreign), "--labels", labels]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*arguments, "--ckpt_path", str(foreign)]) == 2
+    assert "need to be told their classes: --labels" in capsys.readouterr().err
+
+
+def test_weights_of_something_else(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, weights = lively(OCR, align_corners=False)
+    torch.save({"state_dict": renamed(weights, NVIDIA)}, tmp_path / "ocr.pth")
+    assert main(["validate", f"--config={recipe}", f"--model.weights={tmp_path / 'ocr.pth'}"]) == 2
+    assert f"is of {OCR}; give --model.network {OCR}" in capsys.readouterr().err
+    trunk = {name: value for name, value in weights.items() if "head" not in name and "ocr" not in name}
+    torch.save(trunk, tmp_path / "trunk.pth")
+    assert main(["validate", f"--config={recipe}", f"--model.weights={tmp_path / 'trunk.pth'}"]) == 2
+    assert "leaves the head of hrnetv2_w18_small_v1 at random" in capsys.readouterr().err
+    assert not Path("runs").exists()
