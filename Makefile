@@ -51,8 +51,8 @@ types: install-test
 	$(BIN)/mypy hrseg
 
 pytest: install-test
-	@echo "==> tests"
-	$(BIN)/python -m pytest -q
+	@echo "==> tests, one process per core"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
 
 test-slow: install-test  ## the tests that need minutes each
 	$(BIN)/python -m pytest -q -m slow

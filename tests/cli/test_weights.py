@@ -89,7 +89,7 @@ def test_by_hand_then_get_and_check(capsys: pytest.CaptureFixture[str], home: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], r"required: list\|get\|check; see hrseg weights --help"),
+        ([], r"required: list\|get\|check\|convert; see hrseg weights --help"),
         (["fetch"], "invalid choice: 'fetch'"),
         (["list", "unet*"], r"unknown weights 'unet\*'"),
         (["get"], "required: NAME; see hrseg weights get --help"),

@@ -102,8 +102,8 @@ def test_counts_names_and_shapes_of_the_classifiers(size: str) -> None:
     assert found == classifier_shapes(variant.width, variant.heads, variant.modules)
 
 
-# all three take ten seconds
-@pytest.mark.parametrize("size", ["t", *(pytest.param(size, marks=pytest.mark.slow) for size in ("s", "b"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", OFFICIAL)
 def test_multiply_adds(size: str) -> None:
     with torch.device("meta"):
         network = HRFormerClassifier(HRFORMER_VARIANTS[size]).eval()
