@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrseg.models.catalog import MODELS, ModelInfo, list_models
+    from hrseg.models.convert import convert_weights
     from hrseg.models.factory import create_model
     from hrseg.models.folding import fold_batch_norm
     from hrseg.models.heads import V2Head
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
     from hrseg.models.segmenter import HRNetV2, Segmenter, outputs_of
     from hrseg.models.weights import LoadReport, load_weights, save_weights
+    from hrseg.models.weights_file import open_weights
 
 __all__ = [
     "HRFORMER_VARIANTS",
@@ -45,16 +47,20 @@ __all__ = [
     "Network",
     "Segmenter",
     "V2Head",
+    "convert_weights",
     "create_model",
     "fold_batch_norm",
     "list_models",
     "load_weights",
+    "open_weights",
     "outputs_of",
     "resize",
     "save_weights",
 ]
 
 _HOMES = {
+    "convert": ("convert_weights",),
+    "weights_file": ("open_weights",),
     "catalog": ("MODELS", "ModelInfo", "list_models"),
     "factory": ("create_model",),
     "folding": ("fold_batch_norm",),

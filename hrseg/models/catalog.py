@@ -15,7 +15,8 @@ class ModelInfo:
     Args:
         parameters: Learnt numbers, with 19 classes; of classifiers, with 1000.
         multiply_adds: Of the convolutions for one image of 1024x2048, with as many classes; of HRFormer, also of the
-            linear layers and the attention. The papers print this number divided by 2**30 and call it GFLOPs.
+            linear layers and the attention. The papers print this number divided by 2**30 and call it GFLOPs; of PSA
+            and HRFormer at this size they print none, these are measured.
     """
 
     parameters: int

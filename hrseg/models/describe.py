@@ -25,8 +25,12 @@ _HRFORMER_FAMILIES = {"cls_head.weight": "hrformer_{size}_ocr", "classifier.weig
 # where the number of classes is seen
 _SCORES = ("cls_head.weight", "last_layer.3.weight", "classifier.weight", "final_layer.weight")
 
+# the attributes that are a head in one network or another
 HEADS = frozenset(
-    {"last_layer", "conv3x3_ocr", "ocr_distri_head", "cls_head", "aux_head", "scale_attn", "final_layer", "classifier"}
+    {
+        *("last_layer", "final_layer", "classifier", "reduction_conv", "fpn_conv"),
+        *("conv3x3_ocr", "ocr_distri_head", "cls_head", "aux_head", "scale_attn"),
+    }
 )
 
 

@@ -210,11 +210,16 @@ class HRNet(nn.Module):
 
     Weights start as torch leaves them; networks built on the trunk call `initialize`.
 
+    Attributes:
+        widths: Channels of the maps that `features` gives.
+        strides: Pixels of the image for each of theirs, in both directions.
+
     Raises:
         ConfigError: An argument is outside its range.
     """
 
     smallest_size: ClassVar[int] = SMALLEST_SIZE
+    strides: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from hrseg.models.batch_norm import BatchNorm2d
@@ -104,8 +105,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         """The logits of one scale, (B, K, h, w), and its share, (B, 1, h, w), at the size of the scaled images."""
         scaled = images
         if scale != 1:
-            # rounded down, as in the official code, but in whole numbers, which stay exact in graphs for any size
-            height, width = (side * round(scale * 10_000) // 10_000 for side in images.shape[-2:])
+            height, width = (_scaled(side, scale) for side in images.shape[-2:])
             scaled = resize(images, (height, width), align_corners=self.align_corners)
         features, scores = self.representations(scaled)
         logits = {"out": self._like(self.cls_head(features), scaled), "aux": self._like(scores, scaled)}
@@ -121,6 +121,13 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
 
     def _like(self, x: Tensor, other: Tensor) -> Tensor:
         return resize(x, other.shape[-2:], align_corners=self.align_corners)
+
+
+def _scaled(side: int, scale: float) -> int:
+    """Rounds down, as the official code does: 62 of 90 x 0.7, which is 62.99999999999999."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        return side * round(scale * 10_000) // 10_000  # what is not a whole number would fix the size in the graph
+    return int(side * scale)
 
 
 def _scale_attention(in_channels: int, bn_momentum: float, width: int = 256) -> nn.Sequential:

@@ -55,6 +55,7 @@ class HRNetV1(HRNet, Segmenter):
     """
 
     head_names: ClassVar[tuple[str, ...]] = ("final_layer",)
+    strides: ClassVar[tuple[int, ...]] = (4,)
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class HRNetV1(HRNet, Segmenter):
         last = self.stage4[-1]
         assert isinstance(last, HighResolutionModule)
         del last.fuse_layers[1:]  # what would make the coarser maps, which nobody reads
+        self.widths = self.widths[:1]
         self.num_classes = num_classes
         self.final_layer = nn.Conv2d(variant.width, num_classes, 1)
         initialize(self, init, bn_momentum)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -45,6 +46,18 @@ def test_config_builds_the_same_network_again() -> None:
     again.load_state_dict(network.state_dict())
     images = torch.randn(1, 3, 40, 48)
     assert torch.equal(again.eval()(images), network.eval()(images))
+
+
+@pytest.mark.parametrize("name", [*list_models("*_w18_small_v1*"), *list_models("hrformer_t*")])
+def test_features_have_the_channels_and_strides_that_the_network_says(name: str) -> None:
+    with torch.device("meta"):
+        network = create_model(name)
+        maps = network.features(torch.empty(2, 3, 65, 97))  # type: ignore[operator]
+    expected = [
+        (2, width, math.ceil(65 / stride), math.ceil(97 / stride))
+        for width, stride in zip(network.widths, network.strides, strict=True)  # type: ignore[arg-type]
+    ]
+    assert [tuple(x.shape) for x in maps] == expected
 
 
 def test_the_default_is_the_official_network_for_cityscapes() -> None:

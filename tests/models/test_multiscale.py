@@ -144,9 +144,9 @@ def sizes_and_images(network: HRNetV2OCRMultiScale, images: Tensor) -> list[Tens
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("size", [(128, 131), (143, 150), (209, 177)])
+@pytest.mark.parametrize("size", [(128, 131), (143, 150), (209, 180)])
 def test_scaled_images_are_those_of_the_official_code(size: tuple[int, int], align_corners: bool) -> None:
-    scales = [2.0, 1.75, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25]
+    scales = [2.0, 1.75, 1.5, 1.25, 1.1, 1.0, 0.75, 0.7, 0.5, 0.25]
     network = short(tiny(scales=scales, align_corners=align_corners).float())
     images = torch.randn(1, 3, *size)
     for scale, ours in zip(scales, sizes_and_images(network, images), strict=True):
@@ -154,13 +154,6 @@ def test_scaled_images_are_those_of_the_official_code(size: tuple[int, int], ali
             images, scale_factor=scale, mode="bilinear", align_corners=align_corners, recompute_scale_factor=True
         )
         assert torch.equal(ours, images if scale == 1 else official), scale
-
-
-def test_scaled_sizes_are_exact_where_binary_fractions_are_not() -> None:
-    network = short(tiny(scales=[0.7, 1.0, 1.1]).float())
-    assert int(90 * 0.7) == 62  # which is what rounding down makes of 62.99999999999999
-    seen = sizes_and_images(network, torch.randn(1, 3, 90, 100))
-    assert [tuple(x.shape[2:]) for x in seen] == [(99, 110), (90, 100), (63, 70)]
 
 
 # what users do to it besides calling it
