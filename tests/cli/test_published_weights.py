@@ -16,18 +16,8 @@ from hrseg.images import read_image, read_label, write_image
 from hrseg.inference import Predictor
 from hrseg.models import create_model
 from hrseg.task import SegmentationTask
-from tests.cli.test_runs import RECIPE
 from tests.models.test_layouts import OCR, SMALL, lively, without
 from tests.references.foreign_names import MMSEG_FCN, NVIDIA, renamed
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, camvid_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    path = tmp_path / "toy.yaml"
-    path.write_text(RECIPE.format(root=camvid_root))
-    return path
 
 
 @pytest.fixture

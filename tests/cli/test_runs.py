@@ -17,32 +17,6 @@ import yaml
 from hrseg.cli import main
 from hrseg.images import read_image, read_label, write_image
 
-RECIPE = """
-model:
-  network: hrnetv2_w18_small_v1
-data:
-  class_path: hrseg.CamVidDataModule
-  init_args:
-    root: {root}
-    batch_size: 2
-    crop_size: [32, 32]
-    predict_split: val
-    num_workers: 0
-trainer:
-  accelerator: cpu
-  max_epochs: 1
-  log_every_n_steps: 1
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, camvid_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    path = tmp_path / "toy.yaml"
-    path.write_text(RECIPE.format(root=camvid_root))
-    return path
-
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
