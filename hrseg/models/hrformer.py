@@ -148,10 +148,12 @@ class WindowAttention(nn.Module):
         bottom, right = rows * side - height - top, columns * side - width - left
         # without asking whether there is anything to pad: the answer would become part of a traced graph
         x = F.pad(x, (0, 0, left, right, top, bottom))
-        windows = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
-        windows = self.attn(windows.reshape(batch * rows * columns, side * side, channels))
-        windows = windows.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
-        x = windows.reshape(batch, rows * side, columns * side, channels)
+        # under one name, so that nothing is kept longer than it is needed
+        x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
+        x = x.reshape(batch * rows * columns, side * side, channels)
+        x = self.attn(x)
+        x = x.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
+        x = x.reshape(batch, rows * side, columns * side, channels)
         return x[:, top : top + height, left : left + width]
 
     def _by_index(self, x: Tensor) -> Tensor:
