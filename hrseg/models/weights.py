@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from hrseg.errors import WeightsError
 from hrseg.files import replacing
 from hrseg.models.describe import HEADS
-from hrseg.models.hrformer import resize_bias_tables
+from hrseg.models.hrformer import HRFormer, resize_bias_tables
 from hrseg.models.layouts import Entries
 from hrseg.models.network import Network
 from hrseg.models.weights_file import FUNCTIONAL, OWN_KEY, WeightsFile, few, open_weights
@@ -88,15 +88,16 @@ def load_weights(
     title = f"{file.where} ({file.origin})"
     wanted = network.state_dict()
     found, dropped = file.converted(wanted.__contains__)
+    facts = file.facts(found)
     head = {name for name in wanted if _part(name) in network.head_names}
 
-    if reinit_head:
-        _drop(found, [name for name in found if _part(name) in HEADS], dropped, "the head starts anew, as asked")
+    if reinit_head:  # the file's head may be of another kind than the network's
+        heads = [name for name in found if name in head or (name not in wanted and _part(name) in HEADS)]
+        _drop(found, heads, dropped, "the head starts anew, as asked")
     coarser = [name for name in found if name not in wanted and _is_of_coarser_maps(name, wanted)]
     _drop(found, coarser, dropped, "coarser maps, which the network does not make")
-    if not any(name in head for name in found):
-        found = resize_bias_tables(found, getattr(network, "window_size", 0))
-    _check_facts(file.facts(found), network, title, strict)
+    if isinstance(network, HRFormer) and not any(name in head for name in found):
+        found = resize_bias_tables(found, network.window_size)
 
     unknown = [name for name in found if name not in wanted]
     misfits = {name: text for name in wanted if (text := _misfit(name, found, wanted))}
@@ -118,6 +119,7 @@ def load_weights(
             f"{title}: the head does not fit: {few(head_misfits)}. {_remedy(file, network)}, "
             "or start its head anew with reinit_head=True"
         )
+    _check_facts(facts, network, title, strict)
     _drop(found, unknown, dropped, "unknown to the network")
     network.load_state_dict(found, strict=False)
     report = LoadReport(file.origin, tuple(found), dropped, tuple(misfits))

@@ -451,6 +451,14 @@ def test_contradictions_name_the_arguments_that_fit(
     assert torch.equal(network.get_parameter("conv1.weight"), before)
 
 
+def test_a_head_that_starts_anew_leaves_the_trunk_as_it_was_trained() -> None:
+    """The official network for ADE20K aligns corners, in its trunk too."""
+    _, weights = lively(SMALL, num_classes=150, align_corners=True)
+    with pytest.raises(WeightsError, match="Build it with align_corners=True"):
+        load_weights(create_model(SMALL), weights, reinit_head=True)
+    load_weights(create_model(SMALL, align_corners=True), weights, reinit_head=True)
+
+
 def test_contradictions_are_overruled_by_strict(caplog: pytest.LogCaptureFixture) -> None:
     _, weights = lively(SMALL)
     network = create_model(SMALL, align_corners=True)
@@ -474,6 +482,21 @@ def test_a_plain_network_starts_one_with_ocr() -> None:
     network = create_model(OCR, align_corners=False)
     report = load_weights(network, weights, reinit_head=True)
     assert {name.split(".")[0] for name in report.initialised} == set(network.head_names)
+
+
+@pytest.mark.parametrize("name", [f"{SMALL}_cls", "hrformer_t"])
+def test_classifiers_start_anew_for_other_classes(name: str) -> None:
+    _, weights = lively(name)
+    report = load_weights(create_model(name, num_classes=7), weights, reinit_head=True)
+    assert set(report.initialised) == {"classifier.weight", "classifier.bias"}
+
+
+def test_another_kind_of_trunk() -> None:
+    former, net = lively("hrformer_t")[1], lively(SMALL)[1]
+    with pytest.raises(WeightsError, match=r"trunk entries do not fit.* Build the network with 'hrformer_t'"):
+        load_weights(create_model(SMALL), former)
+    with pytest.raises(WeightsError, match=rf"trunk entries do not fit.* Build the network with '{SMALL}'"):
+        load_weights(create_model("hrformer_t_ocr"), net)
 
 
 def test_files_that_build_nothing(tmp_path: Path) -> None:
