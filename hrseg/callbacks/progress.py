@@ -55,6 +55,7 @@ class PlainProgress(ProgressBar):
         super().__init__()
         self._seconds = seconds
         self._last = time.perf_counter()
+        self._batches = 0  # of the epoch, so far
 
     def enable(self) -> None:
         """Nothing: lines are always wanted."""
@@ -70,12 +71,13 @@ class PlainProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Prints a line if the last one is old enough."""
+        self._batches = batch_idx + 1
         if time.perf_counter() - self._last >= self._seconds:
-            self._line(trainer, pl_module, batch_idx + 1)
+            self._line(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the epoch's last line."""
-        self._line(trainer, pl_module, int(trainer.num_training_batches))
+        self._line(trainer, pl_module)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
@@ -95,13 +97,13 @@ class PlainProgress(ProgressBar):
         """Prints a line if the last one is old enough."""
         self._count(trainer, "predict", batch_idx, trainer.num_predict_batches)
 
-    def _line(self, trainer: Trainer, pl_module: LightningModule, batch: int) -> None:
+    def _line(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = {name: value for name, value in self.get_metrics(trainer, pl_module).items() if name != "v_num"}
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, (int, float)))
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
         self._print(
             trainer,
-            f"epoch {trainer.current_epoch + 1}/{epochs}  step {batch}/{trainer.num_training_batches}  {shown}  "
+            f"epoch {trainer.current_epoch + 1}/{epochs}  step {self._batches}/{trainer.num_training_batches}  {shown}  "
             f"ETA {self._eta(trainer)}",
         )
 

@@ -12,7 +12,7 @@ from hrseg.data.camvid import CamVidDataModule
 from hrseg.task import SegmentationTask
 
 
-def fit(callback: Callback, root: Path) -> None:
+def fit(callback: Callback, root: Path, **options: Any) -> None:
     data = CamVidDataModule(root, batch_size=2, crop_size=(32, 32), num_workers=0)
     task = SegmentationTask("hrnetv2_w18_small_v1", data.labels)
     trainer = Trainer(
@@ -24,6 +24,7 @@ def fit(callback: Callback, root: Path) -> None:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         callbacks=[callback],
+        **options,
     )
     trainer.fit(task, data)
 
@@ -36,6 +37,12 @@ def test_a_pipe_gets_plain_lines(camvid_root: Path, capsys: pytest.CaptureFixtur
     assert "val/miou 0." in last
     assert re.search(r"ETA 0:0\d:\d\d$", first)
     assert last.endswith("ETA 0:00:00")
+
+
+def test_a_training_that_ends_within_an_epoch(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(PlainProgress(seconds=1000), camvid_root, max_steps=1)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("epoch 1/2  step 1/2  train/loss ")
 
 
 def test_every_batch_gets_a_line_where_each_takes_long(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
