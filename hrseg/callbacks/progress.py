@@ -103,8 +103,8 @@ class PlainProgress(ProgressBar):
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
         self._print(
             trainer,
-            f"epoch {trainer.current_epoch + 1}/{epochs}  step {self._batches}/{trainer.num_training_batches}  {shown}  "
-            f"ETA {self._eta(trainer)}",
+            f"epoch {trainer.current_epoch + 1}/{epochs}  step {self._batches}/{trainer.num_training_batches}  "
+            f"{shown}  ETA {self._eta(trainer)}",
         )
 
     def _count(self, trainer: Trainer, verb: str, batch_idx: int, batches: Sequence[int | float]) -> None:
