@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from hrseg.models.hrformer import BIAS_TABLE, HRFORMER_VARIANTS, HRFormerVariant
+from hrseg.models.hrformer import HRFORMER_VARIANTS, HRFormerVariant
 from hrseg.models.hrnet import VARIANTS, HRNetVariant
+from hrseg.models.window_attention import BIAS_TABLE
 
 # parts of a network that are no trunk -> an entry that only networks with it have, and how their names go; where
 # several fit, the first

@@ -220,6 +220,7 @@ class HRNet(nn.Module):
 
     smallest_size: ClassVar[int] = SMALLEST_SIZE
     strides: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
+    draws: ClassVar[bool] = False  # random numbers within its stages, in training
 
     def __init__(
         self,
@@ -288,7 +289,7 @@ class HRNet(nn.Module):
         """Runs the blocks or modules of a stage, each as one checkpoint where that was asked for."""
         recompute = self.training and stage in self.checkpoint_stages
         for unit in units:
-            x = _recomputed(unit, x) if recompute else unit(x)
+            x = _recomputed(unit, x, self.draws) if recompute else unit(x)
         return x
 
     def _check(self, images: Tensor) -> None:
@@ -340,16 +341,15 @@ def require(condition: bool, parameter: str, value: object, expected: str) -> No
         raise ConfigError(f"{parameter} is {value!r}; expected {expected}")
 
 
-def _recomputed(unit: nn.Module, x: Any) -> Any:
+def _recomputed(unit: nn.Module, x: Any, draws: bool) -> Any:
     """Applies a unit that keeps only its input for the backward pass, and counts the batch's statistics once."""
     if torch.compiler.is_compiling():  # recomputation inside a compiled graph leaves buffers alone
         return checkpoint(unit, x, use_reentrant=False)
-    # nothing in the trunk is random, so the generators' states need not be kept
     return checkpoint(
         unit,
         x,
         use_reentrant=False,
-        preserve_rng_state=False,
+        preserve_rng_state=draws,  # of the generators, which takes time
         context_fn=lambda: (nullcontext(), _scratch_statistics(unit)),
     )
 

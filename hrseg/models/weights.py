@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 from hrseg.errors import WeightsError
 from hrseg.files import replacing
 from hrseg.models.describe import HEADS
-from hrseg.models.hrformer import HRFormer, resize_bias_tables
+from hrseg.models.hrformer import HRFormer
 from hrseg.models.layouts import Entries
 from hrseg.models.network import Network
 from hrseg.models.weights_file import FUNCTIONAL, OWN_KEY, WeightsFile, few, open_weights
+from hrseg.models.window_attention import resize_bias_tables
 
 logger = logging.getLogger(__name__)
 

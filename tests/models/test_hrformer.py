@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrseg.errors import ConfigError, WeightsError
+from hrseg.errors import ConfigError
 from hrseg.models.folding import fold_batch_norm
 from hrseg.models.hrformer import (
     HRFORMER_VARIANTS,
@@ -25,9 +25,6 @@ from hrseg.models.hrformer import (
     HRFormerVariant,
     TransformerBlock,
     TransformerModule,
-    WindowAttention,
-    relative_positions,
-    resize_bias_tables,
 )
 from hrseg.models.hrnet import Maps
 from tests.references.hrformer_plain import (
@@ -202,30 +199,6 @@ def test_gradients_equal_those_of_the_plain_implementation() -> None:
         assert (parameter.grad - gradient).abs().max() <= 1e-9 * max(gradient.abs().max(), 1), name
 
 
-@pytest.mark.parametrize("window", [1, 2, 3, 7, 13])
-def test_relative_positions(window: int) -> None:
-    assert torch.equal(relative_positions(window), table_rows(window))
-
-
-def test_attention_stays_within_its_window() -> None:
-    block = TransformerBlock(8, heads=2, window_size=4, drop_path=0).eval()
-    maps = torch.randn(1, 8, 12, 12)
-    with torch.no_grad():
-        attention = block.attn(maps.permute(0, 2, 3, 1))
-        maps[0, :, 5, 6] += 1
-        changed = (block.attn(maps.permute(0, 2, 3, 1)) - attention).abs().sum(-1)[0] > 1e-7
-    expected = torch.zeros(12, 12, dtype=torch.bool)
-    expected[4:8, 4:8] = True
-    assert torch.equal(changed, expected)
-
-
-@pytest.mark.parametrize("size", [(8, 12), (5, 3), (1, 1), (9, 10)])
-def test_exported_attention_picks_the_same_pixels(size: tuple[int, int]) -> None:
-    attention = WindowAttention(8, heads=2, window_size=4).double()
-    maps = torch.randn(2, *size, 8, dtype=torch.float64)
-    assert_close(attention._by_index(maps), attention(maps), 1e-12)
-
-
 def test_stochastic_depth_rises_linearly_over_the_blocks() -> None:
     network = HRFormer(HRFormerVariant(4, heads=1, modules=(1, 2, 1)), drop_path=0.35)
     found = {
@@ -285,40 +258,6 @@ def test_arguments_out_of_range(arguments: dict[str, object], message: str) -> N
 def test_wrong_images() -> None:
     with pytest.raises(ConfigError, match=r"\(1, 3, 31, 64\); expected \(batch, 3, height, width\)"):
         HRFormerClassifier(TINY)(torch.zeros(1, 3, 31, 64))
-
-
-@pytest.mark.parametrize("window", [3, 13])
-def test_bias_tables_fit_other_windows(window: int) -> None:
-    torch.manual_seed(0)
-    entries = {f"module.{name}": value for name, value in HRFormer(TINY).double().state_dict().items()}
-    before = copy.deepcopy(entries)
-    resized = resize_bias_tables(entries, window)
-    HRFormer(TINY, window_size=window).load_state_dict(
-        {name.removeprefix("module."): value for name, value in resized.items()}
-    )
-    side = 2 * window - 1
-    for name, value in before.items():
-        assert torch.equal(entries[name], value)
-        if name.endswith("_table"):
-            image = value.T.reshape(1, -1, 13, 13)
-            expected = enlarge(image, (side, side), "bilinear", align_corners=False).flatten(2)[0].T
-            assert_close(resized[name], expected, 1e-12)
-        elif name.endswith("_index"):
-            assert torch.equal(resized[name], table_rows(window))
-        else:
-            assert resized[name] is entries[name]
-
-
-def test_bias_tables_that_fit_stay() -> None:
-    entries = HRFormer(TINY).state_dict()
-    resized = resize_bias_tables(entries, 7)
-    assert all(resized[name] is value for name, value in entries.items())
-
-
-@pytest.mark.parametrize("rows", [168, 144])
-def test_bias_tables_of_no_window(rows: int) -> None:
-    with pytest.raises(WeightsError, match=rf"attn.relative_position_bias_table has shape \({rows}, 2\); expected"):
-        resize_bias_tables({"attn.relative_position_bias_table": torch.zeros(rows, 2)}, 13)
 
 
 @pytest.mark.parametrize("stages", [[3], (1, 2, 3, 4)])
