@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_NAMES_LISTED = 12  # more would hide the message itself
+
 
 class HrsegError(Exception):
     """Base of every error that hrseg raises for a mistake in what it was given."""
@@ -26,7 +28,8 @@ class UnknownNameError(HrsegError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = list(known)
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(names)}"
+        listed = ", ".join(names[:_NAMES_LISTED]) + (f", ... ({len(names)} names)" if len(names) > _NAMES_LISTED else "")
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {listed}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
 

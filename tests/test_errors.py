@@ -13,3 +13,9 @@ def test_unknown_name_offers_the_nearest() -> None:
 
 def test_unknown_name_lists_all_when_none_is_near() -> None:
     assert str(UnknownNameError("split", "xyz", ["train", "val"])) == "unknown split 'xyz'; known: train, val"
+
+
+def test_a_long_list_of_names_is_cut() -> None:
+    message = str(UnknownNameError("model", "xyz", [f"name{number}" for number in range(100)]))
+    assert "name11, ... (100 names)" in message
+    assert "name12" not in message
