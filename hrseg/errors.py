@@ -28,7 +28,9 @@ class UnknownNameError(HrsegError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = list(known)
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        listed = ", ".join(names[:_NAMES_LISTED]) + (f", ... ({len(names)} names)" if len(names) > _NAMES_LISTED else "")
+        listed = ", ".join(names[:_NAMES_LISTED]) + (
+            f", ... ({len(names)} names)" if len(names) > _NAMES_LISTED else ""
+        )
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {listed}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 

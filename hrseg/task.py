@@ -36,7 +36,8 @@ class SegmentationTask(LightningModule):
         reinit_head: Starts from the trunk of the weights only, as for other classes than theirs.
         checkpoint_stages: Stages out of 1, 2, 3, 4, of a network given by name, that are computed again in the backward
             pass instead of being kept: less memory, more time, the same result.
-        loss: Loss on the main output, or a `WeightedOutputsLoss` over several; None is cross entropy.
+        loss: Loss on the main output, or a `WeightedOutputsLoss` over several; None is cross entropy on each output
+            that the network is trained with, weighted as published.
         optimizer: Makes the optimiser from parameter groups; None is the papers' SGD (0.01, 0.9, 5e-4).
         power: Power of the poly schedule; 0 keeps the learning rate constant.
         warmup_steps: Optimiser steps over which the learning rate rises linearly to its full value.
@@ -107,7 +108,9 @@ class SegmentationTask(LightningModule):
         else:
             self.network = network
         self.network.to(memory_format=self.memory_format)
-        loss = loss or CrossEntropyLoss()
+        if loss is None:
+            by_output = getattr(self.network, "output_weights", {"out": 1.0})
+            loss = WeightedOutputsLoss({name: CrossEntropyLoss() for name in by_output}, by_output)
         self.loss = WeightedOutputsLoss({"out": loss}) if isinstance(loss, SegmentationLoss) else loss
         if self.loss.num_classes not in (None, self.labels.num_classes):
             raise ConfigError(

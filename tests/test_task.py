@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.camvid import CAMVID, CamVidDataModule
 from hrseg.data.labels import LabelTable
 from hrseg.data.lip import LIPDataModule
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
@@ -349,3 +349,17 @@ def test_bf16_and_channels_last_off_come_close(camvid_root: Path) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
     assert losses[2] == pytest.approx(losses[0], rel=1e-4)
     assert all(math.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.parametrize(
+    ("network", "weights"),
+    [
+        ("hrnetv2_w18_small_v1", {"out": 1.0}),
+        ("hrnetv2_w18_small_v1_ocr", {"out": 1.0, "aux": 0.4}),
+        ("hrnetv2_w18_small_v1_ocr_hmsa", {"out": 1.0, "aux": 0.4, "out_1_0": 0.05, "out_0_5": 0.05}),
+    ],
+)
+def test_without_a_loss_all_outputs_are_trained_with_the_published_weights(
+    network: str, weights: dict[str, float]
+) -> None:
+    assert SegmentationTask(network, CAMVID).loss.weights == weights

@@ -18,7 +18,7 @@ class ProgressiveResizing(Callback):
 
     Args:
         epochs: Number of epochs, from the first, with small images.
-        factor: What height and width are divided by; the network needs 32 pixels a side.
+        factor: What height and width are divided by.
 
     Raises:
         ConfigError: `epochs` is negative, or `factor` below 1.

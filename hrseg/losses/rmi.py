@@ -30,7 +30,7 @@ class RMILoss(SegmentationLoss):
         YY' - YP' (PP' + alpha I)^-1 PY' + alpha I
 
     where YP' is the sum over the points of (y - mean)(p - mean)'. It is summed over the classes, those that the image
-    does not have included, and averaged over the images that have a valid pixel.
+    does not have included, and averaged over the images, those without a valid pixel included, as in the official code.
 
     The loss may be negative: RMI falls towards half the logarithm of alpha for each class.
 
@@ -100,8 +100,7 @@ class RMILoss(SegmentationLoss):
             )
         valid = target != self.ignore_index
         for_bce = self.bce_weight / (valid.sum(dtype=torch.float64) + 1)
-        counted = valid.flatten(1).any(1).double()
-        for_rmi = (1 - self.bce_weight) * counted / counted.sum().clamp_min(1)
+        for_rmi = (1 - self.bce_weight) / len(target)
 
         def part(small: Tensor, image: int, first_class: int) -> Tensor:
             """What some classes (1, k, h, w) of one image add to the loss, float64."""
@@ -113,7 +112,7 @@ class RMILoss(SegmentationLoss):
             bce = F.binary_cross_entropy_with_logits(large, labels, inside.to(small.dtype), reduction="sum")
             loss = for_bce * bce.double()
             if self.bce_weight < 1:
-                loss = loss + for_rmi[image] * self._rmi(large.sigmoid() * inside, labels).sum()
+                loss = loss + for_rmi * self._rmi(large.sigmoid() * inside, labels).sum()
             return loss
 
         total: Tensor = _SumOverParts.apply(logits, part)

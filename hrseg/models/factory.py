@@ -13,7 +13,7 @@ from typing import Any
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.models.checkpoints import ZOO
 from hrseg.models.hrformer import HRFORMER_VARIANTS, HRFormerClassifier, HRFormerOCR
-from hrseg.models.hrnet import VARIANTS, BasicBlock
+from hrseg.models.hrnet import VARIANTS
 from hrseg.models.multiscale import HRNetV2OCRMultiScale
 from hrseg.models.network import Network
 from hrseg.models.ocr import HRNetV2OCR
@@ -25,13 +25,19 @@ from hrseg.models.weights_file import WeightsFile, open_weights
 from hrseg.models.zoo import NAMED_WEIGHTS, fetch_weights, get_weights
 
 _HEADS: dict[str, Callable[..., Network]] = {"": HRNetV2, "_ocr": HRNetV2OCR, "_ocr_hmsa": HRNetV2OCRMultiScale}
-_BLOCKS = {"": BasicBlock, **{f"_{name}": block for name, block in PSA_BLOCKS.items()}}
+# PSA's code is made of NVIDIA's
+_HEADS_OF_PSA: dict[str, Callable[..., Network]] = {**_HEADS, "_ocr": partial(HRNetV2OCR, align_corners=False)}
 
 BUILDERS: dict[str, Callable[..., Network]] = {
     **{
-        f"hrnetv2_{size}{block_suffix}{suffix}": partial(network, replace(variant, block=block))
-        for block_suffix, block in _BLOCKS.items()
+        f"hrnetv2_{size}{suffix}": partial(network, variant)
         for suffix, network in _HEADS.items()
+        for size, variant in VARIANTS.items()
+    },
+    **{
+        f"hrnetv2_{size}_{psa}{suffix}": partial(network, replace(variant, block=block))
+        for psa, block in PSA_BLOCKS.items()
+        for suffix, network in _HEADS_OF_PSA.items()
         for size, variant in VARIANTS.items()
     },
     **{f"hrnetv2_{size}_cls": partial(HRNetClassifier, variant) for size, variant in VARIANTS.items()},

@@ -76,8 +76,8 @@ class DropPath(nn.Module):
         """Maps (B, ...) to the same shape."""
         if not self.training or self.probability == 0:
             return x
-        keep = 1 - self.probability
-        return x * (torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) < keep).to(x.dtype).div(keep)
+        keeps = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.probability
+        return x * keeps.to(x.dtype).div(1 - self.probability)
 
 
 class FeedForward(nn.Module):
@@ -286,7 +286,7 @@ class HRFormerClassifier(HRFormer, Network):
         self.classifier = nn.Linear(2048, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (B, in_channels, H, W), float and normalised, H and W from 32, to logits (B, K)."""
+        """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K)."""
         finest, *coarser = (widen(x) for widen, x in zip(self.incre_modules, self.features(images), strict=True))
         for halve, x in zip(self.downsamp_modules, coarser, strict=True):
             finest = x + halve(finest)
@@ -298,7 +298,7 @@ class HRFormerOCR(HRFormer, OCRHead):
     """HRFormer + OCR for semantic segmentation, the official "OCR v2".
 
     The names of the trunk's parameters are those of the official files behind `backbone.`, those of the head are the
-    names of HRNetV2 + OCR. It is trained with weight 1 for "out" and 0.4 for "aux".
+    names of HRNetV2 + OCR.
 
     Args:
         variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.

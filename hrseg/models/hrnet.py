@@ -27,7 +27,6 @@ from hrseg.models.batch_norm import BatchNorm2d
 
 Maps = tuple[Tensor, ...]  # feature maps, finest first
 MakeBlock = Callable[[int], nn.Module]  # from a width to a block that keeps the shape of its maps
-SMALLEST_SIZE = 32  # of an image's side: the coarsest branch still sees one pixel
 
 
 def resize(maps: Tensor, size: Sequence[int], mode: str = "bilinear", align_corners: bool = False) -> Tensor:
@@ -218,7 +217,7 @@ class HRNet(nn.Module):
         ConfigError: An argument is outside its range.
     """
 
-    smallest_size: ClassVar[int] = SMALLEST_SIZE
+    smallest_size: ClassVar[int] = 1  # of an image's side, in pixels
     strides: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
     draws: ClassVar[bool] = False  # random numbers within its stages, in training
 
@@ -268,7 +267,7 @@ class HRNet(nn.Module):
         """Computes the four maps that the heads work on.
 
         Args:
-            images: (B, in_channels, H, W) float, normalised; H and W from 32, odd ones included.
+            images: (B, in_channels, H, W) float, normalised; any H and W.
 
         Returns:
             Four maps, finest first: (B, C * 2**k, H / stride, W / stride), stride 4 * 2**k, sizes rounded up.

@@ -12,7 +12,7 @@ Source:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -22,14 +22,13 @@ from hrseg.models.batch_norm import BatchNorm2d
 from hrseg.models.hrnet import HRNetVariant, require, resize
 from hrseg.models.ocr import HRNetV2OCR
 
-TRAINING_SCALES = (1.0, 0.5)
+TRAINING_SCALES = (0.5, 1.0)  # in the order of the official code, which batch norm's running statistics depend on
 
 
 class HRNetV2OCRMultiScale(HRNetV2OCR):
     """HRNetV2 + OCR with hierarchical multi-scale attention.
 
-    It is trained at full and at half size. The published recipes weight "out" with 1, "aux" with 0.4, and what each
-    scale says by itself with 0.05. The scaled image must have 32 pixels a side at every scale.
+    It is trained at full and at half size.
 
     Args:
         variant: Width, depth and block; `VARIANTS` holds the published ones.
@@ -38,7 +37,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         fuse_mode: How coarser maps are enlarged before they are added to finer ones, "bilinear" or "nearest".
         align_corners: Of every bilinear enlargement.
         bn_momentum: Share of the newest batch in the running statistics of batch norm.
-        init: "official" or "kaiming", as of `HRNetV2OCR`.
+        init: "official" or "kaiming", as of `HRNetV2OCR`; the attention over the scales starts as torch draws it.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
         mid_channels: Channels of pixels and regions.
         key_channels: Channels in which they are compared.
@@ -50,6 +49,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
     """
 
     head_names: ClassVar[tuple[str, ...]] = (*HRNetV2OCR.head_names, "scale_attn")
+    output_weights: ClassVar[Mapping[str, float]] = {**HRNetV2OCR.output_weights, "out_1_0": 0.05, "out_0_5": 0.05}
 
     def __init__(
         self,
@@ -91,10 +91,11 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
             "out" and "aux", (B, K, H, W), of all scales together; in training also "out_1_0" and "out_0_5", what full
             and half size say by themselves.
         """
+        at_scale = {scale: self._at(images, scale) for scale in TRAINING_SCALES} if self.training else None
         total: dict[str, Tensor] = {}
         singly: dict[str, Tensor] = {}
-        for scale in TRAINING_SCALES if self.training else self.scales:
-            logits, share = self._at(images, scale)
+        for scale in sorted(at_scale or self.scales, reverse=True):
+            logits, share = at_scale[scale] if at_scale else self._at(images, scale)
             for name, values in logits.items():
                 total[name] = self._join(total[name], values, share, scale) if name in total else values
             if self.training:

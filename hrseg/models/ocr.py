@@ -13,7 +13,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import ClassVar
@@ -116,6 +116,7 @@ class OCRHead(Segmenter):
     """
 
     head_names: ClassVar[tuple[str, ...]] = ("conv3x3_ocr", "ocr_distri_head", "cls_head", "aux_head")
+    output_weights: ClassVar[Mapping[str, float]] = {"out": 1.0, "aux": 0.4}
 
     def add_head(
         self,
@@ -208,8 +209,7 @@ class OCRHead(Segmenter):
 class HRNetV2OCR(HRNet, OCRHead):
     """HRNetV2 + OCR for semantic segmentation.
 
-    The names of its parameters are exactly those of the official files. It is trained with weight 1 for "out" and 0.4
-    for "aux".
+    The names of its parameters are exactly those of the official files.
 
     Args:
         variant: Width and depth; `VARIANTS` holds the published ones.

@@ -38,11 +38,11 @@ class HRNetV1(HRNet, Segmenter):
         variant: Width, depth and block; `VARIANTS` holds the published ones.
         num_classes: K, the channels of the logits; joints in the pose network.
         in_channels: Channels of the images.
-        fuse_mode: How coarser maps are enlarged before they are added to finer ones: "bilinear" as in the official
-            segmentation code, or "nearest" as in the official pose code.
+        fuse_mode: How coarser maps are enlarged before they are added to finer ones: "nearest" as in the official pose
+            code, or "bilinear" as in the official segmentation code.
         align_corners: Of every bilinear enlargement, in the trunk and of the logits.
-        bn_momentum: Share of the newest batch in the running statistics of batch norm: 0.01 in the official
-            segmentation code, 0.1 in the pose code.
+        bn_momentum: Share of the newest batch in the running statistics of batch norm: 0.1 in the official pose code,
+            0.01 in the segmentation code.
         init: "official" for a network that is given ImageNet weights, "kaiming" for training from scratch.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
             being kept: more time for less memory, the same result.
@@ -62,9 +62,9 @@ class HRNetV1(HRNet, Segmenter):
         variant: HRNetVariant,
         num_classes: int = 19,
         in_channels: int = 3,
-        fuse_mode: str = "bilinear",
+        fuse_mode: str = "nearest",
         align_corners: bool = False,
-        bn_momentum: float = 0.01,
+        bn_momentum: float = 0.1,
         init: str = "official",
         checkpoint_stages: Sequence[int] = (),
     ) -> None:
@@ -130,6 +130,8 @@ class HRNetV2p(HRNet, Network):
         for module in (*self.reduction_conv.modules(), *self.fpn_conv.modules()):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Computes the pyramid.
@@ -191,7 +193,7 @@ class HRNetClassifier(HRNet, Network):
         _initialize(self, bn_momentum)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (B, in_channels, H, W), float and normalised, H and W from 32, to logits (B, K)."""
+        """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K)."""
         finest, *coarser = self.features(images)
         widen_finest, *widen = self.incre_modules
         x = widen_finest(finest)
@@ -213,9 +215,9 @@ def _biased_conv_bn(in_channels: int, out_channels: int, kernel: int, stride: in
 def _initialize(network: nn.Module, bn_momentum: float) -> None:
     """First values as in the official classification and detection code: He normal over the outputs.
 
-    Biases start at zero, which changes nothing: there, all of them are followed by batch norm.
+    Biases stay as torch draws them, which changes nothing: all of them are followed by batch norm.
     """
-    initialize(network, "kaiming", bn_momentum)
+    initialize(network, "official", bn_momentum)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -22,8 +22,10 @@ class Segmenter(Network, ABC):
         align_corners: Of the network's bilinear enlargements; whoever enlarges its logits must do the same.
         channel_order: Of the images, "rgb" or "bgr"; whoever reads images must bring them into that order before their
             channels are normalised.
+        output_weights: Of the losses on the outputs that it is trained with, as published.
     """
 
+    output_weights: ClassVar[Mapping[str, float]] = {"out": 1.0}
     num_classes: int
     align_corners: bool
     channel_order: str = "rgb"

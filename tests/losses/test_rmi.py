@@ -179,12 +179,17 @@ def test_the_ignore_index_may_be_the_number_of_a_class() -> None:
     assert torch.equal(RMILoss(ignore_index=2)(logits, target), expected)
 
 
-def test_an_image_without_valid_pixels_is_not_averaged_in() -> None:
+def test_an_image_without_valid_pixels_is_averaged_in_as_in_the_official_code() -> None:
     logits, target = batch(0)
     target[1] = 255
-    value = RMILoss()(logits, target).item()
-    assert value == pytest.approx(reference.rmi_loss(logits.numpy(), target.numpy(), **NVIDIA), rel=1e-9)
-    torch.testing.assert_close(RMILoss()(logits, target), RMILoss()(logits[:1], target[:1]))
+    value, gradient = value_and_gradient(RMILoss(bce_weight=0.0), logits, target)
+    expected = reference.rmi_loss(logits.numpy(), target.numpy(), **{**NVIDIA, "bce_weight": 0.0})
+    assert value == pytest.approx(expected, rel=1e-9)
+    alone, gradient_alone = value_and_gradient(RMILoss(bce_weight=0.0), logits[:1], target[:1])
+    nothing_known = logits.shape[1] * math.log(math.sqrt(5e-4) + 1e-8)  # half the log of alpha for each class
+    assert value == pytest.approx((alone + nothing_known) / 2, rel=1e-9)
+    torch.testing.assert_close(gradient[:1], gradient_alone / 2)
+    assert not gradient[1].any()
 
 
 def test_the_loss_is_learned_from() -> None:

@@ -256,8 +256,22 @@ def test_arguments_out_of_range(arguments: dict[str, object], message: str) -> N
 
 
 def test_wrong_images() -> None:
-    with pytest.raises(ConfigError, match=r"\(1, 3, 31, 64\); expected \(batch, 3, height, width\)"):
-        HRFormerClassifier(TINY)(torch.zeros(1, 3, 31, 64))
+    with pytest.raises(ConfigError, match=r"\(1, 4, 31, 64\); expected \(batch, 3, height, width\)"):
+        HRFormerClassifier(TINY)(torch.zeros(1, 4, 31, 64))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 40)])
+def test_small_images(size: tuple[int, int]) -> None:
+    assert HRFormerOCR(TINY, num_classes=5).eval()(torch.randn(1, 3, *size)).shape == (1, 5, *size)
+
+
+def test_drop_path_keeps_what_the_official_mask_keeps() -> None:
+    x = torch.ones(64, 1, 1, 1)
+    torch.manual_seed(0)
+    dropped = DropPath(0.3).train()(x)
+    torch.manual_seed(0)
+    mask = torch.floor(0.7 + torch.rand(64, 1, 1, 1))
+    torch.testing.assert_close(dropped, mask / 0.7)
 
 
 @pytest.mark.parametrize("stages", [[3], (1, 2, 3, 4)])

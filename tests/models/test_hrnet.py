@@ -197,7 +197,7 @@ def test_align_corners_reaches_trunk_head_and_logits() -> None:
         assert torch.equal(resize(maps, (7, 9), align_corners=align_corners), expected)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 47), (63, 64), (97, 65), (100, 35)])
+@pytest.mark.parametrize("size", [(1, 1), (16, 24), (31, 64), (32, 32), (33, 47), (63, 64), (97, 65), (100, 35)])
 def test_any_size(size: tuple[int, int]) -> None:
     network = create_model(SMALL, num_classes=5).eval()
     images = torch.randn(1, 3, *size)
@@ -218,8 +218,8 @@ def test_other_numbers_of_channels(in_channels: int) -> None:
     ("images", "message"),
     [
         (
-            torch.zeros(1, 3, 31, 64),
-            r"\(1, 3, 31, 64\); expected \(batch, 3, height, width\), height and width from 32",
+            torch.zeros(1, 3, 0, 64),
+            r"\(1, 3, 0, 64\); expected \(batch, 3, height, width\), height and width from 1",
         ),
         (torch.zeros(1, 4, 64, 64), r"\(1, 4, 64, 64\); expected \(batch, 3,"),
         (torch.zeros(3, 64, 64), r"\(3, 64, 64\); expected \(batch, 3,"),

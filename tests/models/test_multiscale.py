@@ -83,6 +83,19 @@ def written_out(images: Tensor, w: dict[str, Tensor], scales: list[float], align
     return results[0], results[1]
 
 
+def test_half_size_comes_first_in_the_running_statistics() -> None:
+    network, images = tiny().train(), torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    trunk = copy.deepcopy(network)
+    network.outputs(images)
+    half = F.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False)
+    for scaled in (half, images):
+        trunk.features(scaled)
+    torch.testing.assert_close(network.bn1.running_mean, trunk.bn1.running_mean)
+    torch.testing.assert_close(network.bn1.running_var, trunk.bn1.running_var)
+    trunk.features(half)
+    assert not torch.allclose(network.bn1.running_mean, trunk.bn1.running_mean)
+
+
 def test_counts_of_the_official_network() -> None:
     with torch.device("meta"):
         network = HRNetV2OCRMultiScale(VARIANTS["w48"])

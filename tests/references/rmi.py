@@ -100,13 +100,12 @@ def information(probability: Array, label: Array, radius: int, pooling: str, poo
 def region_mutual_information(
     logits: Array, target: Array, radius: int, pooling: str, pool_size: int, alpha: float, ignore_index: int = 255
 ) -> float:
-    """Summed over classes; averaged over the images that have a valid pixel."""
+    """Summed over classes; averaged over all images."""
     images = []
     for scores, labels in zip(logits, target, strict=True):
-        if (labels != ignore_index).any():
-            maps = [planes(scores, labels, k, ignore_index) for k in range(len(scores))]
-            images.append(sum(information(*both, radius, pooling, pool_size, alpha) for both in maps))
-    return sum(images) / len(images) if images else 0.0
+        maps = [planes(scores, labels, k, ignore_index) for k in range(len(scores))]
+        images.append(sum(information(*both, radius, pooling, pool_size, alpha) for both in maps))
+    return sum(images) / len(images)
 
 
 def rmi_loss(
