@@ -37,6 +37,24 @@ def _without_nan(content: Any) -> Any:
     return None if isinstance(content, float) and math.isnan(content) else content
 
 
+def save_pickle(content: Any, path: Path) -> None:
+    """As `torch.save`, down to the disk, with the error of the system where it refuses.
+
+    Raises:
+        OSError: The system refuses; the file may be left half written.
+    """
+    import torch  # not for what only reads
+
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # torch closes its archive although a write was refused, and complains of that instead
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns what the system refuses while the block writes to `path` into an `OutputError` that names it."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from hrseg.files import replacing
+from hrseg.files import replacing, save_pickle
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,11 +23,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OutputError: The disk is full or not writable; the checkpoint before is intact.
         """
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:
-                # torch closes its archive although a write was refused, and complains of that instead
-                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-            file.flush()
-            os.fsync(file.fileno())
+        with replacing(Path(path)) as temporary:
+            save_pickle(checkpoint, temporary)

@@ -13,22 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
-from hrseg.files import replacing
+from hrseg.files import replacing, require_writable, save_pickle
 from hrseg.models.factory import create_model
 from hrseg.models.hrformer import HRFormer, HRFormerClassifier, HRFormerOCR
 from hrseg.models.hrnet import HRNet
 from hrseg.models.layouts import named_layout
-from hrseg.models.multiscale import HRNetV2OCRMultiScale
+from hrseg.models.multiscale import TRAINING_SCALES, HRNetV2OCRMultiScale
 from hrseg.models.network import Network
 from hrseg.models.ocr import HRNetV2OCR
 from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
 from hrseg.models.segmenter import HRNetV2, Segmenter
-from hrseg.models.weights import save_weights
-from hrseg.models.weights_file import FUNCTIONAL, open_weights
+from hrseg.models.weights import write_tensors, write_weights
+from hrseg.models.weights_file import FUNCTIONAL, OWN_KEY, WeightsFile, open_weights
 
 Entries = dict[str, Tensor]
 
@@ -83,21 +82,23 @@ def convert_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]
         raise ConfigError(f"{path}: files for {to} end in {' or '.join(FORMATS[to])}")
     network = create_model(from_file=source).eval()
     name = network.config["name"]
-    write = {"official": _official, "mmseg": _mmseg, "timm": _timm}.get(to)
+    require_writable(path.parent)
+    make = {"official": _official, "mmseg": _mmseg, "timm": _timm}.get(to)
+    content = make(network) if make else {}
+    differing = _differing(network, content) if make else []
+    if to == "mmseg" and differing:
+        raise WeightsError(f"mmsegmentation has no {name} with {', '.join(differing)}; {path} is not written")
+    if to == "official" and differing:  # their code passes over it; without it hrseg would read another network
+        content[OWN_KEY] = {"network": network.config}
     with replacing(path) as temporary:
-        if write is None:
-            save_weights(network, temporary)
+        if make is None:
+            write_weights(network, temporary)
         elif path.suffix == ".safetensors":
-            save_file(write(network), temporary)
+            write_tensors(content, temporary)
         else:
-            torch.save(write(network), temporary)
+            save_pickle(content, temporary)
         file = open_weights(temporary)
-        ours = network.state_dict()
-        found, _ = file.converted(ours.__contains__)
-        differing = _differing(network, file.facts(found))
-        if to == "mmseg" and differing:
-            raise WeightsError(f"mmsegmentation has no {name} with {', '.join(differing)}; {path} is not written")
-        difference = _difference_in_timm(network, found) if to == "timm" else _difference(network, found)
+        difference = (_difference_in_timm if to == "timm" else _difference)(network, file)
         if not difference <= TOLERANCE:
             raise WeightsError(f"{path} is not written: its results would differ by {difference:.1e} of the largest")
     notes = [f"the code that reads it has to be told {', '.join(differing)}"] if differing else []
@@ -105,7 +106,8 @@ def convert_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]
         notes.append("mmsegmentation computes the same for sizes that 32 divides")
     if to == "timm" and not isinstance(network, HRNetClassifier):
         notes.append(f"the trunk alone, for timm's {_timm_name(network)} with features_only and feature_location=''")
-    return Conversion(name, file.origin, len(file.entries), difference, tuple(notes))
+    layout = file.layout.origin if make else file.origin
+    return Conversion(name, layout, len(file.entries), difference, tuple(notes))
 
 
 # ------------------------------------------------------------------------------------------------------------ formats
@@ -140,7 +142,7 @@ def _mmseg(network: Network) -> dict[str, Any]:
     return {"meta": {}, "state_dict": _renamed(_without_idle_biases(state), layout)}
 
 
-def _timm(network: Network) -> Entries:
+def _timm(network: Network) -> dict[str, Any]:
     """For timm's `HighResolutionNet`: the classifier, or the trunk of a network that enlarges as it does."""
     state = _state(network)
     if isinstance(network, HRFormer | HRNetV1) or any(".deattn." in name for name in state):
@@ -181,23 +183,29 @@ def _without_idle_biases(entries: Entries) -> Entries:
 # ------------------------------------------------------------------------------------------------------------- checks
 
 
-def _differing(network: Network, facts: Mapping[str, Any]) -> list[str]:
-    """What the network does in another way than a reader of the file would expect of its layout."""
+def _differing(network: Network, content: Mapping[str, Any]) -> list[str]:
+    """What the network does in another way than a reader of a file with that content would expect of its layout."""
+    file = open_weights(content)
+    found, _ = file.converted(network.state_dict().__contains__)
+    facts = file.facts(found)
     expected = {name: facts.get(name, default) for name, default in FUNCTIONAL.items()}
     ours = {name: getattr(network, name, default) for name, default in FUNCTIONAL.items()}
-    return [f"{n}={ours[n]!r}" for n, value in expected.items() if value is not None and ours[n] != value]
+    differing = [f"{n}={ours[n]!r}" for n, value in expected.items() if value is not None and ours[n] != value]
+    if isinstance(network, HRNetV2OCRMultiScale) and set(network.scales) != set(TRAINING_SCALES):
+        differing.append(f"scales={list(network.scales)}")
+    return differing
 
 
-def _difference(network: Network, found: Entries) -> float:
-    """Largest difference of a random image's results with other weights, as a share of the largest."""
-    twin = create_model(**network.config).eval()
-    twin.load_state_dict(found)
+def _difference(network: Network, file: WeightsFile) -> float:
+    """Largest difference of a random image's results from those of the network that the file makes, as a share."""
+    twin = create_model(from_file=file).eval()
     return _largest(_results(network), _results(twin))
 
 
 @torch.inference_mode()
-def _difference_in_timm(network: Network, found: Entries) -> float:
-    """As `_difference`, with timm's own network."""
+def _difference_in_timm(network: Network, file: WeightsFile) -> float:
+    """As `_difference`, from those of timm's own network."""
+    found, _ = file.converted(network.state_dict().__contains__)
     import timm  # slow to import
 
     if isinstance(network, HRNetClassifier):
@@ -234,4 +242,5 @@ def _image(network: Network) -> Tensor:
 
 def _largest(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
     pairs = list(zip(ours, theirs, strict=True))
-    return max(float((our - their).abs().max() / our.abs().max()) for our, their in pairs)
+    tiny = torch.finfo(torch.float64).tiny  # a network may say zero everywhere
+    return max(float((our - their).abs().max() / our.abs().max().clamp_min(tiny)) for our, their in pairs)

@@ -22,6 +22,7 @@ _FAMILIES = {
     "final_layer.weight": "hrnetv1_{size}",
     "reduction_conv.0.weight": "hrnetv2p_{size}",
 }
+_WITH_ATTENTION_INSIDE = ("hrnetv2_{size}_ocr_hmsa", "hrnetv2_{size}_ocr", "hrnetv2_{size}")
 _HRFORMER_FAMILIES = {"cls_head.weight": "hrformer_{size}_ocr", "classifier.weight": "hrformer_{size}"}
 # where the number of classes is seen
 _SCORES = ("cls_head.weight", "last_layer.3.weight", "classifier.weight", "final_layer.weight")
@@ -53,13 +54,16 @@ def describe(entries: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"in_channels": shapes["conv1.weight"][1]}
     families = _HRFORMER_FAMILIES if table else _FAMILIES
     family = next((name for entry, name in families.items() if entry in shapes), None)
+    block = _block(entries)
+    if block and family not in _WITH_ATTENTION_INSIDE:
+        family = None  # a network that is none of ours, on a trunk that is
     if family is not None:
-        found = {"name": family.format(size=size + _block(entries)), **found}
+        found = {"name": family.format(size=size + block), **found}
     if classes := next((shapes[name][0] for name in _SCORES if name in shapes), None):
         found["num_classes"] = classes
     if table:
         found["window_size"] = (round(table[0] ** 0.5) + 1) // 2
-    elif family == "hrnetv2_{size}_ocr":
+    elif family in ("hrnetv2_{size}_ocr", "hrnetv2_{size}_ocr_hmsa"):
         found |= _ocr_arguments(shapes)
     elif family == "hrnetv2_{size}":
         found["head_kernel"] = shapes["last_layer.0.weight"][2]

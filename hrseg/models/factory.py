@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -21,8 +22,10 @@ from hrseg.models.psa import PSA_BLOCKS
 from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
 from hrseg.models.segmenter import HRNetV2
 from hrseg.models.weights import load_weights
-from hrseg.models.weights_file import WeightsFile, open_weights
+from hrseg.models.weights_file import FUNCTIONAL, WeightsFile, open_weights
 from hrseg.models.zoo import NAMED_WEIGHTS, fetch_weights, get_weights
+
+logger = logging.getLogger(__name__)
 
 _HEADS: dict[str, Callable[..., Network]] = {"": HRNetV2, "_ocr": HRNetV2OCR, "_ocr_hmsa": HRNetV2OCRMultiScale}
 # PSA's code is made of NVIDIA's
@@ -53,7 +56,7 @@ def create_model(
     num_classes: int | None = None,
     weights: str | PathLike[str] | None = None,
     *,
-    from_file: str | PathLike[str] | None = None,
+    from_file: str | PathLike[str] | Mapping[str, Any] | WeightsFile | None = None,
     reinit_head: bool = False,
     **parameters: Any,
 ) -> Network:
@@ -65,9 +68,8 @@ def create_model(
         weights: None, the name of a set of weights ("imagenet", or one that `hrseg models` or `hrseg weights list`
             shows), or a file that `load_weights` reads. Where they are of the very network that is named, they also
             supply the arguments that are not given.
-        from_file: Weights of ours or of any code base that `load_weights` knows, or their name in `hrseg weights list`;
-            supplies weights, and every argument not given here that the file or its layout tells. A file of a trunk
-            alone needs a name.
+        from_file: What `load_weights` takes, or a name in `hrseg weights list`; supplies weights, and every argument
+            not given here that the file or its layout tells. A file of a trunk alone needs a name.
         reinit_head: Take the trunk of the weights only, for other classes than theirs.
         parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`.
 
@@ -86,18 +88,31 @@ def create_model(
     if name is not None:
         _require_known(name, parameters)  # before anything is fetched
     if from_file is not None:
-        file = open_weights(get_weights(str(from_file)) if from_file in ZOO else from_file)
+        if isinstance(from_file, str) and from_file in ZOO:
+            from_file = get_weights(from_file)
+        file = _told(open_weights(from_file), given)
         network = _build(**_arguments(file, name) | given)
         load_weights(network, file, reinit_head=reinit_head)
     elif weights is not None:
         assert name is not None
-        file = open_weights(_weights_file(name, weights))
+        file = _told(open_weights(_weights_file(name, weights)), given)
         of_file = _arguments(file, name) if file.description().get("name") == name else {}
         network = _build(**of_file | given)
         load_weights(network, file, reinit_head=reinit_head)
     else:
         network = _build(**given)
     return network
+
+
+def _told(file: WeightsFile, given: Mapping[str, Any]) -> WeightsFile:
+    """What the user says counts more than what files of a layout usually are, but not more than the file itself."""
+    told = {name: given[name] for name in FUNCTIONAL if name in given}
+    usual = {} if file.config else file.facts(file.converted(lambda _: True)[0])
+    for name in told:
+        if name in usual and usual[name] != told[name]:
+            usually = f"{file.origin} are usually made with {name}={usual[name]!r}"
+            logger.warning("%s: files of %s; taken with %r, as given", file.where, usually, told[name])
+    return replace(file, told=told)
 
 
 def _arguments(file: WeightsFile, name: str | None) -> dict[str, Any]:

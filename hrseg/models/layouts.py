@@ -6,12 +6,17 @@ are those of the official code.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from hrseg.errors import WeightsError
+
+logger = logging.getLogger(__name__)
 
 Entries = dict[str, Any]  # of a file, by name: tensors, where it is sound
 Facts = Mapping[str, object]
@@ -91,9 +96,16 @@ def unwrapped(entries: Entries) -> tuple[Entries, list[str]]:
 
     Returns:
         The entries under it, and the names beside it.
+
+    Raises:
+        WeightsError: There are several networks, such as a teacher and a student.
     """
     plain = {str(name).replace("_orig_mod.", ""): entry for name, entry in entries.items()}
-    wrapper = next((match[1] for name in plain if (match := _IN_TRUNK.match(name))), "")
+    wrapper, *others = dict.fromkeys(match[1] for name in plain if (match := _IN_TRUNK.match(name))) or [""]
+    if others:
+        raise WeightsError(
+            f"there are several networks, under {', '.join(map(repr, (wrapper, *others)))}; give the entries of one"
+        )
     found = {name.removeprefix(wrapper): entry for name, entry in plain.items() if name.startswith(wrapper)}
     return found, [name for name in plain if not name.startswith(wrapper)]
 
@@ -113,7 +125,7 @@ def _zero_biases(*names: str) -> Callable[[Entries], None]:
     def add(entries: Entries) -> None:
         for name in names:
             weight = entries.get(f"{name}.weight")
-            if isinstance(weight, torch.Tensor):
+            if isinstance(weight, torch.Tensor) and weight.ndim > 0:
                 entries.setdefault(f"{name}.bias", weight.new_zeros(len(weight)))
 
     return add
@@ -131,10 +143,15 @@ def _plain_gammas_of_old_files(entries: Entries) -> None:
 
     Their names are those of later files, but they lack batch norm's counters. Where no weight is negative, such a file
     may also be one that lost its counters; InPlaceABN's epsilon is then left out, a difference that no result shows.
+    Where one is, it is taken for one of torch 0.4, and the log says so.
     """
     gammas = [entry for name, entry in entries.items() if f"{name.removesuffix('weight')}running_var" in entries]
     counted = any(name.endswith("num_batches_tracked") for name in entries)
     if not counted and any(isinstance(gamma, torch.Tensor) and bool((gamma < 0).any()) for gamma in gammas):
+        logger.warning(
+            "batch norm without counters and with negative weights: taken for InPlaceABN of torch 0.4, which uses the "
+            "absolute values; if it is not, put num_batches_tracked back into the file"
+        )
         _plain_gammas(entries)
 
 
@@ -146,15 +163,17 @@ def _hrformer_of_mmpose(entries: Entries) -> None:
         entry = entries.pop(name)
         name = name.replace(".ffn.", ".mlp.").replace(".attn.attn.proj.", ".attn.attn.out_proj.")
         parts = {name: entry}
-        if ".attn.attn.qkv." in name:
+        if ".attn.attn.qkv." in name and isinstance(entry, torch.Tensor) and entry.ndim > 0 and len(entry) % 3 == 0:
             parts = {name.replace(".qkv.", f".{x}_proj."): part for x, part in zip("qkv", entry.chunk(3), strict=True)}
         entries.update(parts)
 
 
 def _plain_facts(entries: Entries) -> Facts:
-    """The official code aligns corners for ADE20K (150 classes) and COCO-Stuff (171), and nowhere else without OCR."""
+    """Without OCR, the official recipes align corners for ADE20K and COCO-Stuff alone; other data may be either."""
     last = entries.get("last_layer.3.weight")
-    return {"fuse_mode": "bilinear", "align_corners": isinstance(last, torch.Tensor) and len(last) in (150, 171)}
+    classes = len(last) if isinstance(last, torch.Tensor) and last.ndim else 0
+    aligned = {19: False, 20: False, 59: False, 60: False, 150: True, 171: True}.get(classes)
+    return {"fuse_mode": "bilinear"} | ({} if aligned is None else {"align_corners": aligned})
 
 
 _INPLACE_EPSILON = 1e-5
@@ -280,7 +299,12 @@ LAYOUTS = (
             r"(?!encoder\.)": "decoder and head",
         },
     ),
-    Layout("ImageNet classification", ("incre_modules.",), extras=_CLASSIFIER),  # official and timm alike
+    Layout(  # official and timm alike; timm's SSLD networks have no biases in front of batch norm
+        "ImageNet classification",
+        ("incre_modules.",),
+        extras=_CLASSIFIER,
+        finish=_zero_biases(*(f"downsamp_modules.{step}.0" for step in range(3)), "final_layer.0"),
+    ),
     Layout(
         "HRFormer of mmpose",
         ("backbone.stage2.0.branches.0.0.ffn.",),
@@ -302,8 +326,11 @@ LAYOUTS = (
             "backbone.": "",
             "neck.reduction_conv.conv.": "reduction_conv.0.",
             **{f"neck.fpn_convs.{level}.conv.": f"fpn_conv.{level}." for level in range(5)},
+            "keypoint_head.final_layer.": "final_layer.",
+            "head.final_layer.": "final_layer.",
         },
         {r"(?!backbone\.)": "beside the trunk"},
+        {"fuse_mode": "nearest"},
     ),
     Layout(
         "official pose",
@@ -311,5 +338,5 @@ LAYOUTS = (
         extras={r"final_layer\.": "head of the pose network"},
         facts={"fuse_mode": "nearest"},
     ),
-    Layout("trunk", ("stage4.",)),
+    Layout("trunk", ("stage4.",), extras={r"(head|fc)\.": "head of another kind"}),
 )

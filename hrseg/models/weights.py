@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hrseg.errors import WeightsError
 from hrseg.files import replacing
@@ -25,6 +27,8 @@ from hrseg.models.weights_file import FUNCTIONAL, OWN_KEY, WeightsFile, few, ope
 from hrseg.models.window_attention import resize_bias_tables
 
 logger = logging.getLogger(__name__)
+
+_SIZE = r"w\d+(?:_small_v\d)?"
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,17 @@ def load_weights(
     dicts and Lightning checkpoints. Files of classifiers and of trunks leave the head at its initialisation. Batch
     norm's counters (`num_batches_tracked`), which old files lack, may be missing.
 
-    What travels with weights unsaid is checked too: whether corners are aligned, how maps are enlarged, and in which
-    order the channels come. Where the file itself does not say it, its layout does.
+    What travels with weights unsaid is checked too: in which order the channels come, and, of networks for
+    segmentation, whether corners are aligned and how maps are enlarged. Where the file itself does not say it, its
+    layout does.
 
     Args:
         network: Changed in place.
         source: A file, what `torch.load` would return for one, or what `open_weights` made of either.
         strict: Refuse entries that the network does not know, heads of which a part is missing, and weights of networks
-            that compute something else. If not, these are dropped, left at their initialisation, and warned of. The
-            entries of the trunk must all fit in any case.
+            that compute something else. If not, these are dropped, left at their initialisation, and warned of; and a
+            plain head is taken for the auxiliary head of OCR, as in the official code. The entries of the trunk must
+            all fit in any case.
         reinit_head: Leave the head at its initialisation, whatever the file holds for it.
 
     Returns:
@@ -85,13 +91,16 @@ def load_weights(
         WeightsError: The file cannot be read or is of no known layout; it needs more than tensors and numbers to be
             unpickled; or it does not fit the network. The message names the constructor arguments that would fit.
     """
-    file = source if isinstance(source, WeightsFile) else open_weights(source)
+    network = _bare(network)
+    file = open_weights(source)
     title = f"{file.where} ({file.origin})"
     wanted = network.state_dict()
     found, dropped = file.converted(wanted.__contains__)
     facts = file.facts(found)
     head = {name for name in wanted if _part(name) in network.head_names}
 
+    if not strict:
+        _seed_aux_head(found, wanted)
     if reinit_head:  # the file's head may be of another kind than the network's
         heads = [name for name in found if name in head or (name not in wanted and _part(name) in HEADS)]
         _drop(found, heads, dropped, "the head starts anew, as asked")
@@ -120,6 +129,9 @@ def load_weights(
             f"{title}: the head does not fit: {few(head_misfits)}. {_remedy(file, network)}, "
             "or start its head anew with reinit_head=True"
         )
+    # the trunk of a network for poses or detection is trained further, and gets used to how its maps are enlarged
+    if not reinit_head and not any(name in head for name in found):
+        facts = {name: value for name, value in facts.items() if name not in ("fuse_mode", "align_corners")}
     _check_facts(facts, network, title, strict)
     _drop(found, unknown, dropped, "unknown to the network")
     network.load_state_dict(found, strict=False)
@@ -142,13 +154,26 @@ def save_weights(network: Network, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise WeightsError(f"{path}: weights are saved as safetensors; give a name that ends in .safetensors")
-    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    metadata = {"format": "pt", OWN_KEY: json.dumps({"network": network.config})}
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # what it makes of the system's errors
-            raise OSError(str(error)) from error
+        write_weights(network, temporary)
+
+
+def write_weights(network: Network, path: Path) -> None:
+    """As `save_weights`, in place of what stands at `path`, which may be left half written."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    write_tensors(tensors, path, {"format": "pt", OWN_KEY: json.dumps({"network": network.config})})
+
+
+def write_tensors(tensors: Entries, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes safetensors in place of what stands at `path`.
+
+    Raises:
+        OSError: The system refuses.
+    """
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # what it makes of the system's errors
+        raise OSError(str(error)) from error
 
 
 def _part(name: str) -> str:
@@ -183,17 +208,22 @@ def _check_facts(facts: Mapping[str, Any], network: Network, title: str, strict:
 
 def _startable(found: Entries, misfits: Mapping[str, str], head: set[str], strict: bool) -> set[str]:
     """The entries that may stay at their initialisation where they are missing."""
-    parts = {_part(name) for name in found}
+    missing = {name for name in misfits if name not in found}
     if not any(name in head for name in found):
         # attention inside the blocks of a trunk that was trained without
-        inside = set() if any(".deattn." in name for name in found) else {n for n in misfits if ".deattn." in n}
-        return head | inside
-    return set() if strict else {name for name in head if _part(name) not in parts}
+        inside = set() if any(".deattn." in name for name in found) else {n for n in missing if ".deattn." in n}
+        # an HRNetV1's last fusion makes the finest map alone
+        coarser = {name for name in missing if re.match(r"stage4\.\d+\.fuse_layers\.[1-3]\.", name)}
+        return head | inside | coarser
+    return set() if strict else missing & head
 
 
 def _remedy(file: WeightsFile, network: Network) -> str:
     """Which constructor arguments would fit the file."""
     fitting = file.description()
+    if fitting.get("name", "").endswith("_cls") and network.head_names != ("classifier",):  # it is of use as a trunk
+        del fitting["num_classes"]
+        fitting["name"] = re.sub(_SIZE, re.findall(_SIZE, fitting["name"])[0], network.config["name"])
     differing = {key: value for key, value in fitting.items() if network.config.get(key, ...) != value}
     name = differing.pop("name", None)
     arguments = [repr(name)] if name else []
@@ -209,5 +239,29 @@ def _misfit(name: str, found: Entries, wanted: Mapping[str, torch.Tensor]) -> st
         return "" if name.endswith("num_batches_tracked") else f"{name} is missing"
     if not isinstance(found[name], torch.Tensor):
         return f"{name} is a {type(found[name]).__name__}"
-    shape, expected = tuple(found[name].shape), tuple(wanted[name].shape)
-    return "" if shape == expected else f"{name} has shape {shape} instead of {expected}"
+    entry, ours = found[name], wanted[name]
+    if entry.shape != ours.shape:
+        return f"{name} has shape {tuple(entry.shape)} instead of {tuple(ours.shape)}"
+    of_one_kind = entry.is_floating_point() >= ours.is_floating_point() and entry.is_meta <= ours.is_meta
+    if not of_one_kind or entry.is_complex() or entry.is_quantized or entry.layout != torch.strided:
+        return f"{name} is {entry.layout} {entry.dtype} on {entry.device} instead of {ours.dtype}".replace("torch.", "")
+    return "" if entry.is_meta or bool(entry.isfinite().all()) else f"{name} holds values that are not finite"
+
+
+def _bare(network: Network) -> Network:
+    """The network inside the wrappers of torch."""
+    while (inner := getattr(network, "_orig_mod", None) or _inside_parallel(network)) is not None:
+        network = inner
+    return network
+
+
+def _inside_parallel(network: nn.Module) -> Network | None:
+    return network.module if isinstance(network, nn.DataParallel | DistributedDataParallel) else None
+
+
+def _seed_aux_head(found: Entries, wanted: Mapping[str, torch.Tensor]) -> None:
+    """Renames a plain head to the auxiliary head that has its place and shape."""
+    for name in [name for name in found if name.startswith("last_layer.") and name not in wanted]:
+        ours = name.replace("last_layer.", "aux_head.")
+        if ours in wanted and ours not in found and found[name].shape == wanted[ours].shape:
+            found[ours] = found.pop(name)

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -36,6 +36,10 @@ _NUMPY_NUMBERS: list[Any] = [
 ]
 
 
+# where training scripts keep the entries; an average beside the weights themselves is not what was asked for
+_AROUND = ("state_dict", "model", "model_state", "model_state_dict", "net", "network", "ema", "state_dict_ema")
+
+
 @dataclass(frozen=True)
 class WeightsFile:
     """What a file of weights holds.
@@ -46,6 +50,7 @@ class WeightsFile:
         layout: How its entries are named.
         entries: By their own names, without what wrappers put before them.
         beside: Names of what is not in the network itself.
+        told: Of `FUNCTIONAL`, what the user knows better than the layout.
     """
 
     where: str
@@ -53,6 +58,7 @@ class WeightsFile:
     layout: Layout
     entries: Entries
     beside: tuple[str, ...]
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -65,7 +71,8 @@ class WeightsFile:
         Args:
             wanted: Whether the network has an entry of that name; such a one is never dropped.
         """
-        found, dropped = self.layout.convert(self.entries, wanted)
+        layout = replace(self.layout, finish=_nothing_more) if self.config else self.layout
+        found, dropped = layout.convert(self.entries, wanted)
         return found, dropped | {name: self.layout.reason_to_drop(name) or "beside the network" for name in self.beside}
 
     def description(self) -> dict[str, Any]:
@@ -76,25 +83,33 @@ class WeightsFile:
         if self.config:
             return dict(self.config)
         found, _ = self.converted(lambda name: True)
-        described = describe(found)
+        try:
+            described = describe(found)
+        except (IndexError, ValueError):  # entries of our names and other numbers of dimensions
+            return {}
         return described | self.facts(found) if described else {}
 
     def facts(self, found: Entries) -> dict[str, Any]:
         """Of `FUNCTIONAL`, what is known of the network with these entries, which are by our names."""
-        known = self.config or self.layout.facts_of(found)
+        known = self.config or {**self.layout.facts_of(found), **self.told}
         return {name: known[name] for name in FUNCTIONAL if name in known}
 
 
-def open_weights(source: str | os.PathLike[str] | Mapping[str, Any]) -> WeightsFile:
-    """Reads a file of weights, or takes what `torch.load` would return for one.
+def open_weights(source: str | os.PathLike[str] | Mapping[str, Any] | WeightsFile) -> WeightsFile:
+    """Reads a file of weights, or takes what `torch.load` would return for one, or what this function made of either.
 
     Raises:
         WeightsError: The file cannot be read or is of no known layout; it needs more than tensors and numbers to be
             unpickled.
     """
+    if isinstance(source, WeightsFile):
+        return source
     where = "the given state dict" if isinstance(source, Mapping) else str(source)
     content = source if isinstance(source, Mapping) else _read(Path(source))
-    entries, beside = unwrapped(_entries(content))
+    try:
+        entries, beside = unwrapped(_entries(content))
+    except WeightsError as error:
+        raise WeightsError(f"{where}: {error}") from error
     layout = recognise(entries)
     if layout is None:
         known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
@@ -137,9 +152,12 @@ def _read(path: Path) -> Entries:
 
 def _entries(content: Mapping[str, Any]) -> Entries:
     """The entries, out of what training scripts put around them."""
-    for key in ("state_dict", "model", "model_state"):
-        # some files hold a mere name under "model"
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    # some files hold a mere name under "model"
+    inner = next((content[key] for key in _AROUND if isinstance(content.get(key), Mapping)), None)
+    if inner is not None:
+        return _entries(inner)
     return {name: entry for name, entry in content.items() if name != OWN_KEY}
+
+
+def _nothing_more(entries: Entries) -> None:
+    """Leaves the entries of our own files as they are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,63 @@ def test_what_others_cannot_compute_is_refused(
         convert_weights(saved(tmp_path, name, **parameters), path, to)
     assert path.read_text() == "before"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["ours.safetensors", "theirs.pth"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        (OCR, {"align_corners": False}),
+        (SMALL, {"align_corners": True}),
+        (SMALL, {"fuse_mode": "nearest", "channel_order": "bgr"}),
+        (SMALL, {"num_classes": 150}),
+        (f"{OCR}_hmsa", {"mid_channels": 64, "scales": [0.5, 1.0, 2.0]}),
+    ],
+)
+def test_official_files_are_read_back_as_the_network_they_are_of(
+    tmp_path: Path, name: str, parameters: dict[str, Any]
+) -> None:
+    """Their layout says something else of them than they are, or too little."""
+    network, weights = lively(name, **parameters)
+    path = tmp_path / "theirs.pth"
+    convert_weights(saved(tmp_path, name, **parameters), path, "official")
+    back = create_model(from_file=path)
+    assert back.config == network.config
+    assert_same_results(back, network)
+    content = torch.load(path, weights_only=True)
+    assert len(content.get("state_dict", content)) - ("hrseg" in content and "state_dict" not in content) == len(
+        weights
+    )
+
+
+def test_official_files_that_are_as_usual_hold_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.pth"
+    convert_weights(saved(tmp_path, SMALL), path, "official")
+    assert all(name.startswith("model.") for name in torch.load(path, weights_only=True))
+
+
+def test_a_network_that_says_zero_everywhere(tmp_path: Path) -> None:
+    network = create_model(f"{SMALL}_cls", 7)
+    torch.nn.init.zeros_(network.get_parameter("classifier.weight"))
+    torch.nn.init.zeros_(network.get_parameter("classifier.bias"))
+    save_weights(network, tmp_path / "zero.safetensors")
+    assert convert_weights(tmp_path / "zero.safetensors", tmp_path / "zero.pth", "official").difference == 0
+
+
+@pytest.mark.parametrize(
+    ("to", "ending"), [("official", ".pth"), ("safetensors", ".safetensors"), ("timm", ".safetensors")]
+)
+def test_a_full_disk_while_converting(tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str, ending: str) -> None:
+    path, out = saved(tmp_path, f"{SMALL}_cls"), tmp_path / f"theirs{ending}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        assert main(["weights", "convert", str(path), str(out), "--to", to]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = capsys.readouterr().err
+    assert f"{out} cannot be written" in message
+    assert message.count("\n") == 1
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["ours.safetensors"]
 
 
 def test_results_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

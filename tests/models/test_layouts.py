@@ -393,13 +393,47 @@ def test_the_classifier_starts_every_network(tmp_path: Path) -> None:
     assert "coarser maps, which the network does not make" in report.dropped.values()
 
 
-def test_a_pose_network_starts_a_segmentation_network_of_its_kind_alone(tmp_path: Path) -> None:
-    _, weights = lively("hrnetv1_w18_small_v1", num_classes=17, fuse_mode="nearest")
-    path = _file(tmp_path, weights)
-    network = create_model("hrnetv1_w18_small_v1", fuse_mode="nearest")
-    assert len(load_weights(network, path, reinit_head=True).initialised) == 2
-    with pytest.raises(WeightsError, match="Build the network with 'hrnetv1_w18_small_v1', num_classes=17"):
-        load_weights(create_model(SMALL, fuse_mode="nearest"), path)
+@pytest.mark.parametrize("fuse_mode", ["nearest", "bilinear"])
+def test_a_pose_network_starts_a_segmentation_network(fuse_mode: str) -> None:
+    """Its last fusion makes the finest map alone; what would make the others is left at its initialisation."""
+    _, weights = lively("hrnetv1_w18_small_v1", num_classes=17)
+    v1, v2 = create_model("hrnetv1_w18_small_v1"), create_model(SMALL, fuse_mode=fuse_mode)
+    assert set(load_weights(v1, weights, reinit_head=True).initialised) == {"final_layer.weight", "final_layer.bias"}
+    report = load_weights(v2, weights)
+    left = {name for name in report.initialised if not name.startswith("last_layer.")}
+    assert left
+    assert all(name.startswith(tuple(f"stage4.0.fuse_layers.{row}." for row in (1, 2, 3))) for name in left)
+    assert torch.equal(
+        v2.state_dict()["stage4.0.branches.3.0.conv1.weight"], weights["stage4.0.branches.3.0.conv1.weight"]
+    )
+
+
+@pytest.mark.parametrize("head", ["keypoint_head.", "head."])
+def test_a_pose_network_of_mmpose_with_its_head(head: str) -> None:
+    network, weights = lively("hrnetv1_w18_small_v1", num_classes=17)
+    theirs = {(head if n.startswith("final_layer.") else "backbone.") + n: value for n, value in weights.items()}
+    assert_same_results(create_model(from_file=theirs), network)
+    with pytest.raises(WeightsError, match="Build it with fuse_mode='nearest'"):
+        load_weights(create_model("hrnetv1_w18_small_v1", 17, fuse_mode="bilinear"), theirs)
+
+
+def test_an_imagenet_trunk_of_the_pose_code_brings_a_head_nobody_has() -> None:
+    _, weights = lively(SMALL)
+    trunk = {name: value for name, value in weights.items() if not name.startswith("last_layer.")}
+    others = {"head.0.0.conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}
+    report = load_weights(create_model("hrnetv1_w18_small_v1"), trunk | others)
+    assert {report.dropped[name] for name in others} == {"head of another kind"}
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "hrnet_w18_ssld"])
+def test_classifiers_of_timm(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model(name).eval()
+    network = create_model(from_file=theirs.state_dict()).eval()
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = theirs(images)
+        assert (network(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_somebody_elses_lightning_checkpoint() -> None:

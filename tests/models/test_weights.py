@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrseg.errors import WeightsError
 from hrseg.models import Segmenter, create_model, load_weights
@@ -333,3 +334,108 @@ def test_a_malicious_pickle_is_refused_and_not_run(network: Segmenter, tmp_path:
     path.write_bytes(pickle.dumps(Malicious(trace)))
     refused(network, path)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda entry: entry.masked_fill(entry > 0, math.nan), "conv1.weight holds values that are not finite"),
+        (lambda entry: entry.to(torch.int8), "conv1.weight is strided int8 on cpu instead of float32"),
+        (lambda entry: entry.to(torch.complex64), "conv1.weight is strided complex64"),
+        (lambda entry: entry.to_sparse(), "conv1.weight is sparse_coo float32"),
+        (lambda entry: entry.to("meta"), "conv1.weight is strided float32 on meta"),
+        (lambda entry: torch.tensor(1.0), r"conv1.weight has shape \(\)"),
+    ],
+    ids=["NaN", "int8", "complex", "sparse", "meta", "a number"],
+)
+def test_values_that_are_no_weights_change_nothing(change: Callable[[Tensor], Tensor], message: str) -> None:
+    network = create_model(SMALL)
+    before = {name: entry.clone() for name, entry in network.state_dict().items()}
+    weights = dict(create_model(SMALL).state_dict())
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_weights(network, weights | {"conv1.weight": change(weights["conv1.weight"])})
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(entry, before[name]) for name, entry in network.state_dict().items())
+
+
+def test_a_teacher_and_a_student_are_not_guessed_between() -> None:
+    weights = create_model(SMALL).state_dict()
+    both = {f"{who}.{name}": entry for who in ("teacher", "student") for name, entry in weights.items()}
+    with pytest.raises(
+        WeightsError, match=r"several networks, under 'teacher\.', 'student\.'; give the entries of one"
+    ):
+        load_weights(create_model(SMALL), both)
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "net", "ema"])
+def test_entries_are_found_in_what_training_scripts_put_around_them(key: str) -> None:
+    network = create_model(SMALL)
+    weights = network.state_dict()
+    for content in ({key: weights, "epoch": 3}, {"model": {"state_dict": weights}}, {"state_dict": {key: weights}}):
+        assert len(load_weights(create_model(SMALL), content).matched) == len(weights)
+
+
+def test_negative_gammas_without_counters_are_kept_in_files_of_ours_and_told_of_in_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    network = create_model(SMALL)
+    weights = {name: v.clone() for name, v in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    weights["bn1.weight"][0] = -0.5
+    loaded = create_model(from_file={"state_dict": weights, "hrseg": {"network": network.config}})
+    assert loaded.get_parameter("bn1.weight")[0] == -0.5
+    assert not caplog.records
+    loaded = create_model(from_file=weights)
+    assert loaded.get_parameter("bn1.weight")[0] > 0
+    assert "taken for InPlaceABN of torch 0.4" in caplog.text
+
+
+def test_networks_inside_torchs_wrappers() -> None:
+    weights = create_model(SMALL).state_dict()
+    for wrapped in (nn.DataParallel(create_model(SMALL)), torch.compile(create_model(SMALL))):
+        assert len(load_weights(wrapped, weights).matched) == len(weights)
+
+
+def test_a_plain_head_seeds_the_auxiliary_head_of_ocr_if_not_strict() -> None:
+    weights = create_model(SMALL).state_dict()
+    network = create_model(f"{SMALL}_ocr")
+    report = load_weights(network, weights, strict=False)
+    assert torch.equal(network.get_parameter("aux_head.3.weight"), weights["last_layer.3.weight"])
+    assert {name.split(".")[0] for name in report.initialised} == {"conv3x3_ocr", "ocr_distri_head", "cls_head"}
+
+
+def test_one_missing_entry_of_a_head_stays_at_its_initialisation_if_not_strict() -> None:
+    weights = dict(create_model(SMALL).state_dict())
+    del weights["last_layer.3.bias"]
+    assert load_weights(create_model(SMALL), weights, strict=False).initialised == ("last_layer.3.bias",)
+
+
+def test_what_the_user_gives_counts_more_than_what_files_of_a_layout_usually_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    weights = create_model(SMALL, align_corners=True).state_dict()
+    assert create_model(from_file=weights, align_corners=True).align_corners
+    assert "usually made with align_corners=False; taken with True, as given" in caplog.text
+    with pytest.raises(WeightsError, match="Build it with align_corners=False"):  # the file itself says so
+        create_model(from_file={**weights, "hrseg": {"network": create_model(SMALL).config}}, align_corners=True)
+
+
+def test_for_other_classes_than_the_official_ones_any_alignment_will_do() -> None:
+    weights = create_model(SMALL, 7, align_corners=True).state_dict()
+    for align_corners in (False, True):
+        load_weights(create_model(SMALL, 7, align_corners=align_corners), weights)
+
+
+def test_a_classifier_of_another_size_names_the_size_for_the_network_at_hand() -> None:
+    weights = create_model(f"{SMALL}_cls").state_dict()
+    with pytest.raises(WeightsError, match=rf"Build the network with '{SMALL}_ocr'$"):
+        load_weights(create_model("hrnetv2_w18_ocr"), weights)
+    grey = create_model(f"{SMALL}_cls", in_channels=1).state_dict()
+    with pytest.raises(WeightsError, match=r"Build the network with in_channels=1$"):
+        load_weights(create_model(SMALL), grey)
+
+
+def test_a_classifier_with_attention_inside_its_blocks_is_a_trunk() -> None:
+    trunk = create_model(f"{SMALL}_psa_s").state_dict()
+    weights = {name: entry for name, entry in trunk.items() if not name.startswith("last_layer.")}
+    with pytest.raises(WeightsError, match="holds a trunk alone; name the model"):
+        create_model(from_file=weights | {"final_layer.weight": torch.zeros(17, 16, 1, 1)})
