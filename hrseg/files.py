@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hrseg.errors import OutputError
+
+TEMPORARY = ".hrseg-"  # what the names of unfinished files and folders begin with
+_SECONDS_LEFT_ALONE = 24 * 3600.0  # in which what is unfinished may still be worked on
 
 
 def cache_folder() -> Path:
@@ -81,12 +87,14 @@ def require_writable(folder: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which takes its place when the block ends well and is removed otherwise.
 
-    The folder is made if it is missing. Writers in other processes do not meet: the temporary name holds the process.
+    The folder is made if it is missing. Writers in other processes, on whatever machine, do not meet: the temporary
+    name is drawn by chance.
 
     Raises:
         OutputError: The system refuses; what stood at `path` before is intact.
     """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # the suffix stays last: OpenCV goes by it
+    # the suffix stays last: OpenCV and `open_weights` go by it
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.{path.name}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -94,3 +102,19 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes what killed processes left unfinished in a folder and below, once it was not touched for a day.
+
+    Several processes may do so at once; what is not theirs to remove stays.
+
+    Args:
+        folder: May be missing.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            with suppress(OSError):
+                if name.startswith(TEMPORARY) and time.time() - path.lstat().st_mtime > _SECONDS_LEFT_ALONE:
+                    shutil.rmtree(path) if name in folders else path.unlink()

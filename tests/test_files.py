@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from hrseg.errors import OutputError
-from hrseg.files import replacing
+from hrseg.files import TEMPORARY, remove_stale, replacing
 
 
 def test_the_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
@@ -39,3 +41,27 @@ def test_a_place_that_is_no_folder_is_told(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file.txt"
     with pytest.raises(OutputError, match=r"folder.file.txt cannot be written: "), replacing(path):
         pass
+
+
+def test_two_writers_with_the_same_process_number_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with replacing(path) as first, replacing(path) as second:  # as on two machines, whose numbers may be equal
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    folder = tmp_path / "weights" / "name"
+    with replacing(folder / "new.pth") as new:
+        old, unpacked, other = folder / f"{TEMPORARY}0.pth", folder / f"{TEMPORARY}folder", folder / ".w.pth.part"
+        unpacked.mkdir()
+        for file in (new, old, unpacked / "w.pth", other, folder / "w.pth"):
+            file.write_bytes(b"weights")
+        for path in (old, unpacked, other, folder / "w.pth"):
+            os.utime(path, (time.time() - 100_000,) * 2)
+        remove_stale(tmp_path)
+        assert set(folder.iterdir()) == {new, other, folder / "w.pth"}
+    remove_stale(tmp_path / "missing")

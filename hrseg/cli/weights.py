@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg.cli.options import OptionParser
-from hrseg.errors import ConfigError, UnknownNameError, WeightsError
-from hrseg.files import cache_folder
+from hrseg.errors import ConfigError, HrsegError, UnknownNameError, WeightsError
+from hrseg.files import cache_folder, remove_stale
 from hrseg.models.checkpoints import ZOO, Checkpoint
 from hrseg.models.download import Mirror
 from hrseg.models.zoo import check_weights, find_weights, get_weights, list_weights, place_weights
@@ -73,6 +75,7 @@ def _show(checkpoint: Checkpoint) -> None:
         "network": checkpoint.network,
         "trained on": checkpoint.data,
         "published": ", ".join(text for text in (_result(checkpoint), checkpoint.protocol) if text),
+        "multi-scale": "" if checkpoint.result_ms is None else f"{checkpoint.result_ms} {checkpoint.metric}",
         "licence": checkpoint.licence or "none stated",
         "parameters": ", ".join(f"{key}={value!r}" for key, value in checkpoint.parameters.items()),
         "images": f"{checkpoint.channels}, mean {checkpoint.mean}, std {checkpoint.std}",
@@ -83,7 +86,7 @@ def _show(checkpoint: Checkpoint) -> None:
     rows["by hand"] = f"{checkpoint.page_file}: {checkpoint.page}" if checkpoint.page else ""
     for title, content in rows.items():
         if content:
-            print(f"{title:10}  {content}")
+            print(f"{title:11}  {content}")
 
 
 def _get(names: Sequence[str], source: Path | None) -> int:
@@ -92,8 +95,22 @@ def _get(names: Sequence[str], source: Path | None) -> int:
     for name in names:
         if name not in ZOO:  # before anything is fetched
             raise UnknownNameError("weights", name, ZOO)
+    # downloads may wait and start anew: who sits at the terminal wants to know
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hrseg.models.download").setLevel(logging.INFO)
+    remove_stale(cache_folder() / "weights")
+    failures: list[HrsegError] = []
     for name in names:
-        print(place_weights(name, source) if source is not None else get_weights(name), flush=True)
+        try:
+            path = place_weights(name, source) if source is not None else get_weights(name, for_other_code=True)
+        except HrsegError as error:
+            failures.append(error)
+        else:
+            print(path, flush=True)
+    for failure in failures[:-1]:
+        print(f"hrseg: {failure}", file=sys.stderr)
+    if failures:
+        raise failures[-1]  # `hrseg` prints it
     return 0
 
 
@@ -109,6 +126,7 @@ def _convert(source: str, output: Path, to: str) -> int:
 
 
 def _check(names: Sequence[str]) -> int:
+    remove_stale(cache_folder() / "weights")
     found = {name: path for name in names if (path := find_weights(name))}
     if not found:
         where = f"neither in {cache_folder() / 'weights'} nor in the hub's cache"

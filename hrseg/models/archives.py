@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import stat
 import tarfile
@@ -16,6 +17,8 @@ from hrseg.files import writing
 _MIB = 1 << 20
 # not .pth.tar, which is what training scripts call a checkpoint
 _NAMES = re.compile(r"(?<!\.pth)\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
+# what reading a damaged archive raises
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
 
 
 def is_archive(path: Path) -> bool:
@@ -40,13 +43,14 @@ def unpack(archive: Path, folder: Path) -> None:
         OutputError: The folder cannot be written to.
     """
     try:
-        if zipfile.is_zipfile(archive):
+        # a zip archive is told by its end; that of a tar archive may be a .pth file, which is one inside
+        if zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):
             with zipfile.ZipFile(archive) as packed:
                 _unpack_zip(packed, archive, folder)
         else:
             with tarfile.open(archive) as packed_tar:
                 _unpack_tar(packed_tar, archive, folder)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, OSError) as error:
+    except _DAMAGED as error:
         reason = str(error).split("\n")[0].rstrip(":")
         raise WeightsError(f"{archive} cannot be unpacked ({reason}); is it a whole zip or tar archive?") from error
 
@@ -64,6 +68,9 @@ def _unpack_zip(packed: zipfile.ZipFile, archive: Path, folder: Path) -> None:
 
 def _unpack_tar(packed: tarfile.TarFile, archive: Path, folder: Path) -> None:
     members = [member for member in packed.getmembers() if not member.isdir()]
+    assert packed.fileobj is not None  # of an open one
+    while packed.fileobj.read(_MIB):  # to the checksum of gzip, behind the end at which tarfile stops
+        pass
     for member in members:
         _require_plain(member.isreg(), member.name, archive)
     targets = [_target(folder, member.name, archive) for member in members]

@@ -31,7 +31,8 @@ class Checkpoint:
         data: What they were trained on.
         protocol: How the published result was obtained; empty if nothing was published.
         result: The published result in per cent; None if there is none.
-        metric: What the result is.
+        result_ms: The same with several scales, and flip where the publisher flips; None if there is none.
+        metric: What the results are.
         mirrors: Places that need no browser, the one to be tried first in front.
         page: Where a browser is needed; empty if nothing is known to be there.
         page_file: What the file is called there, or what to call it where that is not known.
@@ -48,6 +49,7 @@ class Checkpoint:
     data: str
     protocol: str = ""
     result: float | None = None
+    result_ms: float | None = None
     metric: str = "mIoU"
     mirrors: tuple[Mirror, ...] = ()
     page: str = ""
@@ -70,10 +72,16 @@ class Checkpoint:
         by_hand = (self.page_file,) if self.page else ()
         return tuple(dict.fromkeys((*by_hand, *(mirror.file for mirror in self.mirrors))))
 
+    @property
+    def readable(self) -> bool:
+        """Whether hrseg reads the format of the files."""
+        return not all(file.endswith(".pdparams") for file in self.files)
+
 
 _CLS = "https://github.com/HRNet/HRNet-Image-Classification"
 _SEG = "https://github.com/HRNet/HRNet-Semantic-Segmentation"
 _OPENMMLAB = "https://download.openmmlab.com"
+_MMPOSE = f"{_OPENMMLAB}/mmpose/pretrain_models"
 _STORAGE = "https://github.com/hsfzxjy/models.storage/releases/download"
 _OPENSEG = "https://github.com/openseg-group/openseg.pytorch/releases/download/v1.0"
 _PADDLE = "https://bj.bcebos.com/paddleseg/dygraph/cityscapes"
@@ -99,7 +107,9 @@ def _imagenet() -> Iterator[Checkpoint]:
 
     def row(size: str, tag: str, *mirrors: Mirror, error: float | None = None, **others: Any) -> Checkpoint:
         protocol = "ImageNet val, 224x224 centre crop of 256" if error is not None else ""
-        return Checkpoint(f"hrnetv2_{size}", tag, "ImageNet-1k", protocol, error, "top-1 error", mirrors, **others)
+        return Checkpoint(
+            f"hrnetv2_{size}", tag, "ImageNet-1k", protocol, error, metric="top-1 error", mirrors=mirrors, **others
+        )
 
     def hub(tag: str) -> Mirror:
         return Mirror(f"{HUB}timm/{tag}/model.safetensors")
@@ -137,7 +147,8 @@ def _imagenet() -> Iterator[Checkpoint]:
         file = f"hrnetv2_{size}_imagenet_pretrained.pth"
         if "small" in size:
             file = f"hrnet_w18_small_model_{size[-2:]}.pth"
-        yield row(size, "imagenet", on_hub, *more.get(size, ()), error=error, page=_CLS_PAGE, page_file=file)
+        page = f"{_CLS_PAGE}; or {_NVIDIA_PAGE}" if size == "w48" else _CLS_PAGE
+        yield row(size, "imagenet", on_hub, *more.get(size, ()), error=error, page=page, page_file=file)
 
     yield row("w18", "imagenet_aug", hub("hrnet_w18.ms_aug_in1k"))
     yield row("w18_small_v1", "imagenet_gluon", hub("hrnet_w18_small.gluon_in1k"), licence="Apache-2.0")
@@ -157,12 +168,20 @@ def _imagenet() -> Iterator[Checkpoint]:
         note="of openseg's own network, which hrseg does not have",
     )
     for network, file in (("hrnetv1_w32", "hrnet_w32-36af842e.pth"), ("hrnetv1_w48", "hrnet_w48-8ef0771d.pth")):
-        note = "what the authors' pose networks start from"
-        yield Checkpoint(network, "imagenet_pose", "ImageNet-1k", page=_POSE_PAGE, page_file=file, note=note)
-    for network, result, elsewhere in (
-        ("hrformer_t", 78.6, ""),
-        ("hrformer_s", 81.2, "; OpenMMLab has it as hrformer_small-09516375_20220226.pth, the link is not known"),
-        ("hrformer_b", 82.8, "; OpenMMLab has it as hrformer_base-32815020_20220226.pth, the link is not known"),
+        yield Checkpoint(
+            network,
+            "imagenet_pose",
+            "ImageNet-1k",
+            mirrors=(_with_hash(f"{_MMPOSE}/{file}"),),
+            page=_POSE_PAGE,
+            page_file=file,
+            note="what the authors' pose networks start from",
+        )
+    inferred = "; OpenMMLab's folder is inferred from where it has hrformer_s"
+    for network, result, files, more_of_it in (
+        ("hrformer_t", 78.6, (), ""),
+        ("hrformer_s", 81.2, ("hrformer_small-09516375_20220226.pth",), ""),
+        ("hrformer_b", 82.8, ("hrformer_base-32815020_20220226.pth",), inferred),
     ):
         yield Checkpoint(
             network,
@@ -170,9 +189,10 @@ def _imagenet() -> Iterator[Checkpoint]:
             "ImageNet-1k",
             "ImageNet val",
             result,
-            "top-1",
+            metric="top-1",
+            mirrors=tuple(_with_hash(f"{_MMPOSE}/{file}") for file in files),
             page=_HRFORMER_PAGE,
-            note=f"the README does not say what the file is called{elsewhere}",
+            note=f"the README does not say what the file is called{more_of_it}",
         )
 
 
@@ -189,18 +209,19 @@ def _official() -> Iterator[Checkpoint]:
         classes: int,
         corners: bool,
         note: str = "",
+        several: float | None = None,
     ) -> Checkpoint:
         parameters = {"num_classes": classes, "align_corners": corners}
         mirror = Mirror(f"{_STORAGE}/HRNet-OCR/{file}")
-        return Checkpoint(network, tag, data, protocol, result, mirrors=(mirror,), parameters=parameters, note=note)
+        return Checkpoint(
+            network, tag, data, protocol, result, several, mirrors=(mirror,), parameters=parameters, note=note
+        )
 
     plain, ocr = "hrnetv2_w48", "hrnetv2_w48_ocr"
     cityscapes, coco, ade = "Cityscapes train", "COCO-Stuff train", "ADE20K train"
     context = "PASCAL-Context train, 59 classes"
     coco_val, ade_val = "COCO-Stuff val, one scale", "ADE20K val, one scale"
-    sixty = (
-        "the README links it for 60 classes with OCR too, by mistake; weights for 60 classes have no link of their own"
-    )
+    sixty = "the README links it for 60 classes with OCR too, by mistake; those weights have no link of their own"
     torch04 = "written with torch 0.4: batch norm may be InPlaceABN's, whose scale is |weight| + 1e-5 (not verified)"
     renamed = "a command in the README calls it hrnet_ocr_trainval_cs_8227_torch11.pth"
     trainval = "Cityscapes train and val"
@@ -215,10 +236,12 @@ def _official() -> Iterator[Checkpoint]:
     yield row(plain, "pascal_context_59", context, file, _CONTEXT_MS, 54.1, 59, False, sixty)
     file = "hrnet_ocr_pascal_ctx_5618_torch11.pth"
     yield row(ocr, "pascal_context_59", context, file, _CONTEXT_MS, 56.2, 59, True)
-    yield row(plain, "coco_stuff", coco, "hrnet_cocostuff_3617_torch04.pth", coco_val, 36.2, 171, True, torch04)
-    yield row(ocr, "coco_stuff", coco, "hrnet_ocr_cocostuff_3965_torch04.pth", coco_val, 39.7, 171, True, torch04)
-    yield row(plain, "ade20k", ade, "hrnet_ade20k_4312_torch04.pth", ade_val, 43.1, 150, True, torch04)
-    yield row(ocr, "ade20k", ade, "hrnet_ocr_ade20k_4451_torch04.pth", ade_val, 44.5, 150, True, torch04)
+    file = "hrnet_cocostuff_3617_torch04.pth"
+    yield row(plain, "coco_stuff", coco, file, coco_val, 36.2, 171, True, torch04, 37.9)
+    file = "hrnet_ocr_cocostuff_3965_torch04.pth"
+    yield row(ocr, "coco_stuff", coco, file, coco_val, 39.7, 171, True, torch04, 40.6)
+    yield row(plain, "ade20k", ade, "hrnet_ade20k_4312_torch04.pth", ade_val, 43.1, 150, True, torch04, 44.2)
+    yield row(ocr, "ade20k", ade, "hrnet_ocr_ade20k_4451_torch04.pth", ade_val, 44.5, 150, True, torch04, 45.5)
 
     def by_hand(
         network: str, tag: str, data: str, file: str, protocol: str, result: float, classes: int, note: str = ""
@@ -227,6 +250,17 @@ def _official() -> Iterator[Checkpoint]:
         return Checkpoint(
             network, tag, data, protocol, result, page=_MASTER_PAGE, page_file=file, parameters=parameters, note=note
         )
+
+    yield Checkpoint(
+        plain,
+        "pascal_context_60",
+        "PASCAL-Context train, 60 classes",
+        _CONTEXT_MS.replace("59", "60"),
+        48.3,
+        page=f"OneDrive, by the link in the README of {_SEG}, branch HRNet-OCR",
+        parameters={"num_classes": 60, "align_corners": False},
+        note="what the file is called was not written down",
+    )
 
     file = "hrnet_w18_small_v1_cityscapes_cls19_1024x2048_trainset.pth"
     yield by_hand("hrnetv2_w18_small_v1", "cityscapes", cityscapes, file, _WHOLE, 70.3, 19)
@@ -253,6 +287,7 @@ def _openseg() -> Iterator[Checkpoint]:
         result: float | None,
         classes: int | None,
         note: str = "",
+        several: float | None = None,
     ) -> Checkpoint:
         parameters: dict[str, Any] = {"align_corners": True, "inner_bias": True, "aux_kernel": 3}
         if classes is not None:
@@ -265,6 +300,7 @@ def _openseg() -> Iterator[Checkpoint]:
             data,
             protocol,
             result,
+            several,
             mirrors=(Mirror(f"{release}/{file}"),),
             parameters=parameters,
             channels="BGR",
@@ -293,10 +329,10 @@ def _openseg() -> Iterator[Checkpoint]:
     yield row("lip", "LIP train", release, "hrnet_w48_ocr_1_latest.pth", "LIP val, flip", 56.72, 20, in_place)
     file = "hrnet_w48_ocr_hrnet48_ohem_2_latest.pth"
     release = old("openseg.pytorch.coco_stuff")
-    yield row("coco_stuff", "COCO-Stuff train", release, file, "COCO-Stuff val, one scale", 39.61, 171, in_place)
+    yield row("coco_stuff", "COCO-Stuff train", release, file, "COCO-Stuff val, one scale", 39.61, 171, in_place, 40.20)
     file = "hrnet_w48_ocr_hrnet48_ohem_1_latest.pth"
     release = old("openseg.pytorch.ade20k")
-    yield row("ade20k", "ADE20K train", release, file, "ADE20K val, one scale", 44.62, 150, in_place)
+    yield row("ade20k", "ADE20K train", release, file, "ADE20K val, one scale", 44.62, 150, in_place, 46.19)
 
     for run in (1, 2):
         file = f"cityscapes_hrnet_w48_ocr_rmi_paddle_lr2x_run{run}_latest.pth"
@@ -304,19 +340,19 @@ def _openseg() -> Iterator[Checkpoint]:
         protocol = f"Cityscapes val: 82.57-82.64, {runs}"
         yield row(f"cityscapes_rmi_run{run}", "Cityscapes train", _OPENSEG, file, protocol, None, 19, note)
         file = f"pascal_context_hrnet_w48_ocr_rmi_paddle_run{run}_latest.pth"
-        protocol = f"{context_val}: 58.53-58.72, {runs}"
+        protocol = f"{context_val}: 58.53-58.72, with several scales 59.62-59.86, {runs}"
         yield row(f"pascal_context_59_rmi_run{run}", context, _OPENSEG, file, protocol, None, 59)
     file = "lip_hrnet_w48_ocr_rmi_paddle_latest.pth"
     yield row("lip_rmi", "LIP train", _OPENSEG, file, "LIP val, flip", 58.21, 20)
     file = "ade20k_hrnet_w48_ocr_hrnet48_rmi_paddle_latest.pth"
-    yield row("ade20k_rmi", "ADE20K train", _OPENSEG, file, "ADE20K val, one scale", 46.59, 150)
+    yield row("ade20k_rmi", "ADE20K train", _OPENSEG, file, "ADE20K val, one scale", 46.59, 150, several=47.98)
 
 
 def _others() -> Iterator[Checkpoint]:
     """Of other projects with the same networks."""
 
     def openmmlab(
-        network: str, tag: str, data: str, file: str, protocol: str, result: float, classes: int
+        network: str, tag: str, data: str, file: str, protocol: str, result: float, several: float, classes: int
     ) -> Checkpoint:
         folder = "ocrnet" if file.startswith("ocrnet") else "hrnet"
         config = re.sub(r"_\d{8}_\d{6}-[0-9a-f]{8}\.pth$", "", file)
@@ -327,6 +363,7 @@ def _others() -> Iterator[Checkpoint]:
             data,
             protocol,
             result,
+            several,
             mirrors=(mirror,),
             licence="Apache-2.0",
             parameters={"num_classes": classes, "align_corners": False},
@@ -334,18 +371,18 @@ def _others() -> Iterator[Checkpoint]:
         )
 
     file = "fcn_hr48_512x1024_160k_cityscapes_20200602_190946-59b7973e.pth"
-    yield openmmlab("hrnetv2_w48", "cityscapes", "Cityscapes train", file, _WHOLE, 80.65, 19)
+    yield openmmlab("hrnetv2_w48", "cityscapes", "Cityscapes train", file, _WHOLE, 80.65, 81.92, 19)
     file = "ocrnet_hr48_512x1024_160k_cityscapes_20200602_191037-dfbf1b0c.pth"
-    yield openmmlab("hrnetv2_w48_ocr", "cityscapes", "Cityscapes train", file, _WHOLE, 81.35, 19)
+    yield openmmlab("hrnetv2_w48_ocr", "cityscapes", "Cityscapes train", file, _WHOLE, 81.35, 82.70, 19)
     file = "fcn_hr48_480x480_80k_pascal_context_59_20210411_003240-3ae7081e.pth"
     data, protocol = "PASCAL-Context train, 59 classes", "PASCAL-Context val, 59 classes, sliding window, one scale"
-    yield openmmlab("hrnetv2_w48", "pascal_context_59", data, file, protocol, 51.12, 59)
+    yield openmmlab("hrnetv2_w48", "pascal_context_59", data, file, protocol, 51.12, 53.56, 59)
 
-    for network, config, result in (
-        ("hrnetv2_w18", "fcn_hrnetw18_cityscapes_1024x512_80k", 78.97),
-        ("hrnetv2_w48", "fcn_hrnetw48_cityscapes_1024x512_80k", 80.70),
-        ("hrnetv2_w18_ocr", "ocrnet_hrnetw18_cityscapes_1024x512_160k", 80.67),
-        ("hrnetv2_w48_ocr", "ocrnet_hrnetw48_cityscapes_1024x512_160k", 82.15),
+    for network, config, result, several in (
+        ("hrnetv2_w18", "fcn_hrnetw18_cityscapes_1024x512_80k", 78.97, 80.04),
+        ("hrnetv2_w48", "fcn_hrnetw48_cityscapes_1024x512_80k", 80.70, 81.76),
+        ("hrnetv2_w18_ocr", "ocrnet_hrnetw18_cityscapes_1024x512_160k", 80.67, 81.62),
+        ("hrnetv2_w48_ocr", "ocrnet_hrnetw48_cityscapes_1024x512_160k", 82.15, 83.02),
     ):
         yield Checkpoint(
             network,
@@ -353,6 +390,7 @@ def _others() -> Iterator[Checkpoint]:
             "Cityscapes train",
             _WHOLE,
             result,
+            several,
             mirrors=(Mirror(f"{_PADDLE}/{config}/model.pdparams"),),
             licence="Apache-2.0",
             parameters={"num_classes": 19},
@@ -402,19 +440,20 @@ def _others() -> Iterator[Checkpoint]:
 
     context, coco, ade = "PASCAL-Context train", "COCO-Stuff train", "ADE20K train"
     for data, tag, classes, results in (
-        ("Cityscapes train", "cityscapes", 19, (80.0, 81.4, 81.9)),
-        (context, "pascal_context", None, (53.8, 56.3, 57.6)),
-        (coco, "coco_stuff", 171, (37.9, 41.6, 42.4)),
-        (ade, "ade20k", 150, (44.0, 46.3, 48.7)),
+        ("Cityscapes train", "cityscapes", 19, ((80.0, 81.0), (81.4, 82.0), (81.9, 82.6))),
+        (context, "pascal_context", None, ((53.8, 54.6), (56.3, 57.1), (57.6, 58.5))),
+        (coco, "coco_stuff", 171, ((37.9, 38.9), (41.6, 42.5), (42.4, 43.3))),
+        (ade, "ade20k", 150, ((44.0, 45.1), (46.3, 47.6), (48.7, 50.0))),
     ):
         large = 13 if tag == "ade20k" else 15
-        for size, window, result in zip("sbb", (7, 7, large), results, strict=True):
+        for size, window, (result, several) in zip("sbb", (7, 7, large), results, strict=True):
             yield Checkpoint(
                 f"hrformer_{size}_ocr",
                 tag if window == 7 else f"{tag}_window{window}",
                 data,
                 f"{data.removesuffix('train')}val, one scale",
                 result,
+                several,
                 page=_HRFORMER_PAGE,
                 parameters={"window_size": window} | ({"num_classes": classes} if classes else {}),
                 channels="BGR",
@@ -424,7 +463,7 @@ def _others() -> Iterator[Checkpoint]:
 
 def _with_hash(url: str) -> Mirror:
     """A file of OpenMMLab, which has the start of its hash in its name."""
-    found = re.search(r"-([0-9a-f]{8})\.pth$", url)
+    found = re.search(r"-([0-9a-f]{8})(_\d{8})?\.pth$", url)
     assert found is not None
     return Mirror(url, sha256=found[1])
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock, Timeout
 
 from hrseg.errors import WeightsError
-from hrseg.files import replacing, writing
+from hrseg.files import TEMPORARY, replacing, writing
 from hrseg.models.archives import is_archive, unpack
 from hrseg.progress import track_progress
 
@@ -33,6 +33,12 @@ PAUSE = 1.0  # seconds before the second try, twice as long before each one that
 
 _CHUNK = 1 << 16
 _MIB = 1 << 20
+
+Examine = Callable[[Path], None]  # raises a WeightsError that names the path where the file holds something else
+
+
+def _anything(path: Path) -> None:
+    """Of a file of which nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class _GivenUpError(Exception):
     """A place does not give the file; the message says why."""
 
 
-def fetch(mirrors: Sequence[Mirror], folder: Path) -> Path:
+def fetch(mirrors: Sequence[Mirror], folder: Path, examine: Examine = _anything) -> Path:
     """Fetches a file from the first of its places that gives it.
 
     What the hub gives lies in the hub's own cache, all else in `folder`. Several processes may ask for the same file:
@@ -78,18 +84,19 @@ def fetch(mirrors: Sequence[Mirror], folder: Path) -> Path:
     Args:
         mirrors: One or more places, the one to be tried first in front.
         folder: Made if it is missing.
+        examine: Sees what came from the web before that takes its place; the hub looks after its own.
 
     Returns:
         The file.
 
     Raises:
-        WeightsError: No place gives the file whole and with its published size and hash.
+        WeightsError: No place gives the file whole, with its published size and hash, and such that it is the one.
         OutputError: The folder cannot be written to, or is full.
     """
     failures = []
     for mirror in mirrors:
         try:
-            path = _from_hub(mirror) if mirror.repository else _from_web(mirror, folder)
+            path = _from_hub(mirror) if mirror.repository else _from_web(mirror, folder, examine)
         except _GivenUpError as failure:
             failures.append(f"{mirror} ({failure})")
             continue
@@ -99,7 +106,13 @@ def fetch(mirrors: Sequence[Mirror], folder: Path) -> Path:
     raise WeightsError(f"cannot fetch {'; '.join(failures)}")
 
 
-def adopt(source: Path, files: Sequence[str], mirrors: Sequence[Mirror], folder: Path) -> Path:
+def adopt(
+    source: Path,
+    files: Sequence[str],
+    mirrors: Sequence[Mirror],
+    folder: Path,
+    examine: Examine = _anything,
+) -> Path:
     """Puts a file that was fetched by hand where `fetch` would have put it.
 
     Args:
@@ -107,13 +120,14 @@ def adopt(source: Path, files: Sequence[str], mirrors: Sequence[Mirror], folder:
         files: Names that the file may have; where `source` has none of them, the first with its suffix is taken.
         mirrors: Places that may say size and hash of the file.
         folder: Made if it is missing.
+        examine: As for `fetch`.
 
     Returns:
         The file in `folder`; `source` stays where it is.
 
     Raises:
-        WeightsError: There is no such file, the archive does not hold it, none of `files` has its suffix, or size or
-            hash are not those published.
+        WeightsError: There is no such file, the archive does not hold it, none of `files` has its suffix, size or hash
+            are not those published, or it holds something else.
         OutputError: The folder cannot be written to.
     """
     if not source.is_file():
@@ -121,13 +135,14 @@ def adopt(source: Path, files: Sequence[str], mirrors: Sequence[Mirror], folder:
     if is_archive(source):
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            temporary_folder = tempfile.TemporaryDirectory(dir=folder)
+            temporary_folder = tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY)
         with temporary_folder as unpacked:
             unpack(source, Path(unpacked))
             found = [path for path in sorted(Path(unpacked).rglob("*")) if path.name in files and path.is_file()]
             if not found:
                 raise WeightsError(f"{source} does not hold {' or '.join(files)}; give the file itself")
-            return adopt(found[0], files, mirrors, folder)
+            with _called(f"{found[0].name} of {source}", found[0]):
+                return adopt(found[0], files, mirrors, folder, examine)
     fitting = [file for file in files if file == source.name]
     fitting += [file for file in files if source.suffix in ("", Path(file).suffix)]
     if not fitting:
@@ -136,11 +151,33 @@ def adopt(source: Path, files: Sequence[str], mirrors: Sequence[Mirror], folder:
     with _locked(folder), replacing(path) as temporary:
         shutil.copyfile(source, temporary)
         digest = sha256_of(temporary)
-        mirror = next((mirror for mirror in mirrors if mirror.file == path.name), Mirror(path.name))
-        if fault := _fault(temporary, digest, mirror):
+        if fault := _fault(temporary, digest, mirror_of(path, mirrors)):
             raise WeightsError(f"{source} {fault}; fetch it again")
+        with _called(str(source), temporary):
+            examine(temporary)
         _note(path, digest)
     return path
+
+
+def mirror_of(path: Path, mirrors: Sequence[Mirror]) -> Mirror:
+    """The place that has a file of that name; where none has, one that is known by nothing else."""
+    return next((mirror for mirror in mirrors if mirror.file == path.name), Mirror(path.name))
+
+
+def require_published(path: Path, mirror: Mirror) -> None:
+    """Compares a file that was put in its place by hand with its published hash, as `fetch` and `adopt` do with others.
+
+    Args:
+        path: In the folder that was given to `fetch`, or in the hub's cache.
+        mirror: Where it is from.
+
+    Raises:
+        WeightsError: The file cannot be read, or is not the published one.
+    """
+    if mirror.sha256 and not _noted(path):
+        sound, finding = check(path, mirror)
+        if not sound:
+            raise WeightsError(f"{path} {finding}; remove it and fetch it again")
 
 
 def check(path: Path, mirror: Mirror) -> tuple[bool, str]:
@@ -181,30 +218,47 @@ def sha256_of(path: Path) -> str:
 
 def _from_hub(mirror: Mirror) -> Path:
     # needed by few, and slow to import
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
+        # asks once, and tells what is wrong: without a network, the download would try for long and lose the reason
+        get_hf_file_metadata(hf_hub_url(mirror.repository, mirror.file))
         return Path(hf_hub_download(mirror.repository, mirror.file))
     except Exception as error:  # the hub's own classes differ from version to version, as do those of its HTTP library
-        raise _GivenUpError(type(error).__name__) from error
+        raise _GivenUpError(str(error).split("\n")[0] or type(error).__name__) from error
 
 
-def _from_web(mirror: Mirror, folder: Path) -> Path:
+def _from_web(mirror: Mirror, folder: Path, examine: Examine) -> Path:
     path, part = folder / mirror.file, folder / f".{mirror.file}.part"
     with _locked(folder):
         if path.is_file():  # another process was quicker
             return path
         _complete(mirror, part)
-        digest = sha256_of(part)
-        if fault := _fault(part, digest, mirror):
-            part.unlink()
-            raise _GivenUpError(f"what came {fault}")
-        _note(path, digest)
+        _tag_of(part).unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            part.replace(temporary)
+            digest = sha256_of(temporary)
+            if fault := _fault(temporary, digest, mirror):
+                raise _GivenUpError(f"what came {fault}")
+            try:
+                with _called("what came", temporary):
+                    examine(temporary)
+            except WeightsError as error:
+                raise _GivenUpError(str(error)) from error
+            _note(path, digest)
         with writing(path):
-            part.replace(path)
-            for left in folder.glob(".*.part*"):  # by other places, too
+            for left in folder.glob(".*.part*"):  # by other places
                 left.unlink()
     return path
+
+
+@contextmanager
+def _called(name: str, path: Path) -> Iterator[None]:
+    """Lets messages call a file by the name its user knows, for a path that is gone when they are read."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(str(error).replace(str(path), name)) from error
 
 
 @contextmanager
@@ -216,7 +270,7 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            logger.info("%s: waiting for the process that is fetching it", folder)
+            logger.info("waiting for another process, which is putting a file into %s", folder)
             lock.acquire()
     try:
         yield

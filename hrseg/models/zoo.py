@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from hrseg.errors import UnknownNameError, WeightsError
 from hrseg.files import cache_folder
 from hrseg.models.catalog import MODELS
 from hrseg.models.checkpoints import ZOO, Checkpoint
-from hrseg.models.download import Mirror, adopt, check, fetch
+from hrseg.models.download import adopt, check, fetch, mirror_of, require_published
 
 
 def _trunk(model: str) -> str:
@@ -62,7 +63,8 @@ def fetch_weights(model: str, weights: str) -> Path:
         The file.
 
     Raises:
-        WeightsError: There are none for this model, or they are not here and cannot be fetched.
+        WeightsError: There are none for this model, hrseg does not read them, or they are not here and cannot be
+            fetched.
         OutputError: Where they belong cannot be written to.
     """
     name = weights if weights in ZOO else NAMED_WEIGHTS.get(weights, {}).get(model)
@@ -73,22 +75,30 @@ def fetch_weights(model: str, weights: str) -> Path:
     return get_weights(name)
 
 
-def get_weights(name: str) -> Path:
+def get_weights(name: str, *, for_other_code: bool = False) -> Path:
     """Fetches weights by their whole name, or finds them on this machine; no network is needed where they are.
 
     Args:
         name: A key of `ZOO`.
+        for_other_code: Also those in a format that hrseg does not read.
 
     Returns:
         The file.
 
     Raises:
         UnknownNameError: No weights have that name.
-        WeightsError: They are not here and cannot be fetched, or only with a browser; the message says what to do.
+        WeightsError: They are in a format that hrseg does not read; they are not here and cannot be fetched, or only
+            with a browser; or what was put here by hand is not what was published. The message says what to do.
         OutputError: Where they belong cannot be written to.
     """
     checkpoint, folder = _checkpoint(name), weights_folder(name)
+    if not (checkpoint.readable or for_other_code):
+        raise WeightsError(
+            f"{name} cannot be loaded: {checkpoint.note}; take other weights, or fetch the file for other code with "
+            f"`hrseg weights get {name}`"
+        )
     if path := find_weights(name):
+        require_published(path, mirror_of(path, checkpoint.mirrors))
         return path
     if not checkpoint.mirrors:
         raise WeightsError(
@@ -96,7 +106,7 @@ def get_weights(name: str) -> Path:
             f"`hrseg weights get {name} --from FILE`, or put it into that folder as {checkpoint.page_file}"
         )
     try:
-        return fetch(checkpoint.mirrors, folder)
+        return fetch(checkpoint.mirrors, folder, partial(_require_network, checkpoint))
     except WeightsError as error:
         page = f" {checkpoint.page_file} is also at {checkpoint.page}." if checkpoint.page else ""
         raise WeightsError(
@@ -117,11 +127,12 @@ def place_weights(name: str, source: Path) -> Path:
 
     Raises:
         UnknownNameError: No weights have that name.
-        WeightsError: There is no such file, or it is not the published one.
+        WeightsError: There is no such file, it cannot be read, or it is not the published one.
         OutputError: Where it belongs cannot be written to.
     """
     checkpoint = _checkpoint(name)
-    return adopt(source, checkpoint.files, checkpoint.mirrors, weights_folder(name))
+    examine = partial(_require_network, checkpoint)
+    return adopt(source, checkpoint.files, checkpoint.mirrors, weights_folder(name), examine)
 
 
 def find_weights(name: str) -> Path | None:
@@ -144,7 +155,7 @@ def find_weights(name: str) -> Path | None:
 
 
 def check_weights(name: str, path: Path) -> tuple[bool, str]:
-    """Reads a file of named weights again and compares it with what is known of it.
+    """Reads a file of named weights again and compares it with what is known of it and of its network.
 
     Args:
         name: A key of `ZOO`.
@@ -157,14 +168,35 @@ def check_weights(name: str, path: Path) -> tuple[bool, str]:
         UnknownNameError: No weights have that name.
         WeightsError: The file cannot be read.
     """
-    mirrors = _checkpoint(name).mirrors
-    return check(path, next((mirror for mirror in mirrors if mirror.file == path.name), Mirror(path.name)))
+    checkpoint = _checkpoint(name)
+    sound, finding = check(path, mirror_of(path, checkpoint.mirrors))
+    if sound:
+        try:
+            _require_network(checkpoint, path)
+        except WeightsError as error:
+            return False, str(error).removeprefix(str(path)).lstrip()
+    return sound, finding
 
 
 def _checkpoint(name: str) -> Checkpoint:
     if name not in ZOO:
         raise UnknownNameError("weights", name, ZOO)
     return ZOO[name]
+
+
+def _require_network(checkpoint: Checkpoint, path: Path) -> None:
+    """Refuses a file that is none of weights, or of another network's; where no network of ours is meant, takes all."""
+    if not checkpoint.readable or checkpoint.network not in MODELS:
+        return
+    from hrseg.models.weights_file import open_weights  # torch: not for listing
+
+    found = open_weights(path).description().get("name", checkpoint.network)  # a trunk alone does not tell its name
+    if checkpoint.tag.startswith("imagenet"):
+        fits = _trunk(found) == _trunk(checkpoint.network)
+    else:  # of some it is not published whether they have several scales
+        fits = checkpoint.network in (found, found.removesuffix("_hmsa"))
+    if not fits:
+        raise WeightsError(f"{path} is of {found}; expected {checkpoint.network}, which {checkpoint.name} is of")
 
 
 def _in_folder(checkpoint: Checkpoint) -> Path | None:

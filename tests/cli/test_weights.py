@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from filelock import FileLock
 
+from hrseg.cli import main
 from hrseg.cli.weights import run
 from hrseg.errors import ConfigError, HrsegError
+from hrseg.models import create_model
 from hrseg.models.checkpoints import ZOO
 from hrseg.models.zoo import list_weights
 
 HAND = "hrnetv2_w48.lip_master"
+SMALL = "hrnetv2_w18_small_v1.cityscapes"  # by hand, too
 HASHED = "hrnetv2_w48.cityscapes_mmseg"
 HASHED_FILE = ZOO[HASHED].mirrors[0].file
 
@@ -48,6 +57,7 @@ def test_all_of_one_name(capsys: pytest.CaptureFixture[str]) -> None:
     shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     shown = {title: content.strip() for title, content in shown.items()}
     assert shown["published"] == "80.65 mIoU, Cityscapes val, whole image, one scale"
+    assert shown["multi-scale"] == "81.92 mIoU"
     assert shown["licence"] == "Apache-2.0"
     assert shown["parameters"] == "num_classes=19, align_corners=False"
     assert shown["images"] == "RGB, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
@@ -69,20 +79,20 @@ def test_every_name_can_be_shown(name: str, capsys: pytest.CaptureFixture[str]) 
 
 def test_by_hand_then_get_and_check(capsys: pytest.CaptureFixture[str], home: Path, tmp_path: Path) -> None:
     download = tmp_path / "Download.pth"
-    download.write_bytes(b"weights")
-    path = home / "weights" / HAND / ZOO[HAND].page_file
+    torch.save(create_model("hrnetv2_w18_small_v1").state_dict(), download)
+    path = home / "weights" / SMALL / ZOO[SMALL].page_file
     assert run("weights", ["check"]) == 0
     text = f"none of these {len(ZOO)} weights is here, neither in {home / 'weights'} nor in the hub's cache\n"
     assert capsys.readouterr().out == text
-    assert run("weights", ["get", HAND, "--from", str(download)]) == 0
-    assert run("weights", ["get", HAND]) == 0
+    assert run("weights", ["get", SMALL, "--from", str(download)]) == 0
+    assert run("weights", ["get", SMALL]) == 0
     assert capsys.readouterr().out == f"{path}\n{path}\n"
     assert run("weights", ["check", "hrnetv2*"]) == 0
-    assert capsys.readouterr().out == f"{HAND}: {path} is as it was fetched\n"
+    assert capsys.readouterr().out == f"{SMALL}: {path} is as it was fetched\n"
     path.write_bytes(b"damaged")
-    assert run("weights", ["check", HAND]) == 1
+    assert run("weights", ["check", SMALL]) == 1
     line = capsys.readouterr().out
-    assert line.startswith(f"{HAND}: {path} has sha256 ")
+    assert line.startswith(f"{SMALL}: {path} has sha256 ")
     assert line.endswith(" when the file was fetched; remove it and fetch it again\n")
 
 
@@ -125,6 +135,47 @@ def test_nothing_is_fetched_before_all_names_are_known(monkeypatch: pytest.Monke
         run("weights", ["get", HASHED, "hrnetv2_w48.imagnet"])
     with pytest.raises(ConfigError):
         run("weights", ["get", HASHED, HAND, "--from", "x"])
+
+
+def test_a_failure_does_not_stop_what_was_asked_for_besides(
+    capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = home / "weights" / SMALL / ZOO[SMALL].page_file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert main(["weights", "get", HAND, SMALL, "hrnetv2_w48.pascal_context_60"]) == 2
+    output, errors = capsys.readouterr()
+    assert output == f"{path}\n"
+    first, second = errors.splitlines()
+    assert first.startswith(f"hrseg: {HAND} is not in {home / 'weights' / HAND}, and its link needs a browser: ")
+    assert second.startswith("hrseg: hrnetv2_w48.pascal_context_60 is not in ")
+
+
+def test_waiting_for_another_process_is_told(home: Path, tmp_path: Path) -> None:
+    folder = home / "weights" / "hr_rnet_bt_w20.imagenet_openseg"
+    folder.mkdir(parents=True)
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    command = "import sys; from hrseg.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["weights", "get", folder.name, "--from", str(tmp_path / "w.pth")]
+    with FileLock(folder / ".lock"):
+        process = subprocess.Popen([sys.executable, "-c", command, *arguments], stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+    assert line == f"waiting for another process, which is putting a file into {folder}\n"
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["get", SMALL]])
+def test_what_a_killed_process_left_is_cleared_away(arguments: list[str], home: Path) -> None:
+    path = home / "weights" / SMALL / ZOO[SMALL].page_file
+    left = path.with_name(".hrseg-0123.w.pth")
+    left.parent.mkdir(parents=True)
+    torch.save(create_model("hrnetv2_w18_small_v1").state_dict(), path)
+    left.write_bytes(b"half")
+    os.utime(left, (time.time() - 100_000,) * 2)
+    assert run("weights", arguments) == 0
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["get", "--help"]])

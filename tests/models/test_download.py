@@ -249,7 +249,7 @@ def test_mirrors_are_tried_in_turn(server: Server, tmp_path: Path, caplog: pytes
     ):
         assert text in message
     assert "\n" not in message
-    assert all(name.endswith(".tag") for name in names(tmp_path / "b"))
+    assert names(tmp_path / "b") == set()
 
 
 def test_a_file_whose_length_is_not_told(server: Server, tmp_path: Path) -> None:
@@ -337,7 +337,8 @@ def test_a_killed_process_leaves_what_it_had_and_no_lock(server: Server, tmp_pat
 def test_the_hub_is_a_place_among_others(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Mirror("hf://timm/hrnet_w18.ms_in1k/model.safetensors")
     assert (hub.repository, hub.file) == ("timm/hrnet_w18.ms_in1k", "model.safetensors")
-    asked = []
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: None)
 
     def hf_hub_download(repository: str, file: str) -> str:
         asked.append((repository, file))
@@ -350,6 +351,42 @@ def test_the_hub_is_a_place_among_others(server: Server, tmp_path: Path, monkeyp
     assert fetch([hub, link], tmp_path) == tmp_path / "w.pth"
     assert fetch([hub, link], tmp_path) == Path("/hub/model.safetensors")
     assert asked == [("timm/hrnet_w18.ms_in1k", "model.safetensors")] * 2
+
+
+def test_without_a_network_the_hub_is_asked_once_and_the_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def offline(url: str) -> None:
+        asked.append(url)
+        raise ConnectionError("Name or service not known\nand more")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", offline)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *arguments: pytest.fail("the hub tries for long"))
+    with pytest.raises(WeightsError, match=r"from the Hugging Face hub \(Name or service not known\)$"):
+        fetch([Mirror("hf://timm/hrnet_w18.ms_in1k/model.safetensors")], tmp_path)
+    (url,) = asked
+    assert url.endswith("/timm/hrnet_w18.ms_in1k/resolve/main/model.safetensors")
+
+
+def test_half_a_file_whose_length_is_not_told_is_examined(server: Server, tmp_path: Path) -> None:
+    def whole(path: Path) -> None:
+        assert path.suffix == ".pth"  # by which a file is opened
+        if path.read_bytes() != CONTENT:
+            raise WeightsError(f"{path} is too short")
+
+    cut = server.mirror("cut.pth", Served(length=False, cuts=[100_000]))
+    with pytest.raises(WeightsError, match=r"cut\.pth from http.* \(what came is too short\)$"):
+        fetch([cut], tmp_path, whole)
+    assert names(tmp_path) == set()
+    assert fetch([cut, server.mirror("w.pth", Served())], tmp_path, whole).name == "cut.pth"  # the second time whole
+
+
+def test_nothing_is_left_of_a_file_with_a_wrong_hash(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="expected 0123abcd"):
+        fetch([server.mirror("w.pth", Served(), "0123abcd")], tmp_path)
+    assert names(tmp_path) == set()
 
 
 def test_checks(server: Server, tmp_path: Path) -> None:
@@ -431,6 +468,21 @@ def test_a_file_inside_an_archive(tmp_path: Path) -> None:
     assert names(folder) == {"w.pth", "w.pth.sha256"}
 
 
+def test_a_file_inside_an_archive_is_called_by_its_name_there(tmp_path: Path) -> None:
+    archive = tmp_path / "drive.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("w.pth", CONTENT)
+
+    def refuse(path: Path) -> None:
+        raise WeightsError(f"{path} is of something else")
+
+    wrong = Mirror("https://somewhere/w.pth", "0123abcd")
+    for mirrors, message in (([], "is of something else"), ([wrong], f"has a sha256 that starts with {DIGEST[:8]};")):
+        with pytest.raises(WeightsError, match=rf"^w\.pth of .*drive\.zip {message}"):
+            adopt(archive, ["w.pth"], mirrors, tmp_path / "home", refuse)
+    assert names(tmp_path / "home") == set()
+
+
 def test_what_is_an_archive() -> None:
     assert all(is_archive(Path(name)) for name in ("a.zip", "a.ZIP", "a.tar", "a.tar.gz", "a.b.tgz"))
     assert not any(is_archive(Path(name)) for name in ("a.pth", "a.pth.tar", "a.safetensors", "zip", "a.pdparams"))
@@ -502,3 +554,42 @@ def test_the_output_of_an_archive_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         unpack(tmp_path / "archive", tmp_path / "out" / "folder")
+
+
+def test_a_tar_archive_with_a_zip_archive_at_its_end(tmp_path: Path) -> None:
+    make_zip(tmp_path / "w.pth", "data.pkl")  # what torch writes
+    with tarfile.open(tmp_path / "archive", "w") as packed:
+        packed.add(tmp_path / "w.pth", "w.pth")
+    unpack(tmp_path / "archive", tmp_path / "out")
+    assert names(tmp_path / "out") == {"w.pth"}
+    assert (tmp_path / "out" / "w.pth").read_bytes() == (tmp_path / "w.pth").read_bytes()
+
+
+def test_a_byte_changed_in_a_compressed_tar_archive(tmp_path: Path) -> None:
+    archive = tmp_path / "archive.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=0) as packed:  # stored: the change meets the file, not its form
+        member = tarfile.TarInfo("w.pth")
+        member.size = len(CONTENT)
+        packed.addfile(member, io.BytesIO(CONTENT))
+    damaged = bytearray(archive.read_bytes())
+    damaged[150_000] ^= 1
+    archive.write_bytes(damaged)
+    with pytest.raises(WeightsError, match=r"archive\.tar\.gz cannot be unpacked \(CRC check failed"):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damage_to_what_lzma_compressed(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("w.pth", CONTENT)
+    with tarfile.open(tmp_path / "xz.tar", "w:xz") as packed_tar:
+        member = tarfile.TarInfo("w.pth")
+        member.size = len(CONTENT)
+        packed_tar.addfile(member, io.BytesIO(CONTENT))
+    for archive in (tmp_path / "lzma.zip", tmp_path / "xz.tar"):
+        damaged = bytearray(archive.read_bytes())
+        damaged[60:100] = bytes(40)
+        damaged[150_000:150_100] = bytes(100)
+        archive.write_bytes(damaged)
+        with pytest.raises(WeightsError, match=r"cannot be unpacked \(.*\); is it a whole zip or tar archive"):
+            unpack(archive, tmp_path / "out")

@@ -126,6 +126,7 @@ def test_imagenet_weights_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.
         asked.append((repository, filename))
         return str(tmp_path / filename)
 
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *place: None)
     monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
@@ -141,6 +142,7 @@ def test_without_the_hub_the_message_tells_what_to_fetch(tmp_path: Path, monkeyp
     def offline(repository: str, filename: str) -> str:
         raise ConnectionError("no network\nreally none")
 
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *place: None)
     monkeypatch.setattr("hrseg.models.download.urlopen", unreachable)

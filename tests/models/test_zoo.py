@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import io
 import re
 import threading
 from collections.abc import Iterator
@@ -64,6 +66,12 @@ LINKS = {
         "hrnetv2_w32-dc9eeb4f.pth",
         "hrnetv2_w40-ed0b031c.pth",
         "hrnetv2_w48-d2186c55.pth",
+    ],
+    f"{OPENMMLAB}/mmpose/pretrain_models": [
+        "hrnet_w32-36af842e.pth",
+        "hrnet_w48-8ef0771d.pth",
+        "hrformer_small-09516375_20220226.pth",
+        "hrformer_base-32815020_20220226.pth",
     ],
     f"{STORAGE}/HRNet-OCR": [
         "hrnet_cs_8090_torch11.pth",
@@ -127,16 +135,23 @@ BY_HAND = {
 }
 
 
+def saved(content: object) -> bytes:
+    """What `torch.save` writes."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; nothing in the hub's own, and no way to the hub."""
 
-    def offline(repository: str, file: str) -> str:
-        raise ConnectionError("no network")
+    def offline(url: str) -> None:
+        raise ConnectionError("no network\nreally none")
 
     monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, file: None)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", offline)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "home"
@@ -152,7 +167,7 @@ def test_every_published_link_is_there_once() -> None:
 def test_hashes_are_those_in_the_names_of_openmmlab_and_nothing_else_is_known() -> None:
     for checkpoint in ZOO.values():
         for mirror in checkpoint.mirrors:
-            found = re.search(r"-([0-9a-f]{8})\.pth$", mirror.url)
+            found = re.search(r"-([0-9a-f]{8})(_\d{8})?\.pth$", mirror.url)
             assert mirror.sha256 == (found[1] if found else "")
             assert mirror.size is None
 
@@ -184,7 +199,8 @@ def test_what_networks_and_images_the_weights_are_for() -> None:
     for row in ZOO.values():
         data_set = row.data.split()[0]
         if "num_classes" in row.parameters and "Mapillary" not in row.data:
-            assert row.parameters["num_classes"] == (59 if "59" in row.tag else classes[data_set])
+            contexts = {number for number in (59, 60) if f"_{number}" in row.tag}
+            assert row.parameters["num_classes"] == (contexts.pop() if contexts else classes[data_set])
         builder = BUILDERS.get(row.network)
         if builder is not None:
             assert set(row.parameters) <= set(inspect.signature(builder).parameters)
@@ -193,6 +209,7 @@ def test_what_networks_and_images_the_weights_are_for() -> None:
         assert row.channels == ("BGR" if bgr else "RGB")
         assert row.mean == ((0.5, 0.5, 0.5) if "paddleseg" in row.tag else IMAGENET_MEAN)
         assert (row.result is None) <= (row.protocol == "" or "two runs" in row.protocol)
+        assert row.result_ms is None or (row.result is not None and row.result < row.result_ms < row.result + 3)
         assert row.licence == {"gluon": "Apache-2.0", "nvidia": "CC BY-NC-SA 4.0", "mmseg": "Apache-2.0"}.get(
             row.tag.split("_")[-1], "Apache-2.0" if "paddleseg" in row.tag else "" if "psa" in row.network else "MIT"
         )
@@ -257,7 +274,7 @@ def test_offline_the_message_names_the_file_and_the_folder(home: Path, monkeypat
     with pytest.raises(WeightsError) as caught:
         get_weights("n.t")
     message = str(caught.value)
-    hub = "model.safetensors of timm/hrnet_w18_small.ms_in1k from the Hugging Face hub (ConnectionError)"
+    hub = "model.safetensors of timm/hrnet_w18_small.ms_in1k from the Hugging Face hub (no network)"
     assert message.startswith(f"n.t: cannot fetch {hub}; w.pth from http://127.0.0.1:1/folder (")
     assert message.endswith(
         "These links were copied, never tried. v.pth is also at a page. Fetch the file by hand where there is a "
@@ -272,17 +289,96 @@ def test_offline_the_message_names_the_file_and_the_folder(home: Path, monkeypat
 
 
 def test_links_that_need_a_browser(home: Path, tmp_path: Path) -> None:
-    name = "hrnetv2_w48.lip_master"
+    name = f"{SMALL}.cityscapes"
     with pytest.raises(WeightsError) as caught:
         get_weights(name)
-    folder, file = home / "weights" / name, "hrnet_w48_lip_cls20_473x473.pth"
+    folder, file = home / "weights" / name, "hrnet_w18_small_v1_cityscapes_cls19_1024x2048_trainset.pth"
     assert f"{name} is not in {folder}, and its link needs a browser: OneDrive or Baidu, by the links" in str(
         caught.value
     )
     assert f"run `hrseg weights get {name} --from FILE`, or put it into that folder as {file}" in str(caught.value)
-    (tmp_path / "download").write_bytes(b"weights")
+    torch.save(create_model(SMALL).state_dict(), tmp_path / "download")
     assert place_weights(name, tmp_path / "download") == get_weights(name) == folder / file
     assert check_weights(name, folder / file) == (True, "is as it was fetched")
+
+
+def anything() -> None:
+    """Stands for what a pickle may call."""
+
+
+JUNK = {
+    "a web page": (b"<!DOCTYPE html><html>sign in</html>", r"cannot be read"),
+    "a pointer of git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", r"cannot be read"),
+    "half an archive": (b"PK\x03\x04" + bytes(100), r"cannot be read"),
+    "a pickled function": (saved(anything), r"holds a pickled \S*anything"),
+    "another layout": (saved({"fc.weight": torch.zeros(1)}), r"no known layout; found entries fc\.weight"),
+}
+
+
+@pytest.mark.parametrize("kind", JUNK)
+def test_junk_is_not_taken_for_weights_by_hand(kind: str, home: Path, tmp_path: Path) -> None:
+    content, message = JUNK[kind]
+    (tmp_path / "page.pth").write_bytes(content)
+    name = f"{SMALL}.cityscapes"
+    with pytest.raises(WeightsError, match=rf"page\.pth.*{message}") as caught:
+        place_weights(name, tmp_path / "page.pth")
+    assert "\n" not in str(caught.value)
+    assert ".hrseg-" not in str(caught.value)
+    assert find_weights(name) is None
+    assert {path.name for path in (home / "weights" / name).iterdir()} == {".lock"}
+
+
+def test_weights_of_another_network_are_refused(home: Path, tmp_path: Path) -> None:
+    torch.save(create_model(f"{SMALL}_ocr").state_dict(), tmp_path / "ocr.pth")
+    message = rf"ocr\.pth is of {SMALL}_ocr; expected {SMALL}, which {SMALL}\.cityscapes is of"
+    with pytest.raises(WeightsError, match=message):
+        place_weights(f"{SMALL}.cityscapes", tmp_path / "ocr.pth")
+    # its trunk is that of the classifier; of networks of other sizes it is not
+    assert place_weights(f"{SMALL}.imagenet", tmp_path / "ocr.pth").is_file()
+    with pytest.raises(WeightsError, match=rf"is of {SMALL}_ocr; expected hrnetv2_w18, which"):
+        place_weights("hrnetv2_w18.imagenet", tmp_path / "ocr.pth")
+
+
+@pytest.mark.parametrize("name", ["hrnetv2_w18.cityscapes_paddleseg", "hr_rnet_bt_w20.imagenet_openseg"])
+def test_what_hrseg_cannot_read_can_be_placed_all_the_same(name: str, tmp_path: Path) -> None:
+    file = ZOO[name].files[0]
+    (tmp_path / file).write_bytes(b"of another framework")
+    path = place_weights(name, tmp_path / file)
+    assert get_weights(name, for_other_code=True) == path
+    assert check_weights(name, path) == (True, "is as it was fetched")
+
+
+def test_weights_that_hrseg_cannot_read_are_not_fetched_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hrseg.models.zoo.fetch", lambda *arguments: pytest.fail("fetched"))
+    message = (
+        r"hrnetv2_w18\.cityscapes_paddleseg cannot be loaded: Paddle's own format, which load_weights does not read; "
+        "take other weights, or fetch the file for other code with `hrseg weights get hrnetv2_w18"
+    )
+    with pytest.raises(WeightsError, match=message):
+        create_model("hrnetv2_w18", weights="cityscapes_paddleseg")
+    with pytest.raises(WeightsError, match=message):
+        create_model(from_file="hrnetv2_w18.cityscapes_paddleseg")
+
+
+def test_a_file_put_in_place_by_hand_is_compared_with_its_hash(home: Path) -> None:
+    name, file = "hrnetv1_w32.imagenet_pose", "hrnet_w32-36af842e.pth"
+    path = home / "weights" / name / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"other weights")
+    with pytest.raises(
+        WeightsError, match=rf"{file} has a sha256 that starts with .*; expected 36af842e; remove it and fetch it again"
+    ):
+        get_weights(name)
+
+
+def test_a_check_opens_what_no_hash_is_known_of(home: Path) -> None:
+    name = f"{SMALL}.cityscapes"
+    path = home / "weights" / name / ZOO[name].page_file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"<html>sign in</html>")
+    sound, finding = check_weights(name, path)
+    assert not sound
+    assert finding.startswith("cannot be read (")
 
 
 @pytest.fixture
@@ -316,3 +412,28 @@ def test_a_network_takes_weights_from_a_mirror(
     assert torch.equal(twin.get_parameter("conv1.weight"), network.get_parameter("conv1.weight"))
     assert (home / "weights" / name / "w.safetensors").is_file()
     assert fetch_weights("hrnetv2_w18", name) == home / "weights" / name / "w.safetensors"  # by its whole name
+
+
+def test_junk_from_a_mirror_is_left_for_the_next_one(
+    served: tuple[Path, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = served
+    whole = saved(create_model(SMALL).state_dict())
+    for number, content in enumerate((*(content for content, _ in JUNK.values()), whole[: len(whole) // 2])):
+        (folder / f"{number}.pth").write_bytes(content)
+    (folder / "ocr.pth").write_bytes(saved(create_model(f"{SMALL}_ocr").state_dict()))
+    bad = [Mirror(f"{address}/{path.name}") for path in sorted(folder.iterdir())]
+    (folder / "w.pth").write_bytes(whole)
+    name = f"{SMALL}.cityscapes"
+    row = ZOO[name]
+    monkeypatch.setitem(ZOO, name, dataclasses.replace(row, mirrors=tuple(bad)))
+    with pytest.raises(WeightsError) as caught:
+        get_weights(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.count("(what came") == len(bad) == 7
+    assert f"ocr.pth from {address} (what came is of {SMALL}_ocr; expected {SMALL}, which {name} is of)" in message
+    assert f"{row.page_file} is also at {row.page}" in message
+    assert {path.name for path in weights_folder(name).iterdir()} == {".lock"}
+    monkeypatch.setitem(ZOO, name, dataclasses.replace(row, mirrors=(*bad, Mirror(f"{address}/w.pth"))))
+    assert get_weights(name).read_bytes() == whole
