@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
@@ -131,6 +132,7 @@ class SegmentationTask(LightningModule):
         self.head_lr_factor = head_lr_factor
         self.decay_norm_and_bias = decay_norm_and_bias
         self.compile_network = compile
+        self._seed: int | None = None  # of dropout and the like
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.metrics = SegmentationMetrics(
@@ -151,6 +153,14 @@ class SegmentationTask(LightningModule):
         """Makes the steps of a training on the CPU cheaper."""
         if self.device.type == "cpu":
             keep_freed_memory()
+        if self._seed is None:
+            self._seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Lets seed, step and process alone decide what is random in a step: a restarted training repeats it."""
+        assert self._seed is not None
+        what = (self._seed, self.trainer.global_step, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(what).generate_state(1, np.uint64)[0]))
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The network's logits before their resize to the image: "out" (B, K, h, w), and "aux" where it has one."""
@@ -289,7 +299,12 @@ class SegmentationTask(LightningModule):
             "protocol": asdict(self.test_protocol),
             "crop_size": self.crop_size,
             "input_size": self.input_size,
+            "seed": self._seed,
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with the seed of the training that is restarted."""
+        self._seed = checkpoint.get("hrseg", {}).get("seed")
 
 
 def _by_size(images: Tensor | Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:

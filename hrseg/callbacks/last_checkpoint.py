@@ -1,36 +1,168 @@
-"""The checkpoint that a stopped run goes on from."""
+"""The checkpoint that a training goes on from after a stop or a kill, as if nothing had happened."""
 
 from __future__ import annotations
 
+import pickle
+import time
 from pathlib import Path
+from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
+from torch import distributed
 
-from hrseg.errors import OutputError
+from hrseg import interruption
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.interruption import Interrupted
+
+# what a process wishes: to go on, to save, or to stop, which is the number of the signal, 2 or more; the largest counts
+_GO_ON, _SAVE = range(2)
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps `last.ckpt`: written after every epoch, and when the training stops before its end, Ctrl-C included.
+def step_of(checkpoint: Path) -> int:
+    """How many optimiser steps a training had made at a checkpoint.
+
+    Raises:
+        WeightsError: The file is damaged.
+    """
+    try:
+        return int(torch.load(checkpoint, map_location="meta", weights_only=True)["global_step"])
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{checkpoint} is damaged ({' '.join(str(error).split())}); go on from another") from error
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps `checkpoints/last.ckpt` in the run's folder.
+
+    It is written after every epoch, and between two steps: after so many steps or minutes, and when a signal came
+    (`hrseg.interruption`), whereupon the training ends with `Interrupted`. Between two steps nothing is half done, so
+    that the weights, the optimiser, the order of the data and the logged rows of a training that goes on from there
+    are those of one that was never stopped. All processes save and stop at the same step, whichever of them got the
+    signal. A signal during validation is answered after it.
 
     Args:
-        folder: Where the file goes.
+        every_n_steps: Optimiser steps between two writes within an epoch; None for none.
+        every_minutes: Likewise in minutes.
+
+    Raises:
+        ConfigError: An interval is not positive.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder,
-            "last",
-            save_top_k=1,
-            save_on_exception=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
+    def __init__(self, every_n_steps: int | None = None, every_minutes: float | None = 30.0) -> None:
+        for name, interval in {"every_n_steps": every_n_steps, "every_minutes": every_minutes}.items():
+            if interval is not None and interval <= 0:
+                raise ConfigError(f"LastCheckpoint: {name} is {interval}; expected more than 0, or null for never")
+        self.every_n_steps = every_n_steps
+        self.every_minutes = every_minutes
+        self._is_saving = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Settles the place, removes what a kill left of a file that was being written, and takes over the signals."""
+        self.path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        if stage == "fit" and interruption.is_watching():
+            # Lightning's handlers save, and talk to other processes, in the middle of whatever they interrupt:
+            # Lightning-AI/pytorch-lightning#21406
+            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        if stage == "fit" and trainer.is_global_zero:
+            for left in self.path.parent.glob(".*.ckpt"):
+                left.unlink(missing_ok=True)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Settles the progress in `last.ckpt`; other checkpoints are written in the middle of something."""
+        if self._is_saving:
+            _settle(checkpoint["loops"]["fit_loop"], trainer.global_step)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._saved_step = trainer.global_step
+        self._saved_time = time.monotonic()
+        self._agreement = _Agreement()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Saves if it is time to, and stops if asked to."""
+        if batch_idx % trainer.accumulate_grad_batches:
+            return  # a step is half done
+        agreed = self._agreement.on(self._wish())
+        steps = trainer.global_step - self._saved_step
+        if agreed > _GO_ON or (self.every_n_steps is not None and steps >= self.every_n_steps):
+            self._save(trainer)
+        if agreed > _SAVE:
+            raise Interrupted(agreed)
+
+    def _wish(self) -> int:
+        if (received := interruption.received()) is not None:
+            return received
+        minutes = (time.monotonic() - self._saved_time) / 60
+        return _SAVE if self.every_minutes is not None and minutes >= self.every_minutes else _GO_ON
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves, after validation."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        self._is_saving = True
+        try:
+            trainer.save_checkpoint(self.path)
+        finally:
+            self._is_saving = False
+        self._saved_step = trainer.global_step
+        self._saved_time = time.monotonic()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves where the training stands and says where."""
-        path = Path(str(self.dirpath)) / "last.ckpt"
-        if self._should_save_on_exception(trainer) and not isinstance(exception, OutputError):
-            self._save_checkpoint(trainer, str(path))
-        if path.is_file() and trainer.is_global_zero:
-            print(f"stopped; {path} holds the state. --run_dir {path.parents[1]} goes on from there", flush=True)
+        """Says where to go on from."""
+        if self.path.is_file() and trainer.is_global_zero:
+            folder = self.path.parents[1]
+            print(
+                f"stopped; {self.path} holds step {self._saved_step}. --run_dir {folder} goes on from there", flush=True
+            )
+
+
+def _settle(progress: dict[str, Any], steps: int) -> None:
+    """Makes of the progress that Lightning saves one between two steps, or between two epochs.
+
+    As saved, it counts a batch that was only fetched, and an epoch whose last hooks are under way as unfinished. A
+    restart would then validate at other steps, end such an epoch twice, and number the logged rows one too high or not,
+    depending on where it was (pytorch-lightning 2.6, _FitLoop and _TrainingEpochLoop).
+    """
+    epochs, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
+    done, is_between_epochs = (
+        epochs["current"]["processed"],
+        epochs["current"]["processed"] == epochs["current"]["started"],
+    )
+    if is_between_epochs:
+        batches["current"]["completed"] = 0
+    if is_between_epochs or batches["current"]["ready"] > batches["current"]["completed"]:
+        batches["is_last_batch"] = False
+    for scope in ("total", "current"):
+        batches[scope] = dict.fromkeys(batches[scope], batches[scope]["completed"])
+        started = done if is_between_epochs else done + 1
+        epochs[scope] |= {"ready": done + 1, "started": started, "processed": done, "completed": done}
+    # so Lightning takes it for a place of which it knows nothing but to add one to the number of the rows
+    batches["total"]["started"] -= 1
+    progress["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - 1
+
+
+class _Agreement:
+    """What all processes are agreed on, a step after the first of them wished it; nobody waits for the others.
+
+    The wishes travel over the network of the CPUs, so that no GPU is waited for either.
+    """
+
+    def __init__(self) -> None:
+        self._alone = not distributed.is_initialized() or distributed.get_world_size() == 1
+        self._group: Any = None if self._alone else distributed.new_group(backend="gloo")
+        self._under_way: distributed.Work | None = None
+        self._largest = torch.tensor(_GO_ON)
+
+    def on(self, wish: int) -> int:
+        """Gives the largest wish at the call before, or this one's if there is one process."""
+        if self._alone:
+            return wish
+        agreed = _GO_ON
+        if self._under_way is not None:
+            self._under_way.wait()
+            agreed = int(self._largest)
+        self._largest = torch.tensor(wish)
+        self._under_way = distributed.all_reduce(self._largest, distributed.ReduceOp.MAX, self._group, async_op=True)
+        return agreed

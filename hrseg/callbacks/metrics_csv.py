@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,24 @@ class MetricsCsv(Logger):
 
     Args:
         path: The file.
+        step: Where the training goes on. The rows of this step and of later ones are removed from a file that is there:
+            the steps were undone by a kill, and will be logged again. None keeps all.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, step: int | None = None) -> None:
         super().__init__()
         self._path = path
         self._columns: list[str] = []
         if path.is_file():
-            with path.open(newline="") as file:
-                self._columns = next(csv.reader(file), [])
+            self._go_on(step)
+
+    @rank_zero_only
+    def _go_on(self, step: int | None) -> None:
+        with self._path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows, self._columns = list(reader), list(reader.fieldnames or ())
+        if step is not None:
+            self._write(self._columns, [row for row in rows if int(row["step"]) < step])
 
     @property
     def name(self) -> str:
@@ -64,6 +73,9 @@ class MetricsCsv(Logger):
         if self._path.is_file():
             with self._path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
+        self._write(columns, rows)
+
+    def _write(self, columns: list[str], rows: Sequence[Mapping[str, str]]) -> None:
         with replacing(self._path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()

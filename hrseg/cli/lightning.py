@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
+from hrseg import interruption
 from hrseg.callbacks import (
     AtomicCheckpointIO,
     CityscapesEvaluation,
@@ -31,10 +33,12 @@ from hrseg.callbacks import (
     TerminalProgress,
     Throughput,
 )
+from hrseg.callbacks.last_checkpoint import step_of
 from hrseg.cli.parsing import told_in_one_line
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.files import replacing, require_writable
+from hrseg.interruption import Interrupted
 from hrseg.models.weights_file import open_weights
 from hrseg.runs import last_checkpoint, new_run_dir, remove_unused, run_dir_of
 from hrseg.task import SegmentationTask
@@ -44,8 +48,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """Parses, instantiates and runs one of Lightning's verbs."""
     _quieten()
     try:
-        with told_in_one_line():
+        with told_in_one_line(), interruption.watching() if verb == "fit" else nullcontext():
             HrsegCLI(verb, arguments)
+    except Interrupted as stop:
+        return 128 + stop.signal
     except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from error
     except SystemExit as stop:  # --help, or Lightning's answer to Ctrl-C
@@ -178,7 +184,7 @@ class HrsegCLI(LightningCLI):
         if self._verb != "fit":
             kwargs["logger"] = False
         elif config.get("logger") in (None, True):
-            kwargs["logger"] = [Events(self.run_dir, name="", version=""), MetricsCsv(self.run_dir / "metrics.csv")]
+            kwargs["logger"] = self._loggers()
         # one of a kind: an overlay's callback replaces the recipe's, and a user's replaces ours
         callbacks = {callback.state_key: callback for callback in _as_list(config.get("callbacks"))}
         for callback in self._callbacks(config):
@@ -188,6 +194,14 @@ class HrsegCLI(LightningCLI):
         kwargs["default_root_dir"] = self.run_dir
         self.save_config_kwargs = {"folder": self.run_dir}
         return super().instantiate_trainer(**kwargs)
+
+    def _loggers(self) -> list[Logger]:
+        checkpoint = self.config[self._verb].get("ckpt_path")
+        # a restart in the same folder logs again what was logged after its checkpoint
+        is_restart = checkpoint and Path(checkpoint).absolute().parents[1] == self.run_dir.absolute()
+        step = step_of(Path(checkpoint)) if is_restart else None
+        events = Events(self.run_dir, name="", version="", purge_step=step)
+        return [events, MetricsCsv(self.run_dir / "metrics.csv", step)]
 
     def _callbacks(self, config: Namespace) -> list[Callback]:
         callbacks: list[Callback] = [ScoreTables(self.run_dir)]
@@ -206,7 +220,7 @@ class HrsegCLI(LightningCLI):
             if config.get("enable_checkpointing") is not False:
                 folder = self.run_dir / "checkpoints"
                 best = ModelCheckpoint(folder, "best", monitor="val/miou", mode="max", enable_version_counter=False)
-                callbacks += [best, LastCheckpoint(folder)]
+                callbacks += [best, LastCheckpoint()]
         return callbacks
 
     def before_validate(self) -> None:

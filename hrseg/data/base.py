@@ -243,6 +243,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
             min(extra, round(self.extra_ratio * main)),
             find_centroids(samples, self.labels, self.root) if self.class_uniform else (),
             self.class_uniform,
+            self._seen,
         )
         return self._loader(dataset, sampler, self.batch_size, drop_last=True)
 
@@ -298,6 +299,11 @@ class SegmentationDataModule(LightningDataModule, ABC):
     @property
     def _training_samples(self) -> list[Sample]:
         return [sample for split in self._training_splits for sample in self._samples[split]]
+
+    def _seen(self) -> int:
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.completed * self.batch_size
 
     @property
     def _rank(self) -> int:

@@ -227,6 +227,13 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
             if batch is not None:
                 yield batch
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: what comes next follows from seed, epoch and step. That it exists tells Lightning so."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
 
 def use_one_thread(worker_id: int) -> None:
     """Turns OpenCV's threads off in a worker process: there are as many workers as cores already."""

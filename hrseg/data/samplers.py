@@ -5,7 +5,7 @@ Both samplers derive from `DistributedSampler`, in one process too, because Ligh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,8 @@ class EpochSampler(DistributedSampler[SampleKey]):
         centroids: (index, row, column) of regions of each class; classes without one are passed over.
         class_uniform: Share of the samples that are drawn by class instead: each class is as likely as any other, and
             so is each of its regions, on which the crop is centred.
+        seen: Asked when an epoch begins: how many of its samples this rank leaves out, as a training that was stopped
+            within the epoch and goes on has seen them.
 
     Source:
         HRNet-Semantic-Segmentation, tools/train.py, counts the iterations of its schedule so. Its sampler repeats
@@ -59,6 +61,7 @@ class EpochSampler(DistributedSampler[SampleKey]):
         extra_per_epoch: int = 0,
         centroids: Sequence[Sequence[tuple[int, int, int]]] = (),
         class_uniform: float = 0.0,
+        seen: Callable[[], int] = int,
     ) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, seed=seed, drop_last=True)
         self.main = len(dataset) - extra  # type: ignore[arg-type]  # torch's Dataset declares no length
@@ -66,6 +69,7 @@ class EpochSampler(DistributedSampler[SampleKey]):
         self.extra_per_epoch = extra_per_epoch
         self.regions = [regions for regions in centroids if regions]
         self.class_uniform = class_uniform
+        self.seen = seen
 
     def __iter__(self) -> Iterator[SampleKey]:
         number = self.main + self.extra_per_epoch
@@ -79,7 +83,8 @@ class EpochSampler(DistributedSampler[SampleKey]):
             regions = self.regions[int(rng.integers(len(self.regions)))]
             position, row, column = regions[int(rng.integers(len(regions)))]
             keys[place] = SampleKey(self.epoch, position, (row, column))
-        return iter(keys[: number // self.num_replicas * self.num_replicas][self.rank :: self.num_replicas])
+        mine = keys[: number // self.num_replicas * self.num_replicas][self.rank :: self.num_replicas]
+        return iter(mine[self.seen() :])
 
     def __len__(self) -> int:
         return (self.main + self.extra_per_epoch) // self.num_replicas

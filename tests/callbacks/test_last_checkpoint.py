@@ -1,51 +1,207 @@
+"""A training that was stopped or killed goes on as if nothing had happened, wherever that was."""
+
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateMonitor
 
-from hrseg.callbacks import LastCheckpoint
+from hrseg import interruption
+from hrseg.callbacks import LastCheckpoint, MetricsCsv
+from hrseg.callbacks.last_checkpoint import step_of
 from hrseg.data.camvid import CamVidDataModule
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.interruption import Interrupted
 from hrseg.task import SegmentationTask
 
-
-class Stop(Callback):
-    def __init__(self, step: int, error: BaseException) -> None:
-        self.step = step
-        self.error = error
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            raise self.error
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+]
 
 
-# Lightning says that the rest of the epoch is drawn from its start again
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("broken")], ids=["Ctrl-C", "error"])
-def test_a_training_that_stops_can_go_on(
-    error: BaseException, camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+class KeepEach(LastCheckpoint):
+    """Keeps every state of `last.ckpt`, by its number."""
+
+    def __init__(self) -> None:
+        super().__init__(every_n_steps=1)
+        self.kept: list[Path] = []
+
+    def _save(self, trainer: Trainer) -> None:
+        super()._save(trainer)
+        self.kept.append(self.path.with_name(f"state{len(self.kept)}.ckpt"))
+        shutil.copy(self.path, self.kept[-1])
+
+
+class Do(Callback):
+    """Does something once, when the training passes a hook at an optimiser step."""
+
+    def __init__(self, hook: str, step: int, what: Callable[[], None]) -> None:
+        remaining = [what]
+
+        def act(trainer: Trainer, *_: Any) -> None:
+            if remaining and trainer.global_step == step and not trainer.sanity_checking:
+                remaining.pop()()
+
+        setattr(self, hook, act)
+
+
+def fit(root: Path, folder: Path, *callbacks: Callback, checkpoint: Path | None = None, **settings: Any) -> Trainer:
+    """Trains a network that is random in training, on 9 images in batches of 2, with 0 or more workers."""
+    seed_everything(1 if checkpoint is None else 2)  # a restart takes the seed from its checkpoint
+    data = CamVidDataModule(root, batch_size=2, crop_size=(32, 32), num_workers=settings.pop("num_workers", 0))
+    trainer = Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": MetricsCsv(folder / "metrics.csv", None if checkpoint is None else step_of(checkpoint)),
+            "default_root_dir": folder,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "use_distributed_sampler": False,
+            "log_every_n_steps": 1,
+            "max_epochs": 2,
+            "callbacks": [LearningRateMonitor("step"), *callbacks],
+            **settings,
+        }
+    )
+    network_args = {"mid_channels": 16, "key_channels": 8, "dropout": 0.5}
+    task = SegmentationTask("hrnetv2_w18_small_v1_ocr", data.labels, network_args)
+    trainer.fit(task, data, ckpt_path=checkpoint)
+    return trainer
+
+
+def state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """The weights, and the optimiser's state."""
+    optimizer = trainer.optimizers[0].state_dict()["state"]
+    moments = {f"{i} {name}": value for i, values in optimizer.items() for name, value in values.items()}
+    return {**trainer.lightning_module.state_dict(), **moments}
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_workers": 2},
+        {"limit_train_batches": 1, "max_epochs": 3},
+        {"val_check_interval": 0.5},
+        {"check_val_every_n_epoch": None, "val_check_interval": 3, "max_epochs": 3},
+        {"check_val_every_n_epoch": 2, "max_epochs": 3},
+        {"accumulate_grad_batches": 2, "max_epochs": 3},
+        {"max_epochs": -1, "max_steps": 3},
+    ],
+    ids=lambda settings: " ".join(settings) or "plain",
+)
+def test_weights_optimiser_and_rows_are_those_of_a_training_that_was_never_stopped(
+    settings: dict[str, Any], camvid_root: Path, tmp_path: Path
 ) -> None:
-    def trainer(*callbacks: Callback) -> Trainer:
-        return Trainer(
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            max_epochs=2,
-            callbacks=[LastCheckpoint(tmp_path / "run" / "checkpoints"), *callbacks],
-        )
+    keep, whole = KeepEach(), tmp_path / "whole"
+    expected = state(fit(camvid_root, whole, keep, **settings))
+    assert len(keep.kept) > 2
+    for checkpoint in keep.kept:
+        folder = tmp_path / checkpoint.stem
+        folder.mkdir()
+        shutil.copy(whole / "metrics.csv", folder)  # with rows beyond the checkpoint
+        trainer = fit(camvid_root, folder, LastCheckpoint(), checkpoint=checkpoint, **settings)
+        assert_same(state(trainer), expected)
+        assert (folder / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
-    data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
+
+def test_averaged_weights_too(camvid_root: Path, tmp_path: Path) -> None:
+    keep = KeepEach()
+    expected = state(fit(camvid_root, tmp_path / "whole", keep, EMAWeightAveraging(decay=0.9)))
+    for checkpoint in keep.kept[1:3]:
+        callbacks = LastCheckpoint(), EMAWeightAveraging(decay=0.9)
+        trainer = fit(camvid_root, tmp_path / checkpoint.stem, *callbacks, checkpoint=checkpoint)
+        assert_same(state(trainer), expected)
+
+
+def send(*signals: signal.Signals) -> Callable[[], None]:
+    return lambda: [os.kill(os.getpid(), number) for number in signals] and None
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "signals", "saved"),
+    [
+        ("on_fit_start", 0, (signal.SIGUSR1,), 0),
+        ("on_train_batch_start", 1, (signal.SIGTERM,), 1),
+        ("on_train_batch_end", 1, (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM), 1),
+        ("on_save_checkpoint", 2, (signal.SIGUSR1,), 2),
+        ("on_validation_batch_start", 2, (signal.SIGINT,), 2),
+    ],
+    ids=["before the first step", "before a step", "several in a step", "while saving", "in validation"],
+)
+def test_a_signal_ends_the_training_at_the_next_safe_point(
+    hook: str, step: int, signals: tuple[signal.Signals, ...], saved: int, camvid_root: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with interruption.watching(), pytest.raises(Interrupted, match=f"stopped by {signals[0].name}"):
+        fit(camvid_root, tmp_path / "run", Do(hook, step, send(*signals)), LastCheckpoint())
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    with pytest.raises((SystemExit, ValueError)):
-        trainer(Stop(3, error)).fit(SegmentationTask("hrnetv2_w18_small_v1", data.labels), data)
-    assert torch.load(path, weights_only=True)["global_step"] == 3
-    assert f"--run_dir {tmp_path / 'run'} goes on from there" in capsys.readouterr().out
+    assert step_of(path) == saved
+    assert f"holds step {saved}. --run_dir {tmp_path / 'run'} goes on from there" in capsys.readouterr().out
+    expected = state(fit(camvid_root, tmp_path / "whole"))
+    assert_same(state(fit(camvid_root, tmp_path / "run", LastCheckpoint(), checkpoint=path)), expected)
+    assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
 
-    runner = trainer()
-    runner.fit(SegmentationTask("hrnetv2_w18_small_v1", data.labels), data, ckpt_path=path)
-    assert runner.global_step == 4
+
+def test_a_signal_after_the_last_step_stops_nothing(camvid_root: Path, tmp_path: Path) -> None:
+    with interruption.watching():
+        trainer = fit(camvid_root, tmp_path, Do("on_train_end", 4, send(signal.SIGUSR1)), LastCheckpoint())
+        assert interruption.received() == signal.SIGUSR1
+    assert trainer.global_step == 4
+
+
+def test_an_error_says_where_to_go_on_from(
+    camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fit(camvid_root, tmp_path, Do("on_train_batch_end", 3, fail), LastCheckpoint())
+    assert "last.ckpt holds step 2" in capsys.readouterr().out
+
+
+def test_every_so_many_minutes(camvid_root: Path, tmp_path: Path) -> None:
+    keep = KeepEach()
+    keep.every_n_steps, keep.every_minutes = None, 1e-9
+    fit(camvid_root, tmp_path, keep)
+    assert [step_of(path) for path in keep.kept] == [0, 1, 2, 2, 3, 4]
+
+
+def test_what_a_kill_left_half_written_is_removed(camvid_root: Path, tmp_path: Path) -> None:
+    left = tmp_path / "checkpoints" / ".123.last.ckpt"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    fit(camvid_root, tmp_path, LastCheckpoint(), max_epochs=1)
+    assert [path.name for path in left.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"global_step": 3}, path)
+    assert step_of(path) == 3
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(WeightsError, match=r"last.ckpt is damaged .*; go on from another"):
+        step_of(path)
+
+
+@pytest.mark.parametrize("interval", [{"every_n_steps": 0}, {"every_minutes": -1.0}])
+def test_intervals_out_of_range(interval: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="expected more than 0, or null for never"):
+        LastCheckpoint(**interval)

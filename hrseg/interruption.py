@@ -1,0 +1,71 @@
+"""What the system asks a training to do: stop at the next safe point. The handlers only take note of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+_received: signal.Signals | None = None
+_is_watching = False
+
+
+class Interrupted(BaseException):
+    """A training left at a safe point, its state saved; not an error, so that no `except Exception` swallows it.
+
+    Args:
+        number: Of the signal that asked for it, in whichever process.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = signal.Signals(number)
+
+
+def received() -> signal.Signals | None:
+    """The first signal that came since `watching` began; None if none did, or nobody is watching."""
+    return _received
+
+
+def is_watching() -> bool:
+    """Whether signals are noted at present."""
+    return _is_watching
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """While the block runs, Ctrl-C, SIGTERM and SIGUSR1 are noted instead of ending the process.
+
+    Ctrl-C a second time ends it, as anywhere. Other threads than the main one cannot watch: there nothing changes.
+    """
+    global _received, _is_watching
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _received, _is_watching = None, True
+    before = {number: signal.signal(number, _note) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        _received, _is_watching = None, False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    global _received
+    if number == signal.SIGINT and _received is not None:
+        raise KeyboardInterrupt
+    if _received is None:
+        _received = signal.Signals(number)
+        # not print, whose buffer the main program may be filling at this moment
+        os.write(2, f"\n{_received.name}: stopping after this step or validation{_hint(_received)}\n".encode())
+
+
+def _hint(received: signal.Signals) -> str:
+    return "; Ctrl-C again stops at once" if received is signal.SIGINT else ""
