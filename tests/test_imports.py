@@ -16,6 +16,7 @@ FOUNDATION = {"errors", "files", "images", "memory", "progress", "sizes"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
+    "interruption": set(),
     "memory": set(),
     "progress": set(),
     "sizes": set(),
@@ -30,10 +31,10 @@ ALLOWED = {
     "visualize": {"data.labels"},
     "inference": {"models", "data.labels", "visualize"},
     "task": {"models", "losses", "metrics", "optim", "inference", "data.labels"},
-    "callbacks": {"task", "inference", "metrics", "visualize", "data.labels"},
+    "callbacks": {"task", "inference", "metrics", "visualize", "data.labels", "interruption"},
     "benchmark": {"models", "losses", "metrics", "optim", "inference", "data", "data.labels"},
 }
-EVERYTHING = {"cli"}
+EVERYTHING = {"cli", "__main__"}
 
 
 def part_of(module: str) -> str:

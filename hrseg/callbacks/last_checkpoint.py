@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,11 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import distributed
 
 from hrseg import interruption
-from hrseg.errors import ConfigError, WeightsError
+from hrseg.errors import ConfigError
 from hrseg.interruption import Interrupted
 
 # what a process wishes: to go on, to save, or to stop, which is the number of the signal, 2 or more; the largest counts
 _GO_ON, _SAVE = range(2)
-
-
-def step_of(checkpoint: Path) -> int:
-    """How many optimiser steps a training had made at a checkpoint.
-
-    Raises:
-        WeightsError: The file is damaged.
-    """
-    try:
-        return int(torch.load(checkpoint, map_location="meta", weights_only=True)["global_step"])
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{checkpoint} is damaged ({' '.join(str(error).split())}); go on from another") from error
 
 
 class LastCheckpoint(Checkpoint):

@@ -27,7 +27,8 @@ VERBS = {
 }
 
 # what the system refuses because of its disks and permissions, wherever in a library that comes up
-_REFUSALS = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG")}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+_REFUSALS = _FORBIDDEN | {getattr(errno, name) for name in ("EROFS", "ENOSPC", "EDQUOT", "EFBIG")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,13 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HrsegError as error:
         if trace:
             raise
-        print(_one_line(error), file=sys.stderr)
+        print(_told(error), file=sys.stderr)
         return 2
     except OSError as error:
         if trace or error.errno not in _REFUSALS:
             raise
         what = f"{os.fsdecode(error.filename or 'a file')} cannot be used: {error.strerror}"
-        print(_one_line(OutputError(f"{what}; make room, or choose a place that can be written to")), file=sys.stderr)
+        remedy = "choose a place" if error.errno in _FORBIDDEN else "make room, or choose a place"
+        print(_told(OutputError(f"{what}; {remedy} that you may read and write")), file=sys.stderr)
         return 2
 
 
@@ -79,8 +81,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _one_line(error: HrsegError) -> str:
-    # an error from a worker process carries that process's traceback in front of its own last line
-    text = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
-    line = f"hrseg: {text}"
+def one_line(text: str) -> str:
+    """A message as it is shown: its lines joined, and what a terminal would obey, such as \\x1b, spelled out."""
+    line = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+def _told(error: HrsegError) -> str:
+    text = str(error)
+    if text.startswith("Caught "):  # by a worker process, whose traceback stands before the message
+        text = text.rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")[2]
+    line = f"hrseg: {one_line(text)}"
     return f"\033[31m{line}\033[0m" if sys.stderr.isatty() else line

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -33,13 +33,14 @@ from hrseg.callbacks import (
     TerminalProgress,
     Throughput,
 )
-from hrseg.callbacks.last_checkpoint import step_of
 from hrseg.cli.parsing import told_in_one_line
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, WeightsError
 from hrseg.files import replacing, require_writable
 from hrseg.interruption import Interrupted
-from hrseg.models.weights_file import open_weights
+from hrseg.models.checkpoints import ZOO
+from hrseg.models.reading import read_content
+from hrseg.models.weights_file import few, open_weights
 from hrseg.runs import last_checkpoint, new_run_dir, remove_unused, run_dir_of
 from hrseg.task import SegmentationTask
 
@@ -146,24 +147,31 @@ class HrsegCLI(LightningCLI):
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses `args`, whatever the process's own arguments are."""
+        """Parses `args`, whatever the process's own are, and looks at the checkpoint before Lightning does."""
         self.config = parser.parse_args(args)
+        config = self.config[self._verb]
+        if config.get("ckpt_path") is not None:
+            config.ckpt_path = _usable_checkpoint(self._verb, config.ckpt_path)
 
     def before_instantiate_classes(self) -> None:
         """Settles the folder and the checkpoint to go on from."""
         config = self.config[self._verb]
         checkpoint = config.get("ckpt_path")
-        _require_file(checkpoint)
         if self._verb != "fit" and checkpoint is None:
-            _require_whole_network(config.model.network, config.model.weights)
+            _require_whole_network(config.model.network, config.model.weights, config.model.reinit_head)
         config.experiment = config.experiment or self._default_experiment
         is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
         self.run_dir = self._run_dir(config)
         self._run_is_new = is_new
         require_writable(self.run_dir)
         if self._verb == "fit" and checkpoint is None and (last := last_checkpoint(self.run_dir)):
+            try:
+                config.ckpt_path = _usable_checkpoint(self._verb, str(last))
+            except WeightsError as error:
+                raise WeightsError(
+                    f"{error}. Otherwise give --ckpt_path, or another --run_dir to start anew"
+                ) from error
             print(f"going on from {last}", flush=True)
-            config.ckpt_path = str(last)
 
     def _run_dir(self, config: Namespace) -> Path:
         if config.run_dir:
@@ -199,7 +207,7 @@ class HrsegCLI(LightningCLI):
         checkpoint = self.config[self._verb].get("ckpt_path")
         # a restart in the same folder logs again what was logged after its checkpoint
         is_restart = checkpoint and Path(checkpoint).absolute().parents[1] == self.run_dir.absolute()
-        step = step_of(Path(checkpoint)) if is_restart else None
+        step = read_content(checkpoint, values=False)["global_step"] if is_restart else None
         events = Events(self.run_dir, name="", version="", purge_step=step)
         return [events, MetricsCsv(self.run_dir / "metrics.csv", step)]
 
@@ -295,27 +303,58 @@ def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:
                 "file or its name in `hrseg weights list`"
             )
         return []
-    _require_file(checkpoint)
-    home = run_dir_of(Path(checkpoint))
+    home = run_dir_of(Path(_usable_checkpoint(verb, checkpoint)))
     return ["--config", str(home / "config.yaml")] if home else []
 
 
 _CHECKPOINT = "give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
 
 
-def _require_file(checkpoint: str | None) -> None:
-    """Raises a `ConfigError` where a checkpoint's file is missing."""
-    if checkpoint and checkpoint not in ("best", "last", "hpc", "registry") and not Path(checkpoint).is_file():
-        raise ConfigError(f"no checkpoint at {checkpoint}; {_CHECKPOINT}")
+def _usable_checkpoint(verb: str, checkpoint: str) -> str:
+    """The checkpoint as Lightning takes it: a file whose content was looked at, or a name that Lightning knows.
+
+    Raises:
+        ConfigError: There is no such file.
+        WeightsError: It is damaged, or not Lightning's.
+    """
+    if checkpoint in ("best", "last", "hpc", "registry"):
+        return checkpoint
+    path = Path(checkpoint).expanduser()
+    if not checkpoint or not path.exists():
+        raise ConfigError(f"no checkpoint at {checkpoint or 'an empty name'}; {_CHECKPOINT}")
+    content = read_content(path, values=False)
+    needed = ("pytorch-lightning_version", "state_dict", *(("optimizer_states",) if verb == "fit" else ()))
+    if missing := [name for name in needed if name not in content]:
+        raise WeightsError(
+            f"{path} is no checkpoint of a run to {verb}: it holds {few(map(str, content)) or 'nothing'}, and no "
+            f"{missing[0]}; {_CHECKPOINT}, or use what it holds as --model.weights {path}"
+        )
+    return str(path)
 
 
-def _require_whole_network(network: object, weights: str | None) -> None:
-    """Raises a `ConfigError` where weights are of a trunk or a classifier, whose head would score at random."""
-    of_file = open_weights(weights).description() if weights and Path(weights).is_file() else {"name": network}
-    if weights is None or weights.startswith("imagenet") or "name" not in of_file:
-        raise ConfigError(f"model.weights is {weights}, which leaves the head of {network} at random; {_CHECKPOINT}")
+def _require_whole_network(network: object, weights: str | None, reinit_head: bool) -> None:
+    """Raises a `ConfigError` where a head would score at random: it starts anew, or weights are of a trunk alone."""
+    if reinit_head:
+        raise ConfigError(
+            f"model.reinit_head leaves the head of {network} at random; give --model.reinit_head=false, or "
+            f"{_CHECKPOINT.removeprefix('give ')}"
+        )
+    of_file = _of_weights(network, weights) if weights else {}
+    if "name" not in of_file:
+        raise ConfigError(
+            f"model.weights is {weights or None}, which leaves the head of {network} at random; {_CHECKPOINT}"
+        )
     if of_file["name"] != network:
         raise ConfigError(f"model.weights {weights} is of {of_file['name']}; give --model.network {of_file['name']}")
+
+
+def _of_weights(network: object, weights: str) -> Mapping[str, object]:
+    """What is known of weights, by their name before they are fetched; no "name" if they have no head of ours."""
+    if weights in ZOO:
+        return {} if ZOO[weights].tag.startswith("imagenet") else {"name": ZOO[weights].network}
+    if Path(weights).expanduser().is_file():
+        return open_weights(weights).description()
+    return {} if weights.startswith("imagenet") else {"name": network}
 
 
 def _first_config(arguments: Sequence[str]) -> Path:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hrseg.cli import one_line
 from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, UnknownNameError
 from hrseg.files import require_writable
@@ -80,7 +81,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     print(f"{len(images) - len(left_out)} of {len(images)} images predicted")
     print(f"label ids: {options.output / 'labels'}\noverlays: {options.output / 'overlays'}")
     for reason in left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+        print(f"left out: {one_line(reason)}", file=sys.stderr)
     return 1 if left_out else 0
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,15 @@ from hrseg.errors import WeightsError
 from hrseg.images import read_image
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
-from hrseg.models import Segmenter, create_model, fold_batch_norm, load_weights, outputs_of
+from hrseg.models import Segmenter, create_model, fold_batch_norm, outputs_of
+from hrseg.models.reading import read_content
 from hrseg.sizes import brought_to
 
 _WHOLE = Protocol()
+_EXPECTED = (
+    "expected best.ckpt or last.ckpt of a run. Other weights need to be told their classes: --labels on the command "
+    "line, or Predictor(create_model(from_file=...), labels)"
+)
 
 
 class Predictor:
@@ -73,36 +77,21 @@ class Predictor:
             WeightsError: The file is missing, cannot be read, or does not come from hrseg.
             UnknownNameError: There is no protocol of that name.
         """
+        description = _description(path)
         try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            description = checkpoint["hrseg"]
-        except FileNotFoundError:
-            raise WeightsError(f"no checkpoint at {path}; a run keeps its own in runs/NAME/N/checkpoints") from None
-        except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            labels = LabelTable.from_dict(description["labels"])
+            mean, std = tuple(description["mean"]), tuple(description["std"])
+            of_run = Protocol(**description["protocol"])
+            crop_size, input_size = description["crop_size"], description["input_size"]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise WeightsError(
-                f"{path} is no checkpoint of hrseg ({type(error).__name__}); expected best.ckpt or last.ckpt of a run. "
-                "Other weights need to be told their classes: --labels on the command line, or "
-                "Predictor(create_model(from_file=...), labels)"
+                f"{path} does not tell its classes and how it sees images ({type(error).__name__}: {error}); "
+                f"{_EXPECTED}"
             ) from error
-        if description["network"] is None:
-            raise WeightsError(
-                f"{path} holds a network that was not given by name, which cannot be rebuilt from the file alone; "
-                "build it, load its state dict and call Predictor(network, labels)"
-            )
-        network = create_model(**description["network"])
-        load_weights(network, checkpoint)
-        labels = LabelTable.from_dict(description["labels"])
+        network = create_model(from_file=Path(path))
         if isinstance(protocol, str):
-            protocol = named_protocol(protocol, description["crop_size"])
-        return cls(
-            network,
-            labels,
-            tuple(description["mean"]),
-            tuple(description["std"]),
-            device,
-            protocol or Protocol(**description["protocol"]),
-            description["input_size"],
-        )
+            protocol = named_protocol(protocol, crop_size)
+        return cls(network, labels, mean, std, device, protocol or of_run, input_size)
 
     def __call__(self, image: str | Path | np.ndarray) -> np.ndarray:
         """Segments one image.
@@ -134,3 +123,16 @@ class Predictor:
             black=(-self._mean / self._std)[0],
         )
         return at_size(scores, size, align_corners).argmax(1).to(torch.uint8)
+
+
+def _description(path: str | Path) -> Mapping[str, Any]:
+    """What a run's checkpoint tells beside the weights; these are not read yet."""
+    description = read_content(path, values=False).get("hrseg")
+    if not isinstance(description, Mapping) or "network" not in description:
+        raise WeightsError(f"{path} is no checkpoint of hrseg; {_EXPECTED}")
+    if description["network"] is None:
+        raise WeightsError(
+            f"{path} holds a network that was not given by name, which cannot be rebuilt from the file alone; "
+            "build it, load its state dict and call Predictor(network, labels)"
+        )
+    return description

@@ -24,10 +24,11 @@ from hrseg.models.layouts import named_layout
 from hrseg.models.multiscale import TRAINING_SCALES, HRNetV2OCRMultiScale
 from hrseg.models.network import Network
 from hrseg.models.ocr import HRNetV2OCR
+from hrseg.models.reading import OWN_KEY
 from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
 from hrseg.models.segmenter import HRNetV2, Segmenter
 from hrseg.models.weights import write_tensors, write_weights
-from hrseg.models.weights_file import FUNCTIONAL, OWN_KEY, WeightsFile, open_weights
+from hrseg.models.weights_file import FUNCTIONAL, WeightsFile, open_weights
 
 Entries = dict[str, Tensor]
 

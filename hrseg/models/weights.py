@@ -23,7 +23,8 @@ from hrseg.models.describe import HEADS
 from hrseg.models.hrformer import HRFormer
 from hrseg.models.layouts import Entries
 from hrseg.models.network import Network
-from hrseg.models.weights_file import FUNCTIONAL, OWN_KEY, WeightsFile, few, open_weights
+from hrseg.models.reading import OWN_KEY
+from hrseg.models.weights_file import FUNCTIONAL, WeightsFile, few, open_weights
 from hrseg.models.window_attention import resize_bias_tables
 
 logger = logging.getLogger(__name__)

@@ -5,35 +5,18 @@ Files are never unpickled beyond tensors, containers and numbers: a file of weig
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-
-import numpy as np
-import torch
-from numpy._core import multiarray
-from safetensors import safe_open
 
 from hrseg.errors import WeightsError
 from hrseg.models.describe import describe
 from hrseg.models.layouts import LAYOUTS, Entries, Layout, recognise, unwrapped
+from hrseg.models.reading import OWN_KEY, read_content
 
-OWN_KEY = "hrseg"  # of what our files hold besides the entries: {"network": config}; in safetensors as JSON metadata
 # arguments that change results without changing shapes, and what a network without the argument does
 FUNCTIONAL = {"fuse_mode": None, "align_corners": None, "channel_order": "rgb", "negative_slope": 0.0}
-
-# official training files hold their best score as a numpy number, which torch refuses unless it is named here
-_NUMPY_NUMBERS: list[Any] = [
-    (multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (multiarray.scalar, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(number)) for number in (np.float32, np.float64, np.int64)),
-]
 
 
 # where training scripts keep the entries; an average beside the weights themselves is not what was asked for
@@ -105,7 +88,7 @@ def open_weights(source: str | os.PathLike[str] | Mapping[str, Any] | WeightsFil
     if isinstance(source, WeightsFile):
         return source
     where = "the given state dict" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else _read(Path(source))
+    content = source if isinstance(source, Mapping) else read_content(source)
     try:
         entries, beside = unwrapped(_entries(content))
     except WeightsError as error:
@@ -114,40 +97,25 @@ def open_weights(source: str | os.PathLike[str] | Mapping[str, Any] | WeightsFil
     if layout is None:
         known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
         raise WeightsError(f"{where}: no known layout; found entries {few(entries) or '(none)'}; known: {known}")
-    config = (content.get(OWN_KEY) or {}).get("network") or {}
-    return WeightsFile(where, config, layout, entries, tuple(beside))
+    return WeightsFile(where, _own_config(content, where), layout, entries, tuple(beside))
+
+
+def _own_config(content: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Name and constructor arguments of the network as one of our files states them; empty if it is none."""
+    own = content.get(OWN_KEY) or {}
+    config = (own.get("network") if isinstance(own, Mapping) else own) or {}
+    if not isinstance(config, Mapping) or not isinstance(config.get("name", ""), str):
+        raise WeightsError(
+            f"{where} describes its network under {OWN_KEY!r} as {config!r:.60}; "
+            'expected {"name": "hrnetv2_w18", ...}. Leave that out, and its entries tell the network'
+        )
+    return config
 
 
 def few(texts: Iterable[str], number: int = 3) -> str:
     """The first few of many texts, for a message of one line."""
     texts = list(texts)
     return ", ".join(texts[:number]) + (f" and {len(texts) - number} more" if len(texts) > number else "")
-
-
-def _read(path: Path) -> Entries:
-    """The content of a file as `torch.load` returns it; of safetensors, the entries and the config among them."""
-    if not path.is_file():
-        raise WeightsError(f"no file {path}; expected weights as .safetensors, .pth or .ckpt")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
-                own = json.loads((file.metadata() or {}).get(OWN_KEY, "{}"))
-            return entries | {OWN_KEY: own}
-        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise whatever they like
-        needed = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, UnpicklingError) else None
-        if needed:
-            raise WeightsError(
-                f"{path} holds a pickled {needed[1]}, which could run code when it is read; "
-                "save the state dict alone, where you trust the file"
-            ) from error
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise WeightsError(f"{path} cannot be read ({reason}); is it complete, and a file of weights?") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}; expected a state dict")
-    return content
 
 
 def _entries(content: Mapping[str, Any]) -> Entries:

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from pytorch_lightning import Trainer
+from safetensors.torch import save_file
 
 from hrseg import SegmentationTask
 from hrseg.cli import main
@@ -200,6 +202,77 @@ def checkpoint(tmp_path: Path) -> str:
     trainer.strategy.connect(task)
     trainer.save_checkpoint(path)
     return str(path)
+
+
+def no_checkpoint(kind: str, folder: Path) -> Path:
+    """A file of which no verb can make a checkpoint."""
+    path = folder / f"given{'.safetensors' if kind == 'cut safetensors' else '.ckpt'}"
+    weights = {"conv1.weight": torch.ones(99)}
+    if kind == "official":
+        torch.save(weights, path)
+    elif kind == "web page":
+        path.write_text("<html>log in</html>")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "cut":
+        torch.save(weights, path)
+        truncate(path)
+    elif kind == "cut safetensors":
+        save_file(weights, path)
+        truncate(path)
+    else:
+        foreign = {"paths": Path("/"), "malicious": Malicious()}[kind]
+        torch.save({"pytorch-lightning_version": "2.6.0", "state_dict": weights, "x": foreign}, path)
+    return path
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("executed",)
+
+
+NO_CHECKPOINTS = {
+    "official": r"is no checkpoint of a run to \w+: it holds conv1.weight, .* --model.weights \S+given.ckpt",
+    "web page": "cannot be read .*web page",
+    "empty": "cannot be read .*empty",
+    "cut": "cannot be read .*damaged, or cut short",
+    "cut safetensors": "cannot be read .*damaged, or cut short",
+    "paths": r"holds a pickled pathlib\S+, which could run code",
+    "malicious": "holds a pickled posix.mkdir, which could run code",
+}
+
+
+@pytest.mark.parametrize("kind", NO_CHECKPOINTS)
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_a_ckpt_path_that_is_no_checkpoint_is_told_before_anything_is_built(
+    verb: str, kind: str, tmp_path: Path, camvid_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = no_checkpoint(kind, tmp_path)
+    assert main([verb, recipe("camvid", camvid_root), f"--ckpt_path={path}"]) == 2
+    told = told_in_one_line(capsys)
+    assert re.search(rf"{path.name} {NO_CHECKPOINTS[kind]}", told), told
+    assert [entry.name for entry in Path().iterdir()] == ["toy.yaml"]
+
+
+def test_a_last_checkpoint_that_is_damaged_is_told(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("run/checkpoints")
+    folder.mkdir(parents=True)
+    no_checkpoint("cut", folder).rename(folder / "last.ckpt")
+    assert main(["fit", recipe("camvid", camvid_root), "--run_dir=run"]) == 2
+    told = told_in_one_line(capsys)
+    assert re.search("last.ckpt cannot be read .*damaged.* another --run_dir to start anew", told), told
+    assert [path.name for path in Path("run").rglob("*")] == ["checkpoints", "last.ckpt"]
+
+
+def test_weights_alone_are_no_state_to_go_on_from(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"pytorch-lightning_version": "2.6.0", "state_dict": {}}, "weights.ckpt")
+    assert main(["fit", recipe("camvid", camvid_root), "--ckpt_path=weights.ckpt"]) == 2
+    assert "and no optimizer_states; give" in told_in_one_line(capsys)
+
+
+def test_an_empty_ckpt_path_is_not_a_random_network(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", recipe("camvid", camvid_root), "--ckpt_path="]) == 2
+    assert "no checkpoint at an empty name; give" in told_in_one_line(capsys)
 
 
 def command(*arguments: str, file_size: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import hrseg
 from hrseg.cli import VERBS, main
+from hrseg.errors import DataFileError
 
 CAMVID = ["--data=hrseg.CamVidDataModule", "--data.batch_size=2", "--data.crop_size=[32,32]", "--data.num_workers=0"]
 TINY = ["--model.network=hrnetv2_w18_small_v1", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
@@ -81,6 +85,65 @@ def test_a_mistake_is_told_in_one_line(
     assert captured.err.startswith("hrseg: ")
     assert len(captured.err.splitlines()) == 1
     assert "runs" not in [path.name for path in tmp_path.iterdir()] or arguments[0] == "fit"
+
+
+WORKER = """Caught DataFileError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "loader.py", line 1, in get
+    raise DataFileError(path)
+hrseg.errors.DataFileError: 0003.png is truncated
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "cannot fetch it (Not\nFound). These links were copied\n",
+            "cannot fetch it (Not Found). These links were copied",
+        ),
+        ("entry a\r\nb is missing", "entry a b is missing"),
+        ("entry \x1b[31mred\x07\u202e\udcff is missing", r"entry \x1b[31mred\x07\u202e\udcff is missing"),
+        ("Straße 東京 is missing", "Straße 東京 is missing"),
+        (WORKER, "0003.png is truncated"),
+        (WORKER.replace("is truncated", "is\ntruncated"), "0003.png is truncated"),
+    ],
+)
+def test_a_message_of_several_lines_is_told_whole_in_one(
+    message: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(verb: str, arguments: list[str]) -> int:
+        raise DataFileError(message)
+
+    monkeypatch.setitem(sys.modules, "failing", SimpleNamespace(run=run))  # type: ignore[arg-type]
+    monkeypatch.setitem(VERBS, "fail", ("failing", "fails"))
+    assert main(["fail"]) == 2
+    assert capsys.readouterr().err == f"hrseg: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"), [(errno.EACCES, "; choose a place that you may"), (errno.ENOSPC, "; make room, or choose")]
+)
+def test_only_a_full_disk_is_to_be_emptied(
+    code: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(verb: str, arguments: list[str]) -> int:
+        raise OSError(code, os.strerror(code), "file.png")
+
+    monkeypatch.setitem(sys.modules, "failing", SimpleNamespace(run=run))  # type: ignore[arg-type]
+    monkeypatch.setitem(VERBS, "fail", ("failing", "fails"))
+    assert main(["fail"]) == 2
+    assert remedy in capsys.readouterr().err
+
+
+def test_the_package_is_the_command_too() -> None:
+    command = [sys.executable, "-m", "hrseg"]
+    result = subprocess.run(
+        [*command, "--version"], capture_output=True, text=True, cwd=Path(hrseg.__file__).parents[1]
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, f"hrseg {hrseg.__version__}")
+    result = subprocess.run([*command, "fitt"], capture_output=True, text=True, cwd=Path(hrseg.__file__).parents[1])
+    assert (result.returncode, result.stderr.strip()) == (2, "hrseg: unknown verb 'fitt'; did you mean fit or test?")
 
 
 def test_trace_shows_where_an_error_arose() -> None:

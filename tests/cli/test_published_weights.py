@@ -77,3 +77,28 @@ def test_weights_of_something_else(recipe: Path, tmp_path: Path, capsys: pytest.
     assert main(["validate", f"--config={recipe}", f"--model.weights={tmp_path / 'trunk.pth'}"]) == 2
     assert "leaves the head of hrnetv2_w18_small_v1 at random" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--model.weights=hrnetv2_w18_small_v1.imagenet"], f"leaves the head of {SMALL} at random"),
+        (["--model.weights=hrnetv1_w32.imagenet_pose"], f"leaves the head of {SMALL} at random"),
+        (["--model.weights=hrnetv2_w48.cityscapes"], "is of hrnetv2_w48; give --model.network hrnetv2_w48"),
+        (["--model.weights={foreign}", "--model.reinit_head=true"], f"model.reinit_head leaves the head of {SMALL} at"),
+    ],
+)
+def test_a_head_at_random_is_not_scored(
+    verb: str,
+    settings: list[str],
+    message: str,
+    recipe: Path,
+    foreign: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = [setting.format(foreign=foreign) for setting in settings]
+    assert main([verb, f"--config={recipe}", *settings]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not Path("runs").exists()

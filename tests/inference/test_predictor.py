@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from safetensors.torch import save
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import DataFileError, WeightsError
@@ -121,11 +124,18 @@ class Dangerous:
         return os.mkdir, ("executed",)
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "foreign", "pickle"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "foreign", "pickle", "cut", "cut safetensors"])
 def test_other_files_are_refused_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "file.ckpt"
-    if kind == "text":
+    path = tmp_path / ("file.safetensors" if "safetensors" in kind else "file.ckpt")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "cut":
+        torch.save({"a": torch.ones(999)}, path, _use_new_zipfile_serialization=False)
+        path.write_bytes(path.read_bytes()[:500])
+    elif kind == "cut safetensors":
+        path.write_bytes(save({"a": torch.ones(999)})[:500])
+    elif kind == "text":
         path.write_text("no checkpoint")
     elif kind == "foreign":
         torch.save({"state_dict": {}}, path)
@@ -136,6 +146,27 @@ def test_other_files_are_refused_in_one_line(kind: str, tmp_path: Path, monkeypa
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda own: "abc", "is no checkpoint of hrseg; expected best.ckpt or last.ckpt of a run"),
+        (lambda own: {}, "is no checkpoint of hrseg; expected"),
+        (lambda own: {**own, "network": "x"}, "describes its network under 'hrseg' as 'x'"),
+        (lambda own: {"network": own["network"]}, r"does not tell its classes .*\(KeyError: 'labels'\); .* --labels"),
+        (lambda own: {**own, "labels": "abc"}, r"does not tell its classes .*\(AttributeError: "),
+        (lambda own: {**own, "protocol": {"speed": 3}}, r"does not tell its classes .*\(TypeError: "),
+    ],
+)
+def test_a_checkpoint_that_describes_itself_otherwise(
+    damage: Callable[[Any], Any], message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "hrseg": damage(content["hrseg"])}, tmp_path / "odd.ckpt")
+    with pytest.raises(WeightsError, match=rf"odd\.ckpt {message}") as caught:
+        Predictor.from_checkpoint(tmp_path / "odd.ckpt")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_network_without_a_name_cannot_be_rebuilt(tmp_path: Path) -> None:
