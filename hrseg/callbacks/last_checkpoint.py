@@ -43,6 +43,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.every_minutes = every_minutes
         self._is_saving = False
+        self._saved_step: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settles the place, removes what a kill left of a file that was being written, and takes over the signals."""
@@ -71,7 +72,7 @@ class LastCheckpoint(Checkpoint):
         if batch_idx % trainer.accumulate_grad_batches:
             return  # a step is half done
         agreed = self._agreement.on(self._wish())
-        steps = trainer.global_step - self._saved_step
+        steps = trainer.global_step - (self._saved_step or 0)
         if agreed > _GO_ON or (self.every_n_steps is not None and steps >= self.every_n_steps):
             self._save(trainer)
         if agreed > _SAVE:
@@ -98,7 +99,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Says where to go on from."""
-        if self.path.is_file() and trainer.is_global_zero:
+        if self._saved_step is not None and self.path.is_file() and trainer.is_global_zero:
             folder = self.path.parents[1]
             print(
                 f"stopped; {self.path} holds step {self._saved_step}. --run_dir {folder} goes on from there", flush=True
