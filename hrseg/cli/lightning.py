@@ -18,6 +18,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from hrseg import interruption
 from hrseg.callbacks import (
@@ -61,7 +62,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _quieten() -> None:
-    """Leaves out what Lightning says that no user can act on; its warnings and errors stay."""
+    """Leaves out what Lightning says that no user can act on; its warnings and errors stay.
+
+    What was loaded of a file of weights is told, once.
+    """
+    logging.basicConfig(format="%(message)s")
+    if rank_zero_only.rank == 0:
+        logging.getLogger("hrseg.models.weights").setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
