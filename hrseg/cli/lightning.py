@@ -67,7 +67,7 @@ def _quieten() -> None:
     What was loaded of a file of weights is told, once.
     """
     logging.basicConfig(format="%(message)s")
-    if rank_zero_only.rank == 0:
+    if getattr(rank_zero_only, "rank", 0) == 0:  # Lightning sets it
         logging.getLogger("hrseg.models.weights").setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
