@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from hrseg import slurm
 from hrseg.files import writing
+
+_KEY = "hrseg/run_dir"
 
 
 def new_run_dir(root: Path, experiment: str) -> Path:
     """Makes the next free folder `root/experiment/N`, N counting from 0.
 
-    The tasks of one SLURM job share the folder named by its number, whichever of them comes first and however often
-    the job is requeued.
+    All processes of a SLURM job have the folder that its number names, however often it is requeued. Those that
+    torchrun started have the one that the first of them makes, however often torchrun starts them again.
 
     Raises:
         OutputError: The folder cannot be made.
     """
-    job = os.environ.get("SLURM_JOB_ID") if os.environ.get("SLURM_NTASKS", "1") != "1" else None
-    folder = root / experiment
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return _shared_by_torchrun(partial(_next_free, root / experiment))
+    if (job := slurm.job()) is not None:
+        with writing(root / experiment / job):
+            (root / experiment / job).mkdir(parents=True, exist_ok=True)
+        return root / experiment / job
+    return _next_free(root / experiment)
+
+
+def _shared_by_torchrun(choose: Callable[[], Path]) -> Path:
+    from torch import distributed  # not for other verbs
+
+    store = distributed.TCPStore(  # type: ignore[attr-defined]  # documented, but not declared
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
+    )
+    if os.environ["RANK"] == "0" and not store.check([_KEY]):
+        store.set(_KEY, str(choose()))
+    return Path(store.get(_KEY).decode())
+
+
+def _next_free(folder: Path) -> Path:
     with writing(folder):
-        if job is not None:
-            (folder / job).mkdir(parents=True, exist_ok=True)
-            return folder / job
         folder.mkdir(parents=True, exist_ok=True)
         number = max((int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()), default=-1) + 1
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from hrseg import interruption
+from hrseg import interruption, slurm
 from hrseg.callbacks import (
     AtomicCheckpointIO,
     CityscapesEvaluation,
@@ -53,11 +54,24 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         with told_in_one_line(), interruption.watching() if verb == "fit" else nullcontext():
             HrsegCLI(verb, arguments)
     except Interrupted as stop:
-        return 128 + stop.signal
+        return _leave(stop)
     except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from error
     except SystemExit as stop:  # --help, or Lightning's answer to Ctrl-C
         return 130 if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
+    return 0
+
+
+def _leave(stop: Interrupted) -> int:
+    """Puts a SLURM job back into the queue, where its time runs out or it has to make room for another.
+
+    Returns:
+        The exit code: SLURM is to see a success, others what stopped the process.
+    """
+    if stop.signal == signal.SIGINT or slurm.job() is None:
+        return 128 + stop.signal
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        print(slurm.requeue(), flush=True)
     return 0
 
 
@@ -105,6 +119,7 @@ class HrsegCLI(LightningCLI):
             )
         arguments = [*_config_beside_checkpoint(verb, arguments), *arguments]
         self._default_experiment = _first_config(arguments).stem
+        self._arguments = arguments
         try:
             super().__init__(
                 SegmentationTask,
@@ -167,6 +182,8 @@ class HrsegCLI(LightningCLI):
         if self._verb != "fit" and checkpoint is None:
             _require_whole_network(config.model.network, config.model.weights, config.model.reinit_head)
         config.experiment = config.experiment or self._default_experiment
+        if (tasks := slurm.tasks()) is not None:
+            self._follow_slurm(config.trainer, tasks)
         is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
         self.run_dir = self._run_dir(config)
         self._run_is_new = is_new
@@ -179,6 +196,17 @@ class HrsegCLI(LightningCLI):
                     f"{error}. Otherwise give --ckpt_path, or another --run_dir to start anew"
                 ) from error
             print(f"going on from {last}", flush=True)
+
+    def _follow_slurm(self, trainer: Namespace, tasks: slurm.Tasks) -> None:
+        """Takes the numbers of devices and nodes from `srun` instead of the recipe, unless the command line has them."""
+        for key, started in (("num_nodes", tasks.nodes), ("devices", tasks.per_node)):
+            given = _value_of(f"--trainer.{key}", self._arguments)
+            if given not in (None, str(started), "auto"):
+                raise ConfigError(
+                    f"trainer.{key} is {given}, but srun started {tasks.per_node} processes on each of {tasks.nodes} "
+                    f"nodes; leave it out, or start as many (--nodes, --ntasks-per-node)"
+                )
+            trainer[key] = started
 
     def _run_dir(self, config: Namespace) -> Path:
         if config.run_dir:

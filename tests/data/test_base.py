@@ -233,10 +233,30 @@ def test_lightning_keeps_the_samplers_and_moves_the_epoch_on(camvid_root: Path) 
     assert listener.seen["val"] == [("0000",), ("0001",)] * 3
 
 
+def fake_trainer(rank: int, world_size: int, batches_done: int = 0) -> SimpleNamespace:
+    progress = SimpleNamespace(current=SimpleNamespace(completed=batches_done))
+    loops = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    return SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1, overfit_batches=0.0, fit_loop=loops)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_epoch_goes_on_where_it_was_left(rank: int, camvid_root: Path) -> None:
+    names = []
+    for batches_done in (0, 1):
+        data = camvid(camvid_root, batch_size=1)
+        data.trainer = fake_trainer(rank, 2, batches_done)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(3)
+        assert len(loader) == 2
+        names.append([batch["name"] for batch in loader])
+    assert names[1] == names[0][1:]
+
+
 def test_two_ranks_load_together_what_one_process_loads(camvid_root: Path) -> None:
     def batches(rank: int, world_size: int, batch_size: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         data = camvid(camvid_root, batch_size=batch_size)
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1, overfit_batches=0.0)
+        data.trainer = fake_trainer(rank, world_size)
         data.setup("fit")
         train = data.train_dataloader()
         train.sampler.set_epoch(3)

@@ -1,0 +1,160 @@
+"""A real cluster of two nodes on the loopback: `make test-slurm`."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hrseg.images import write_image
+
+pytestmark = pytest.mark.slurm
+
+PROJECT = Path(__file__).parents[2]
+CLUSTER = Path(__file__).with_name("cluster.sh")
+RECIPE = """
+model:
+  network: hrnetv2_w18_small_v1_ocr
+  network_args: {{mid_channels: 16, key_channels: 8, dropout: 0.5}}
+data:
+  class_path: hrseg.CamVidDataModule
+  init_args: {{root: {root}, batch_size: 1, crop_size: [48, 64], num_workers: 1}}
+trainer:
+  accelerator: cpu
+  devices: 4  # as of some other machine: what SLURM starts counts
+  max_epochs: 20
+  log_every_n_steps: 1
+"""
+OF_THE_CLOCK = ("images/s", "data_wait", "peak_memory_gib")
+SECONDS = 240.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("slurm")
+    subprocess.run(["bash", CLUSTER, "start", folder], check=True)
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    try:
+        yield
+    finally:
+        subprocess.run(["bash", CLUSTER, "stop", folder], check=True)
+        del os.environ["SLURM_CONF"]
+
+
+@pytest.fixture
+def place(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, a recipe, and `hrseg` on the path of the jobs."""
+    rng = np.random.default_rng(0)
+    for split, number in {"train": 9, "val": 3}.items():
+        for frame in range(number):
+            write_image(tmp_path / "camvid" / split / f"{frame}.png", rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+            label = rng.integers(0, 12, (48, 64), dtype=np.uint8)
+            write_image(tmp_path / "camvid" / f"{split}annot" / f"{frame}.png", label)
+    (tmp_path / "toy.yaml").write_text(RECIPE.format(root=tmp_path / "camvid"))
+    for name in ("train.sbatch",):  # the nodes here have no GPUs, and little memory
+        lines = (PROJECT / "experiments" / "slurm" / name).read_text().splitlines()
+        (tmp_path / name).write_text("\n".join(line for line in lines if "--gpus" not in line and "--mem" not in line))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def sbatch(*arguments: str) -> str:
+    size = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--output=out-%j.txt"]
+    return run("sbatch", "--parsable", *size, *arguments).strip()
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def wait_until(what: Callable[[], object], job: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not what():
+        if time.monotonic() > deadline:
+            output = Path(f"out-{job}.txt")
+            pytest.fail(
+                f"waited {SECONDS} s in vain; {output.read_text()[-3000:] if output.is_file() else 'no output'}"
+            )
+        time.sleep(0.2)
+
+
+def is_over(job: str) -> bool:
+    return (
+        not run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T")
+        .strip()
+        .startswith(("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED"))
+    )
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    path = run_dir / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{name: text for name, text in row.items() if name not in OF_THE_CLOCK} for row in csv.DictReader(file)]
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 80  # 20 epochs of 9 images, 2 of them a step
+    return dict(content["state_dict"])
+
+
+def test_a_job_on_two_nodes_that_is_requeued_is_as_if_it_was_never_stopped(place: Path) -> None:
+    whole = sbatch("train.sbatch", "--config", "toy.yaml")
+    wait_until(lambda: is_over(whole), whole)
+    expected = weights(place / "runs" / "toy" / whole)
+
+    job = sbatch("train.sbatch", "--config", "toy.yaml")
+    folder = place / "runs" / "toy" / job
+    wait_until(lambda: len(rows(folder)) > 12, job)
+    run("scancel", "--signal=USR1", job)
+    wait_until(lambda: "Restarts=1" in run("scontrol", "show", "job", job), job)
+    output = Path(f"out-{job}.txt")
+    assert f"SLURM job {job} requeued" in output.read_text()
+    assert output.read_text().count("holds step") == 1  # of one process
+    wait_until(lambda: "JobState=PENDING" in run("scontrol", "show", "job", job), job)
+    run("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM would wait for two minutes
+    wait_until(lambda: is_over(job), job)
+
+    assert f"going on from runs/toy/{job}/checkpoints/last.ckpt" in output.read_text()
+    found = weights(folder)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert rows(folder) == rows(place / "runs" / "toy" / whole)
+    assert len(list(folder.glob("events.out.*"))) == 2
+
+
+def test_a_job_that_is_cancelled_saves_and_stays_away(place: Path) -> None:
+    job = sbatch("train.sbatch", "--config", "toy.yaml")
+    folder = place / "runs" / "toy" / job
+    wait_until(lambda: len(rows(folder)) > 12, job)
+    run("scancel", job)
+    wait_until(lambda: is_over(job), job)
+    assert "JobState=CANCELLED" in run("scontrol", "show", "job", job)
+    assert "Restarts=0" in run("scontrol", "show", "job", job)
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_numbers_that_srun_did_not_start_are_told_in_one_line(place: Path) -> None:
+    job = sbatch("train.sbatch", "--config", "toy.yaml", "--trainer.devices", "3")
+    wait_until(lambda: is_over(job), job)
+    assert "trainer.devices is 3, but srun started 1 processes on each of 2 nodes" in Path(f"out-{job}.txt").read_text()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needs_slurm() -> None:
+    if shutil.which("slurmctld") is None:
+        pytest.skip("SLURM is not installed: tests/slurm/cluster.sh install")
