@@ -198,7 +198,7 @@ class HrsegCLI(LightningCLI):
             print(f"going on from {last}", flush=True)
 
     def _follow_slurm(self, trainer: Namespace, tasks: slurm.Tasks) -> None:
-        """Takes the numbers of devices and nodes from `srun` instead of the recipe, unless the command line has them."""
+        """Takes the numbers of devices and nodes from `srun`, not the recipe, unless the command line has them."""
         for key, started in (("num_nodes", tasks.nodes), ("devices", tasks.per_node)):
             given = _value_of(f"--trainer.{key}", self._arguments)
             if given not in (None, str(started), "auto"):
