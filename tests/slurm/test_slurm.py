@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -60,7 +61,7 @@ def place(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
             label = rng.integers(0, 12, (48, 64), dtype=np.uint8)
             write_image(tmp_path / "camvid" / f"{split}annot" / f"{frame}.png", label)
     (tmp_path / "toy.yaml").write_text(RECIPE.format(root=tmp_path / "camvid"))
-    for name in ("train.sbatch",):  # the nodes here have no GPUs, and little memory
+    for name in ("train.sbatch", "array.sbatch", "evaluate.sbatch"):  # the nodes here have no GPUs, and little memory
         lines = (PROJECT / "experiments" / "slurm" / name).read_text().splitlines()
         (tmp_path / name).write_text("\n".join(line for line in lines if "--gpus" not in line and "--mem" not in line))
     monkeypatch.chdir(tmp_path)
@@ -146,6 +147,30 @@ def test_a_job_that_is_cancelled_saves_and_stays_away(place: Path) -> None:
     assert "JobState=CANCELLED" in run("scontrol", "show", "job", job)
     assert "Restarts=0" in run("scontrol", "show", "job", job)
     assert (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_an_array_trains_each_line_in_a_folder_of_its_own(place: Path) -> None:
+    Path("sweep.txt").write_text("--model.power 0.5 --trainer.max_epochs 1\n--model.power 0.7 --trainer.max_epochs 1\n")
+    size = ["--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=1", "--output=out-%A_%a.txt"]
+    job = run("sbatch", "--parsable", *size, "--array=0-1", "array.sbatch", "sweep.txt", "--config", "toy.yaml").strip()
+    wait_until(lambda: not run("squeue", "--noheader", f"--jobs={job}").strip(), job)
+    for task, power in enumerate(("0.5", "0.7")):
+        folder = place / "runs" / "toy" / f"{job}_{task}"
+        assert f"power: {power}" in (folder / "config.yaml").read_text()
+        assert (folder / "checkpoints" / "last.ckpt").is_file(), Path(f"out-{job}_{task}.txt").read_text()[-2000:]
+
+
+def test_two_nodes_score_each_image_once(place: Path) -> None:
+    train = sbatch("train.sbatch", "--config", "toy.yaml", "--trainer.max_epochs", "1")
+    wait_until(lambda: is_over(train), train)
+    checkpoint = f"runs/toy/{train}/checkpoints/best.ckpt"
+    job = sbatch("evaluate.sbatch", "--ckpt_path", checkpoint, "--data.test_split", "train")
+    wait_until(lambda: is_over(job), job)
+    scores = place / "runs" / "toy" / train / "test" / "scores.json"
+    by_two = scores.read_text()
+    command = [sys.executable, "-m", "hrseg", "test", "--ckpt_path", checkpoint, "--data.test_split", "train"]
+    subprocess.run([*command, "--trainer.devices", "1"], check=True, capture_output=True)
+    assert json.loads(scores.read_text())["miou"] == json.loads(by_two)["miou"]
 
 
 def test_numbers_that_srun_did_not_start_are_told_in_one_line(place: Path) -> None:
