@@ -182,8 +182,7 @@ class HrsegCLI(LightningCLI):
         if self._verb != "fit" and checkpoint is None:
             _require_whole_network(config.model.network, config.model.weights, config.model.reinit_head)
         config.experiment = config.experiment or self._default_experiment
-        if (tasks := slurm.tasks()) is not None:
-            self._follow_slurm(config.trainer, tasks)
+        self._processes = self._started_by_slurm()
         is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
         self.run_dir = self._run_dir(config)
         self._run_is_new = is_new
@@ -197,16 +196,20 @@ class HrsegCLI(LightningCLI):
                 ) from error
             print(f"going on from {last}", flush=True)
 
-    def _follow_slurm(self, trainer: Namespace, tasks: slurm.Tasks) -> None:
-        """Takes the numbers of devices and nodes from `srun`, not the recipe, unless the command line has them."""
-        for key, started in (("num_nodes", tasks.nodes), ("devices", tasks.per_node)):
+    def _started_by_slurm(self) -> dict[str, int]:
+        """The numbers of nodes and devices as `srun` has them; the recipe's are those of some other machine."""
+        tasks = slurm.tasks()
+        if tasks is None:
+            return {}
+        started = {"num_nodes": tasks.nodes, "devices": tasks.per_node}
+        for key, number in started.items():
             given = _value_of(f"--trainer.{key}", self._arguments)
-            if given not in (None, str(started), "auto"):
+            if given not in (None, "auto", str(number)):
                 raise ConfigError(
                     f"trainer.{key} is {given}, but srun started {tasks.per_node} processes on each of {tasks.nodes} "
-                    f"nodes; leave it out, or start as many (--nodes, --ntasks-per-node)"
+                    "nodes; leave it out, or start as many (--nodes, --ntasks-per-node)"
                 )
-            trainer[key] = started
+        return started
 
     def _run_dir(self, config: Namespace) -> Path:
         if config.run_dir:
@@ -235,6 +238,7 @@ class HrsegCLI(LightningCLI):
         kwargs["callbacks"] = list(callbacks.values())
         kwargs["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         kwargs["default_root_dir"] = self.run_dir
+        kwargs |= self._processes
         self.save_config_kwargs = {"folder": self.run_dir}
         return super().instantiate_trainer(**kwargs)
 

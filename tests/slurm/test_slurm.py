@@ -169,7 +169,7 @@ def test_two_nodes_score_each_image_once(place: Path) -> None:
     scores = place / "runs" / "toy" / train / "test" / "scores.json"
     by_two = scores.read_text()
     command = [sys.executable, "-m", "hrseg", "test", "--ckpt_path", checkpoint, "--data.test_split", "train"]
-    subprocess.run([*command, "--trainer.devices", "1"], check=True, capture_output=True)
+    subprocess.run([*command, "--trainer.devices", "1"], check=True, capture_output=True, timeout=SECONDS)
     assert json.loads(scores.read_text())["miou"] == json.loads(by_two)["miou"]
 
 
