@@ -97,5 +97,5 @@ def test_ctrl_c_saves_and_says_where(recipe: Path, tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "last.ckpt holds the state" in output
+    assert "last.ckpt holds step" in output
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
