@@ -114,10 +114,8 @@ def _settle(progress: dict[str, Any], steps: int) -> None:
     depending on where it was (pytorch-lightning 2.6, _FitLoop and _TrainingEpochLoop).
     """
     epochs, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
-    done, is_between_epochs = (
-        epochs["current"]["processed"],
-        epochs["current"]["processed"] == epochs["current"]["started"],
-    )
+    done = epochs["current"]["processed"]
+    is_between_epochs = done == epochs["current"]["started"]
     if is_between_epochs:
         batches["current"]["completed"] = 0
     if is_between_epochs or batches["current"]["ready"] > batches["current"]["completed"]:

@@ -31,6 +31,8 @@ class Throughput(Callback):
         self._steps.clear()
         self._last_end = time.perf_counter()
 
+    on_train_start = on_train_epoch_start  # a training may go on within an epoch
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Marks the end of the wait for data."""
         self._start = time.perf_counter()
