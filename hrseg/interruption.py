@@ -12,7 +12,7 @@ from types import FrameType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _received: signal.Signals | None = None
-_is_watching = False
+_watcher = 0  # the process that watches; those forked from it have its handlers, too
 
 
 class Interrupted(BaseException):
@@ -34,31 +34,34 @@ def received() -> signal.Signals | None:
 
 def is_watching() -> bool:
     """Whether signals are noted at present."""
-    return _is_watching
+    return _watcher == os.getpid()
 
 
 @contextmanager
 def watching() -> Iterator[None]:
     """While the block runs, Ctrl-C, SIGTERM and SIGUSR1 are noted instead of ending the process.
 
-    Ctrl-C a second time ends it, as anywhere. Other threads than the main one cannot watch: there nothing changes.
+    Nor do they end the workers forked from it, whose data it needs for that long. Ctrl-C a second time ends it, as
+    anywhere. Other threads than the main one cannot watch: there nothing changes.
     """
-    global _received, _is_watching
+    global _received, _watcher
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _received, _is_watching = None, True
+    _received, _watcher = None, os.getpid()
     before = {number: signal.signal(number, _note) for number in _SIGNALS}
     try:
         yield
     finally:
-        _received, _is_watching = None, False
+        _received, _watcher = None, 0
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     global _received
+    if not is_watching():
+        return
     if number == signal.SIGINT and _received is not None:
         raise KeyboardInterrupt
     if _received is None:

@@ -30,6 +30,17 @@ def test_ctrl_c_again_stops_at_once() -> None:
     assert interruption.received() is None
 
 
+def test_processes_forked_from_it_go_on_and_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with interruption.watching():
+        worker = os.fork()
+        if worker == 0:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            os._exit(0 if interruption.received() is None else 1)
+        assert os.waitpid(worker, 0)[1] == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_another_thread_changes_nothing() -> None:
     before = signal.getsignal(signal.SIGTERM)
     seen = []

@@ -13,6 +13,7 @@ from torch import distributed
 
 from hrseg import interruption
 from hrseg.errors import ConfigError
+from hrseg.files import TEMPORARY
 from hrseg.interruption import Interrupted
 
 # what a process wishes: to go on, to save, or to stop, which is the number of the signal, 2 or more; the largest counts
@@ -53,7 +54,7 @@ class LastCheckpoint(Checkpoint):
             # Lightning-AI/pytorch-lightning#21406
             trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         if stage == "fit" and trainer.is_global_zero:
-            for left in self.path.parent.glob(".*.ckpt"):
+            for left in self.path.parent.glob(f"{TEMPORARY}*.ckpt"):
                 left.unlink(missing_ok=True)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

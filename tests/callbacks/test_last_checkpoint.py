@@ -188,7 +188,7 @@ def test_every_so_many_minutes(camvid_root: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_kill_left_half_written_is_removed(camvid_root: Path, tmp_path: Path) -> None:
-    left = tmp_path / "checkpoints" / ".123.last.ckpt"
+    left = tmp_path / "checkpoints" / ".hrseg-123.last.ckpt"
     left.parent.mkdir()
     left.write_bytes(b"half")
     fit(camvid_root, tmp_path, LastCheckpoint(), max_epochs=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -17,25 +16,12 @@ import pytest
 import torch
 
 from hrseg.images import write_image
+from tests.restarts import RECIPE, rows
 
 pytestmark = pytest.mark.slurm
 
 PROJECT = Path(__file__).parents[2]
 CLUSTER = Path(__file__).with_name("cluster.sh")
-RECIPE = """
-model:
-  network: hrnetv2_w18_small_v1_ocr
-  network_args: {{mid_channels: 16, key_channels: 8, dropout: 0.5}}
-data:
-  class_path: hrseg.CamVidDataModule
-  init_args: {{root: {root}, batch_size: 1, crop_size: [48, 64], num_workers: 1}}
-trainer:
-  accelerator: cpu
-  devices: 4  # as of some other machine: what SLURM starts counts
-  max_epochs: 20
-  log_every_n_steps: 1
-"""
-OF_THE_CLOCK = ("images/s", "data_wait", "peak_memory_gib")
 SECONDS = 240.0
 
 
@@ -60,7 +46,9 @@ def place(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
             write_image(tmp_path / "camvid" / split / f"{frame}.png", rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
             label = rng.integers(0, 12, (48, 64), dtype=np.uint8)
             write_image(tmp_path / "camvid" / f"{split}annot" / f"{frame}.png", label)
-    (tmp_path / "toy.yaml").write_text(RECIPE.format(root=tmp_path / "camvid"))
+    recipe = RECIPE.format(root=tmp_path / "camvid", batch_size=1, crop_size=[48, 64], epochs=20)
+    # as of some other machine: what SLURM starts counts
+    (tmp_path / "toy.yaml").write_text(recipe.replace("trainer:", "trainer:\n  devices: 4"))
     for name in ("train.sbatch", "array.sbatch", "evaluate.sbatch"):  # the nodes here have no GPUs, and little memory
         lines = (PROJECT / "experiments" / "slurm" / name).read_text().splitlines()
         (tmp_path / name).write_text("\n".join(line for line in lines if "--gpus" not in line and "--mem" not in line))
@@ -98,14 +86,6 @@ def is_over(job: str) -> bool:
         .strip()
         .startswith(("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED"))
     )
-
-
-def rows(run_dir: Path) -> list[dict[str, str]]:
-    path = run_dir / "metrics.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [{name: text for name, text in row.items() if name not in OF_THE_CLOCK} for row in csv.DictReader(file)]
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
