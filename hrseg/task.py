@@ -11,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torchmetrics import MeanMetric
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, named_protocol, normalize
-from hrseg.losses import Criterion, CrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
+from hrseg.losses import AverageOver, Criterion, CrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
 from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.models import create_model, outputs_of
@@ -40,6 +40,11 @@ class SegmentationTask(LightningModule):
         loss: Loss on the main output, or a `WeightedOutputsLoss` over several; None is cross entropy on each output
             that the network is trained with, weighted as published.
         optimizer: Makes the optimiser from parameter groups; None is the papers' SGD (0.01, 0.9, 5e-4).
+        average_over: What the loss of a step is a mean over. "processes": each process has the mean over the pixels of
+            its batch, and the gradients are averaged, as in the code of the HRNet papers, of OCR, of NVIDIA and in
+            mmsegmentation; a pixel counts the more, the more of its process's batch is ignored. "pixels": the pixels of
+            all processes alike, as in one process with the whole batch; for cross entropy and OHEM, whose `min_kept`
+            stays one per process. In a single process both are the same.
         power: Power of the poly schedule; 0 keeps the learning rate constant.
         warmup_steps: Optimiser steps over which the learning rate rises linearly to its full value.
         head_lr_factor: Learning rate of the head over that of the trunk.
@@ -75,6 +80,7 @@ class SegmentationTask(LightningModule):
         checkpoint_stages: list[int] | None = None,
         loss: Criterion | None = None,
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None,
+        average_over: AverageOver = "processes",
         power: float = 0.9,
         warmup_steps: int = 0,
         head_lr_factor: float = 1.0,
@@ -119,7 +125,7 @@ class SegmentationTask(LightningModule):
                 f"{self.labels.name}; give one weight per class, in train id order"
             )
         self.align_corners: bool = getattr(self.network, "align_corners", False)
-        self.loss.bind(self.labels.ignore_index, self.align_corners)
+        self.loss.bind(self.labels.ignore_index, self.align_corners, average_over)
         self.make_optimizer = optimizer or partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.val_protocol, self.test_protocol = (
             named_protocol(protocol, crop_size) if isinstance(protocol, str) else protocol
@@ -191,8 +197,15 @@ class SegmentationTask(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of one batch."""
         loss: Tensor = self.loss(self.outputs(self._prepare(batch["image"])), batch["target"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        self.log("train/loss", self._over_processes(loss), prog_bar=True, batch_size=len(batch["image"]))
         return loss
+
+    def _over_processes(self, loss: Tensor) -> Tensor:
+        """The mean over all processes; Lightning's own `sync_dist` would make the host wait for the device."""
+        mean = loss.detach().clone()
+        if self.trainer.world_size > 1:
+            distributed.all_reduce(mean)
+        return mean / self.trainer.world_size
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Counts one batch, at the labels' own sizes; the predictions go to the callbacks."""

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from hrseg.callbacks import PredictionFiles
 from hrseg.data.camvid import CamVidDataModule
 from hrseg.images import read_label, write_image
 from hrseg.task import SegmentationTask
+from tests.processes import start
 
 NUMBERS = (5, 6, 7)
 
@@ -50,7 +47,7 @@ def run(root: Path, out: Path, devices: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:It is recommended to use .self.log")  # they are computed from synchronised counts
-def test_two_processes_score_and_predict_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_score_and_predict_what_one_does(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in NUMBERS:
         for frame in range(number):
@@ -59,19 +56,8 @@ def test_two_processes_score_and_predict_what_one_does(tmp_path: Path, monkeypat
             write_image(root / "valannot" / f"{frame}.png", rng.integers(0, 12, (48, 64), dtype=np.uint8))
     run(tmp_path, tmp_path / "one", 1)
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from pathlib import Path; "
-        "from tests.test_processes import run; run(Path(sys.argv[1]), Path(sys.argv[2]), 2)"
-    )
-    command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path), str(tmp_path / "two")]
-    ranks = [
-        subprocess.Popen(command, env={**environment, "LOCAL_RANK": str(rank), "NODE_RANK": "0"}, cwd=tmp_path)
-        for rank in range(2)
-    ]
+    script = "from pathlib import Path; from tests.test_processes import run; run(Path('.'), Path('two'), 2)"
+    ranks = start(script, 2, tmp_path)
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
 
     for number in NUMBERS:

@@ -3,7 +3,7 @@
 A new loss is one file: a subclass of `SegmentationLoss` with a `compute` method; recipes name it by its class path.
 """
 
-from hrseg.losses.base import Criterion, SegmentationLoss
+from hrseg.losses.base import AverageOver, Criterion, SegmentationLoss
 from hrseg.losses.cross_entropy import CrossEntropyLoss
 from hrseg.losses.ohem import OhemCrossEntropyLoss
 from hrseg.losses.outputs import SumLoss, WeightedOutputsLoss
@@ -11,6 +11,7 @@ from hrseg.losses.rmi import RMILoss
 from hrseg.losses.smp import SmpLoss
 
 __all__ = [
+    "AverageOver",
     "Criterion",
     "CrossEntropyLoss",
     "OhemCrossEntropyLoss",

@@ -5,28 +5,41 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from hrseg.errors import ConfigError
+
+AverageOver = Literal["processes", "pixels"]
 
 
 class Criterion(nn.Module):
     """A loss, or several of them combined; the ancestor of both kinds."""
 
-    def bind(self, ignore_index: int, align_corners: bool) -> None:
-        """Tells this loss, and all that it combines, what the data and the network have settled.
+    def bind(self, ignore_index: int, align_corners: bool, average_over: AverageOver = "processes") -> None:
+        """Tells this loss, and all that it combines, what the data, the network and the task have settled.
 
         Args:
             ignore_index: Value of the pixels that do not count, from the data's label table.
             align_corners: How the network upsamples.
+            average_over: See `SegmentationTask`.
+
+        Raises:
+            ConfigError: A loss cannot be averaged over the pixels of all processes.
         """
         for module in self.modules():
             if isinstance(module, SegmentationLoss):
+                if average_over == "pixels" and not module.sums_over_pixels:
+                    raise ConfigError(
+                        f"average_over is pixels, but {type(module).__name__} is not a sum over pixels that could be "
+                        "divided by those of all processes; leave it at processes"
+                    )
                 module.ignore_index = ignore_index
                 module.align_corners = align_corners
+                module.average_over = average_over
 
     @property
     def num_classes(self) -> int | None:
@@ -54,6 +67,8 @@ class SegmentationLoss(Criterion, ABC):
         ConfigError: A class weight is negative or not finite, or the list is empty.
     """
 
+    sums_over_pixels: ClassVar[bool] = False  # whether it is a sum over pixels that `mean` divides
+    average_over: AverageOver = "processes"
     class_weights: Tensor | None
 
     def __init__(
@@ -117,3 +132,15 @@ class SegmentationLoss(Criterion, ABC):
     def pixel_weights(self, target: Tensor, valid: Tensor) -> Tensor:
         """The weight of each pixel's class, (B, H, W) float32; zero where the target is ignored."""
         return valid.float() if self.class_weights is None else self.class_weights[target] * valid
+
+    def mean(self, total: Tensor, count: Tensor) -> Tensor:
+        """The mean from a sum over the pixels of the batch; zero where nothing was counted.
+
+        Averaged over the pixels of all processes it is a process's part of the mean: the mean over the processes, which
+        their gradients go through, is the one over their pixels.
+        """
+        if self.average_over == "pixels" and self.training and distributed.is_initialized():
+            count = count.clone()
+            distributed.all_reduce(count)
+            return total * distributed.get_world_size() / torch.where(count > 0, count, 1)
+        return total / torch.where(count > 0, count, 1)

@@ -30,6 +30,8 @@ class CrossEntropyLoss(SegmentationLoss):
         HRNet-Semantic-Segmentation, lib/core/criterion.py.
     """
 
+    sums_over_pixels = True
+
     def __init__(
         self,
         class_weights: Sequence[float] | None = None,
@@ -45,7 +47,7 @@ class CrossEntropyLoss(SegmentationLoss):
         target, valid = self.split_valid(target)
         weights = self.pixel_weights(target, valid)
         total = weighted_cross_entropy(logits, target, weights, self.enlarge)
-        return total / target.numel() if self.divide_by == "pixels" else divide(total, weights.sum())
+        return total / target.numel() if self.divide_by == "pixels" else self.mean(total, weights.sum())
 
 
 def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor, enlarge: Enlarge) -> Tensor:
@@ -94,8 +96,3 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (for_logits,) = ctx.saved_tensors
         return gradient * for_logits, None, None, None
-
-
-def divide(total: Tensor, count: Tensor) -> Tensor:
-    """The mean from a sum; the sum itself, zero, where nothing was counted."""
-    return total / torch.where(count > 0, count, 1)

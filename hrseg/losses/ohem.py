@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hrseg.errors import ConfigError
 from hrseg.losses.base import SegmentationLoss
-from hrseg.losses.cross_entropy import divide, weighted_cross_entropy
+from hrseg.losses.cross_entropy import weighted_cross_entropy
 
 _IGNORED = 2.0  # stands in for the probability of an ignored pixel: above every real one
 
@@ -35,6 +35,8 @@ class OhemCrossEntropyLoss(SegmentationLoss):
         HRNet-Semantic-Segmentation, lib/core/criterion.py; its Cityscapes recipes use 0.9 and 131072.
     """
 
+    sums_over_pixels = True
+
     def __init__(
         self,
         threshold: float = 0.9,
@@ -57,7 +59,7 @@ class OhemCrossEntropyLoss(SegmentationLoss):
         probability = self._class_probability(logits.detach(), target).masked_fill_(~valid, _IGNORED)
         kept = probability < self._limit(probability)
         total = weighted_cross_entropy(logits, target, self.pixel_weights(target, kept), self.enlarge)
-        return divide(total, kept.sum())
+        return self.mean(total, kept.sum())
 
     def _class_probability(self, logits: Tensor, target: Tensor) -> Tensor:
         """The probability (B, H, W) of each pixel's class, image by image, since the enlarged logits are large."""

@@ -79,6 +79,8 @@ class SumLoss(SegmentationLoss):
         ConfigError: There is no loss, or not one weight for each.
     """
 
+    sums_over_pixels = True  # if all of its losses are, who are asked as well
+
     def __init__(
         self,
         losses: Sequence[SegmentationLoss],
