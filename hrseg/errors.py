@@ -47,9 +47,17 @@ class LabelRangeError(DataFileError):
     """A label holds a value that the label table does not know."""
 
 
+class FileSystemError(HrsegError):
+    """The file system that holds the data has been away for longer than was waited for."""
+
+
 class OutputError(HrsegError):
     """A file cannot be written: the disk is full, or its place is not to be written to."""
 
 
 class WeightsError(HrsegError):
     """A file of weights cannot be read, or does not fit the network."""
+
+
+class TrainingError(HrsegError):
+    """A training cannot go on: its loss is not finite, its memory is used up, or another process of it is gone."""

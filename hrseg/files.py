@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import secrets
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.errors import OutputError
+
+_log = logging.getLogger(__name__)
 
 TEMPORARY = ".hrseg-"  # what the names of unfinished files and folders begin with
 _SECONDS_LEFT_ALONE = 24 * 3600.0  # in which what is unfinished may still be worked on
@@ -102,6 +105,35 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Keeps other processes that ask for the same lock waiting while the block runs, on whatever machine they are.
+
+    A process that is killed gives it back. Where the file system cannot lock, or the lock's folder cannot be written
+    to, the block runs all the same.
+
+    Args:
+        lock: A file of no content, which stays.
+    """
+    from filelock import FileLock, Timeout  # not for what only reads
+
+    file_lock = FileLock(lock)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file_lock.acquire(timeout=0)
+        except Timeout:
+            _log.info("waiting for another process, which is at work in %s", lock.parent)
+            file_lock.acquire()
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        file_lock.release()
 
 
 def remove_stale(folder: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import logging
 import os
 import struct
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
-from hrseg.errors import DataFileError
+from hrseg.errors import DataFileError, FileSystemError
 from hrseg.files import replacing
 
 try:
@@ -19,10 +22,18 @@ try:
 except ImportError:  # no wheel for this Python: OpenCV gives the same pixels, but takes three times as long for a PNG
     decode_image_png_u8 = None
 
+_log = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 # what is wrong with a file stands in our own error
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
+_PAUSES = (1, 2, 4, 8, 16, 32)  # seconds between attempts
+_FILE_SYSTEM_AWAY = {
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN")
+}
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -42,6 +53,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Raises:
         DataFileError: The file is missing, truncated, or no image.
+        FileSystemError: Its file system is away, and was waited for.
     """
     data = _read(path)
     # an orientation is left to OpenCV; the name of its chunk may also occur by chance, which does no harm
@@ -80,6 +92,7 @@ def read_label(path: Path, in_color: bool = False) -> np.ndarray:
 
     Raises:
         DataFileError: The file is missing, truncated, a JPEG, has several channels, or values above 255.
+        FileSystemError: Its file system is away, and was waited for.
     """
     data = _read(path)
     if data.startswith(_JPEG_SIGNATURE):
@@ -144,10 +157,21 @@ def _unreadable(path: Path) -> DataFileError:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    """The bytes of a file; waits for a file system that is away for a while, as those over a network may be."""
+    for pause in (*_PAUSES, None):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno not in _FILE_SYSTEM_AWAY:
+                raise DataFileError(f"{path} cannot be read: {error.strerror or error}") from error
+            if pause is None:
+                raise FileSystemError(
+                    f"{path} cannot be read: {error.strerror}, {len(_PAUSES) + 1} times within {sum(_PAUSES)} s; is "
+                    "its file system still there? The same command goes on once it is"
+                ) from error
+            _log.warning("%s cannot be read: %s; trying again in %d s", path, error.strerror, pause)
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _decode(data: bytes, flag: int) -> np.ndarray | None:

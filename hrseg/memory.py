@@ -1,9 +1,12 @@
-"""How the C library keeps the memory that tensors on the CPU come from."""
+"""How much memory is in use, and how the C library keeps what tensors on the CPU come from."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
+
+import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
 _LARGEST_BLOCK_KEPT = 32 * 2**20  # larger ones go back at once: kept ones would lie about unused between smaller ones
@@ -26,3 +29,11 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all((mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK_KEPT), mallopt(_TRIM_THRESHOLD, _KEPT)))
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that was in use so far, in GiB: a GPU's, as allocated by PyTorch, or that of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.errors import DataFileError, OutputError
+from hrseg.errors import DataFileError, FileSystemError, OutputError
 from hrseg.images import IMAGE_SUFFIXES, image_size, images_below, read_image, read_label, write_image
 
 LOSSLESS = [".png", ".bmp", ".tif", ".tiff"]
@@ -274,3 +274,32 @@ def test_a_full_disk_leaves_the_file_before(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert read_label(path).shape == (4, 4)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_that_comes_back_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = np.full((4, 5, 3), 7, np.uint8)
+    write_image(tmp_path / "safe.png", image)
+    path = tmp_path / "image.png"
+    path.symlink_to("/proc/self/mem")  # whose first byte gives an input/output error
+
+    def come_back(seconds: float) -> None:
+        path.unlink()
+        path.symlink_to("safe.png")
+
+    monkeypatch.setattr("time.sleep", come_back)
+    assert np.array_equal(read_image(path), image)
+    assert [record.message for record in caplog.records] == [
+        f"{path} cannot be read: Input/output error; trying again in 1 s"
+    ]
+
+
+def test_a_file_system_that_stays_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    path = tmp_path / "label.png"
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(FileSystemError, match=r"label.png cannot be read: Input/output error, 7 times within 63 s; is"):
+        read_label(path)
+    assert pauses == [1, 2, 4, 8, 16, 32]

@@ -4,6 +4,8 @@ from hrseg.callbacks.boundary_report import BoundaryReport
 from hrseg.callbacks.checkpoint_io import AtomicCheckpointIO
 from hrseg.callbacks.cityscapes_evaluation import CityscapesEvaluation
 from hrseg.callbacks.contact_sheet import ContactSheet
+from hrseg.callbacks.faults import Faults
+from hrseg.callbacks.finite_loss import FiniteLoss
 from hrseg.callbacks.last_checkpoint import LastCheckpoint
 from hrseg.callbacks.metrics_csv import MetricsCsv
 from hrseg.callbacks.panels import PanelPictures
@@ -18,6 +20,8 @@ __all__ = [
     "BoundaryReport",
     "CityscapesEvaluation",
     "ContactSheet",
+    "Faults",
+    "FiniteLoss",
     "LastCheckpoint",
     "MetricsCsv",
     "PanelPictures",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class LastCheckpoint(Checkpoint):
         """Starts the clock."""
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
-        self._agreement = _Agreement()
+        self._agreement = _Agreement(getattr(trainer.strategy, "_timeout", None))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Saves if it is time to, and stops if asked to."""
@@ -136,9 +137,9 @@ class _Agreement:
     The wishes travel over the network of the CPUs, so that no GPU is waited for either.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: timedelta | None) -> None:
         self._alone = not distributed.is_initialized() or distributed.get_world_size() == 1
-        self._group: Any = None if self._alone else distributed.new_group(backend="gloo")
+        self._group: Any = None if self._alone else distributed.new_group(backend="gloo", timeout=timeout)
         self._under_way: distributed.Work | None = None
         self._largest = torch.tensor(_GO_ON)
 

@@ -37,8 +37,12 @@ class MetricsCsv(Logger):
         with self._path.open(newline="") as file:
             reader = csv.DictReader(file)
             rows, self._columns = list(reader), list(reader.fieldnames or ())
+            is_whole = not rows or self._path.read_bytes().endswith(b"\n")
+        kept = rows if is_whole else rows[:-1]  # a full disk may have cut the last row short
         if step is not None:
-            self._write(self._columns, [row for row in rows if int(row["step"]) < step])
+            kept = [row for row in kept if int(row["step"]) < step]
+        if len(kept) < len(rows):
+            self._write(self._columns, kept)
 
     @property
     def name(self) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections import deque
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from hrseg.memory import peak_memory
 
 _WINDOW = 20
 
@@ -47,11 +46,4 @@ class Throughput(Callback):
         self._last_end = now
         waited, taken, seen = (sum(column) for column in zip(*self._steps, strict=True))
         pl_module.log("images/s", seen / taken, prog_bar=True)
-        pl_module.log_dict({"data_wait": waited / taken, "peak_memory_gib": _peak_memory(pl_module.device)})
-
-
-def _peak_memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+        pl_module.log_dict({"data_wait": waited / taken, "peak_memory_gib": peak_memory(pl_module.device)})

@@ -19,6 +19,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from hrseg import interruption, slurm
@@ -26,6 +27,8 @@ from hrseg.callbacks import (
     AtomicCheckpointIO,
     CityscapesEvaluation,
     ContactSheet,
+    Faults,
+    FiniteLoss,
     LastCheckpoint,
     MetricsCsv,
     PanelPictures,
@@ -70,9 +73,18 @@ def _leave(stop: Interrupted) -> int:
     """
     if stop.signal == signal.SIGINT or slurm.job() is None:
         return 128 + stop.signal
-    if getattr(rank_zero_only, "rank", 0) == 0:
+    if _is_first_process():
         print(slurm.requeue(), flush=True)
     return 0
+
+
+def _is_first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0  # Lightning sets it, from the environment
+
+
+def _say(text: str) -> None:
+    if _is_first_process():
+        print(text, flush=True)
 
 
 def _quieten() -> None:
@@ -81,7 +93,7 @@ def _quieten() -> None:
     What was loaded of a file of weights is told, once.
     """
     logging.basicConfig(format="%(message)s")
-    if getattr(rank_zero_only, "rank", 0) == 0:  # Lightning sets it
+    if _is_first_process():
         logging.getLogger("hrseg.models.weights").setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -113,6 +125,7 @@ class HrsegCLI(LightningCLI):
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self._verb = verb
         self._run_is_new = False
+        self._faults = Faults()
         if not arguments:
             raise ConfigError(
                 f"hrseg {verb} needs to know on what; give --config with one of the recipes in experiments/"
@@ -137,9 +150,11 @@ class HrsegCLI(LightningCLI):
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
-        except BaseException:
+        except BaseException as error:
             if self._run_is_new:
                 remove_unused(self.run_dir)
+            if self._faults.explained is not None:
+                raise self._faults.explained from error
             raise
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # the other verbs' parsers take seconds
@@ -164,6 +179,12 @@ class HrsegCLI(LightningCLI):
             default=None,
             help="The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that "
             "holds checkpoints/last.ckpt goes on from it.",
+        )
+        parser.add_argument(
+            "--timeout_minutes",
+            type=float,
+            default=30.0,
+            help="How long processes wait for one that does not answer, before all of them end.",
         )
         for fact in ("labels", "crop_size", "input_size"):
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
@@ -194,7 +215,7 @@ class HrsegCLI(LightningCLI):
                 raise WeightsError(
                     f"{error}. Otherwise give --ckpt_path, or another --run_dir to start anew"
                 ) from error
-            print(f"going on from {last}", flush=True)
+            _say(f"going on from {last}")
 
     def _started_by_slurm(self) -> dict[str, int]:
         """The numbers of nodes and devices as `srun` has them; the recipe's are those of some other machine."""
@@ -226,7 +247,7 @@ class HrsegCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the loggers, checkpoints and callbacks of a run."""
         config = self._get(self.config_init, "trainer")
-        print(f"{self._verb}: {_description(self.model, self.datamodule)}; files in {self.run_dir}", flush=True)
+        _say(f"{self._verb}: {_description(self.model, self.datamodule)}; files in {self.run_dir}")
         if self._verb != "fit":
             kwargs["logger"] = False
         elif config.get("logger") in (None, True):
@@ -240,7 +261,10 @@ class HrsegCLI(LightningCLI):
         kwargs["default_root_dir"] = self.run_dir
         kwargs |= self._processes
         self.save_config_kwargs = {"folder": self.run_dir}
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if isinstance(trainer.strategy, DDPStrategy):
+            trainer.strategy._timeout = timedelta(minutes=self.config_init[self._verb].timeout_minutes)
+        return trainer
 
     def _loggers(self) -> list[Logger]:
         checkpoint = self.config[self._verb].get("ckpt_path")
@@ -251,7 +275,7 @@ class HrsegCLI(LightningCLI):
         return [events, MetricsCsv(self.run_dir / "metrics.csv", step)]
 
     def _callbacks(self, config: Namespace) -> list[Callback]:
-        callbacks: list[Callback] = [ScoreTables(self.run_dir)]
+        callbacks: list[Callback] = [ScoreTables(self.run_dir), self._faults]
         if config.get("enable_progress_bar") is not False:
             callbacks.append(TerminalProgress() if sys.stdout.isatty() else PlainProgress())
         if self._verb == "test":
@@ -261,7 +285,7 @@ class HrsegCLI(LightningCLI):
         if self._verb == "predict":
             callbacks.append(PredictionFiles(self.run_dir / "predict"))
         if self._verb == "fit":
-            callbacks += [Throughput(), PanelPictures(), Timer()]
+            callbacks += [Throughput(), PanelPictures(), Timer(), FiniteLoss()]
             if config.get("logger") is not False:
                 callbacks.append(LearningRateMonitor(logging_interval="step"))
             if config.get("enable_checkpointing") is not False:
@@ -282,16 +306,16 @@ class HrsegCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Says where the files are."""
-        print(f"label ids: {self.run_dir / 'predict' / 'labels'}\noverlays: {self.run_dir / 'predict' / 'overlays'}")
+        _say(f"label ids: {self.run_dir / 'predict' / 'labels'}\noverlays: {self.run_dir / 'predict' / 'overlays'}")
 
     def after_fit(self) -> None:
         """Says how long it took, over all restarts, and where the files are."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         timer = next(callback for callback in callbacks if isinstance(callback, Timer))
-        print(f"training took {timedelta(seconds=round(timer.time_elapsed()))}, validation included")
+        _say(f"training took {timedelta(seconds=round(timer.time_elapsed()))}, validation included")
         best = self.run_dir / "checkpoints" / "best.ckpt"
         if best.is_file():
-            print(f"best checkpoint: {best}\nTensorBoard: tensorboard --logdir {self.run_dir}")
+            _say(f"best checkpoint: {best}\nTensorBoard: tensorboard --logdir {self.run_dir}")
 
 
 class Events(TensorBoardLogger):

@@ -12,7 +12,7 @@ from typing import Any
 from hrseg.data.dataset import Sample
 from hrseg.data.parallel import map_in_processes
 from hrseg.errors import OutputError
-from hrseg.files import cache_folder, replacing
+from hrseg.files import cache_folder, locked, replacing
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ def map_cached(
     """Applies a function to samples in parallel, and keeps the results; what is known is not computed again.
 
     A result is known as long as the paths, sizes and times of change of its files and the settings are the same.
-    Ctrl-C loses nothing that was computed.
+    Ctrl-C loses nothing that was computed. Of several processes that ask for the same, on whatever machines share the
+    cache, one computes and the others wait for it.
 
     Args:
         function: To be found at the top level of a module; gives plain numbers, strings and lists.
@@ -39,15 +40,18 @@ def map_cached(
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
     cache = cache_folder() / kind / f"{digest}.json"
     known = _load(cache)
-    missing = [sample for sample, key in keys.items() if key not in known]
-    try:
-        if missing:
-            results = map_in_processes(function, missing, what)
+    if all(key in known for key in keys.values()):
+        return {sample: known[key] for sample, key in keys.items()}, 0
+    with locked(cache.with_suffix(".lock")):
+        known = _load(cache)  # another process may have been at it
+        missing = [sample for sample, key in keys.items() if key not in known]
+        try:
+            results = map_in_processes(function, missing, what) if missing else ()
             for sample, result in zip(missing, results, strict=True):
                 known[keys[sample]] = result
-    finally:
-        if missing:
-            _store(cache, {key: known[key] for key in keys.values() if key in known})
+        finally:
+            if missing:
+                _store(cache, {key: known[key] for key in keys.values() if key in known})
     return {sample: known[key] for sample, key in keys.items()}, len(missing)
 
 

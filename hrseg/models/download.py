@@ -17,10 +17,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from filelock import FileLock, Timeout
-
 from hrseg.errors import WeightsError
-from hrseg.files import TEMPORARY, replacing, writing
+from hrseg.files import TEMPORARY, locked, replacing, writing
 from hrseg.models.archives import is_archive, unpack
 from hrseg.progress import track_progress
 
@@ -148,7 +146,7 @@ def adopt(
     if not fitting:
         raise WeightsError(f"{source} is not {' or '.join(files)}, by its ending; give the file itself")
     path = folder / fitting[0]
-    with _locked(folder), replacing(path) as temporary:
+    with locked(folder / ".lock"), replacing(path) as temporary:
         shutil.copyfile(source, temporary)
         digest = sha256_of(temporary)
         if fault := _fault(temporary, digest, mirror_of(path, mirrors)):
@@ -230,7 +228,9 @@ def _from_hub(mirror: Mirror) -> Path:
 
 def _from_web(mirror: Mirror, folder: Path, examine: Examine) -> Path:
     path, part = folder / mirror.file, folder / f".{mirror.file}.part"
-    with _locked(folder):
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock"):
         if path.is_file():  # another process was quicker
             return path
         _complete(mirror, part)
@@ -259,23 +259,6 @@ def _called(name: str, path: Path) -> Iterator[None]:
         yield
     except WeightsError as error:
         raise WeightsError(str(error).replace(str(path), name)) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds all other processes off the folder; those of other machines on the same file system too."""
-    lock = FileLock(folder / ".lock")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            logger.info("waiting for another process, which is putting a file into %s", folder)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _complete(mirror: Mirror, part: Path) -> None:

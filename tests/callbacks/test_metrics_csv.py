@@ -23,6 +23,16 @@ def test_every_row_is_kept_over_restarts(tmp_path: Path) -> None:
     assert [row["val/miou"] for row in rows(path)] == ["", "0.25", ""]
 
 
+def test_a_row_that_a_full_disk_cut_short_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    first = MetricsCsv(path)
+    first.log_metrics({"train/loss": 1.5}, step=11)
+    first.log_metrics({"train/loss": 1.25}, step=12)
+    path.write_bytes(path.read_bytes()[: -len("2,1.25\r\n")])  # "1" of "12", which looks like an early step
+    MetricsCsv(path, step=12).log_metrics({"train/loss": 1.25}, step=12)
+    assert [row["step"] for row in rows(path)] == ["11", "12"]
+
+
 def test_a_new_metric_gets_a_column(tmp_path: Path) -> None:
     logger = MetricsCsv(tmp_path / "metrics.csv")
     logger.log_metrics({"a": 1.0}, step=1)

@@ -16,7 +16,7 @@ from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, 
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, SampleKey
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
-from hrseg.errors import ConfigError, DataFileError, LabelRangeError
+from hrseg.errors import ConfigError, DataFileError, FileSystemError, LabelRangeError
 from hrseg.images import write_image
 
 TABLE = LabelTable("Toy", ("a", "b"), ((0, 0, 0), (1, 1, 1)), label_ids=(10, 20), void_ids=(0,))
@@ -225,6 +225,17 @@ def test_skipping_ends_when_nothing_is_left(samples: list[Sample]) -> None:
         batches(SegmentationDataset(samples, TABLE, augment(), on_error="skip"), 0)
     dataset = SegmentationDataset(samples, TABLE, on_error="skip")
     assert list(SegmentationLoader(dataset, collate_fn=collate)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_system_that_is_away_is_not_skipped(
+    samples: list[Sample], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrseg.images._PAUSES", ())
+    samples[1].image.unlink()
+    samples[1].image.symlink_to("/proc/self/mem")  # whose first byte gives an input/output error
+    with pytest.raises(FileSystemError, match=r"1\.png cannot be read: Input/output error"):
+        batches(SegmentationDataset(samples, TABLE, augment(), on_error="skip"), workers)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

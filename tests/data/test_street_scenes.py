@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,7 +213,7 @@ def test_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(files, "generate_scene", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path / "scenes", {"train": 2}, (64, 128))
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".scenes.lock"]  # which is empty, and free
 
 
 def test_scenes_whose_marker_was_removed_are_drawn_again(tmp_path: Path) -> None:
@@ -225,7 +226,8 @@ def test_scenes_whose_marker_was_removed_are_drawn_again(tmp_path: Path) -> None
     assert not (root / "leftover").exists()
 
 
-def test_two_processes_that_start_together_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_locked_two_processes_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "locked", nullcontext)
     root = tmp_path / "scenes"
 
     def overtaken(seed: int, split: str, index: int, size: tuple[int, int]) -> Scene:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from hrseg.data.street_scenes.scene import Scene, generate_scene
-from hrseg.files import writing
+from hrseg.files import locked, writing
 from hrseg.progress import track_progress
 
 MARKER = "scenes.json"  # the file that a complete folder has
@@ -29,7 +29,7 @@ def is_complete(root: Path) -> bool:
 def write_scenes(root: Path, counts: Mapping[str, int], size: tuple[int, int] = (128, 256), seed: int = 0) -> None:
     """Writes scenes to a folder, which appears when it is complete; a folder that is complete is left as it is.
 
-    Processes that write the same folder at the same time do not disturb each other: the first one to finish wins.
+    Of several processes that ask for the same folder, one draws and the others wait for it.
 
     Args:
         root: The folder. leftImg8bit/SPLIT/CITY/*_leftImg8bit.png, gtFine/SPLIT/CITY/*_gtFine_labelIds.png and
@@ -43,6 +43,12 @@ def write_scenes(root: Path, counts: Mapping[str, int], size: tuple[int, int] = 
     """
     if is_complete(root):
         return
+    with locked(root.with_name(f".{root.name}.lock")):
+        if not is_complete(root):  # another process may have been at it
+            _draw(root, counts, size, seed)
+
+
+def _draw(root: Path, counts: Mapping[str, int], size: tuple[int, int], seed: int) -> None:
     number = sum(counts.values())
     _log.info("drawing %d street scenes into %s", number, root)
     wanted = [(split, index) for split, count in counts.items() for index in range(count)]
@@ -65,7 +71,7 @@ def _move(temporary: Path, root: Path) -> None:
     try:
         temporary.rename(root)
     except OSError:
-        if not is_complete(root):  # else another process was faster
+        if not is_complete(root):  # else another process was faster, where nothing can be locked
             raise
 
 

@@ -1,0 +1,78 @@
+"""What ends a run from outside its code, said in one line: memory, other processes, workers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from hrseg.errors import TrainingError
+from hrseg.memory import peak_memory
+
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
+# what gloo says where another process is gone, or does not answer; NCCL's errors have a class of their own
+_LOST = re.compile(r"closed by peer|reset by peer|Timed out waiting|Application timeout|Broken pipe")
+_NO_WORKER = re.compile(r"DataLoader worker \(pid")
+
+
+class Faults(Callback):
+    """Finds the words for what a user can do something about, when the run has ended with an exception.
+
+    `explained` is then the error to show in place of it; None where that speaks for itself.
+    """
+
+    explained: TrainingError | None = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Looks at the exception."""
+        text = str(exception)
+        if isinstance(exception, (torch.OutOfMemoryError, MemoryError)) or _NO_MEMORY.search(text):
+            self.explained = TrainingError(_out_of_memory(trainer, pl_module))
+        elif isinstance(exception, torch.distributed.DistError) or (
+            isinstance(exception, RuntimeError) and _LOST.search(text)
+        ):
+            self.explained = TrainingError(
+                f"process {trainer.global_rank} of {trainer.world_size} ends, since another one is gone or has not "
+                "answered for --timeout_minutes; see what that one said. The training goes on from its last "
+                f"checkpoint with --run_dir {trainer.default_root_dir}"
+            )
+        elif isinstance(exception, RuntimeError) and _NO_WORKER.search(text):
+            free = shutil.disk_usage("/dev/shm").free / 2**20
+            self.explained = TrainingError(
+                f"the system ended a process that loads data, most often for want of memory; /dev/shm has {free:.0f} "
+                "MiB left. Lower data.num_workers, or give a container --shm-size 8g or --ipc host"
+            )
+
+
+def _out_of_memory(trainer: Trainer, task: LightningModule) -> str:
+    data = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
+    peak = f"{peak_memory(task.device):.2f} GiB on {task.device} at the peak"
+    to_bf16 = {"--config experiments/options/bf16.yaml": trainer.precision == "32-true"}
+    if not trainer.training:
+        what = f"{data.eval_batch_size} whole images at once (data.eval_batch_size)"
+        protocol = "val_protocol" if trainer.validating or trainer.sanity_checking else "test_protocol"
+        helps = {
+            "--data.eval_batch_size 1": data.eval_batch_size > 1,
+            f"--model.{protocol} slide": True,
+            **to_bf16,
+            "--trainer.devices 1": trainer.world_size > 1,
+            "--data.num_workers 1": True,
+        }
+    else:
+        height, width = data.crop_size
+        what = f"a step of {data.batch_size} crops of {height}x{width} (data.batch_size, data.crop_size)"
+        part = data.batch_size // 2 if data.batch_size % 2 == 0 else 1
+        steps = trainer.accumulate_grad_batches * data.batch_size // part
+        helps = {
+            f"--data.batch_size {part} --trainer.accumulate_grad_batches {steps}": data.batch_size > 1,
+            "--config experiments/options/gradient_checkpointing.yaml": not getattr(
+                task.network, "checkpoint_stages", True
+            ),
+            **to_bf16,
+            f'--data.crop_size "[{height // 2}, {width // 2}]"': True,
+            "--model.network hrnetv2_w18": True,
+        }
+    switches = [switch for switch, is_left in helps.items() if is_left][:3]
+    return f"out of memory in {what}, {peak}; what would help: {'; '.join(switches)}"

@@ -1,0 +1,97 @@
+"""Many processes that ask for the same at the same time, as those of a training on several nodes do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hrseg.data.cache import map_cached
+from hrseg.data.dataset import Sample
+from hrseg.data.street_scenes import write_scenes
+from tests.processes import PROJECT
+
+PROCESSES = 4
+SAMPLES = 10
+
+
+def at_once(script: str, folder: Path, **environment: str) -> list[str]:
+    """What processes print that begin together."""
+    gate = folder / "gate"
+    wait = f"import time; from pathlib import Path\nwhile not Path({str(gate)!r}).exists(): time.sleep(0.001)\n"
+    imports, work = script.split("---")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", imports + f"\nprint('ready', flush=True)\n{wait}{work}"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **environment},
+        )
+        for _ in range(PROCESSES)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    gate.touch()
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * PROCESSES
+    return outputs
+
+
+def slow_square(sample: Sample) -> int:
+    """Leaves a mark each time it is called."""
+    with Path("calls").open("a") as calls:
+        calls.write(f"{sample.name}\n")
+    time.sleep(0.02)
+    return int(sample.name) ** 2
+
+
+def ask() -> None:
+    """Prints what it is told, and how much of it was computed here."""
+    samples = [Sample(str(number), Path(f"{number}.png"), None) for number in range(SAMPLES)]
+    results, computed = map_cached(slow_square, samples, "squares", ["v1"], "squaring")
+    print(json.dumps([[results[sample] for sample in samples], computed]))
+
+
+def test_one_process_computes_and_all_are_told(tmp_path: Path) -> None:
+    script = "from tests.data.test_cache import ask\n---ask()"
+    answers = [json.loads(output) for output in at_once(script, tmp_path, HRSEG_HOME=str(tmp_path / "home"))]
+    assert [answer[0] for answer in answers] == [[number**2 for number in range(SAMPLES)]] * PROCESSES
+    assert sorted(answer[1] for answer in answers) == [0, 0, 0, SAMPLES]
+    assert sorted((tmp_path / "calls").read_text().split()) == sorted(map(str, range(SAMPLES)))
+    left = sorted(path.suffix for path in (tmp_path / "home" / "squares").iterdir())
+    assert left == [".json", ".lock"]
+
+
+def test_one_process_draws_the_scenes(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path; import hrseg.data.street_scenes.files as files\n"
+        "drawn = []; draw = files._write\n"
+        "files._write = lambda *arguments: (drawn.append(1), draw(*arguments))\n"
+        "---files.write_scenes(Path('scenes'), {'train': 3}, (64, 128)); print(len(drawn))"
+    )
+    assert sorted(at_once(script, tmp_path)) == ["0\n", "0\n", "0\n", "3\n"]
+    write_scenes(tmp_path / "alone", {"train": 3}, (64, 128))
+    files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*"))
+    assert files == sorted(path.relative_to(tmp_path / "scenes") for path in (tmp_path / "scenes").rglob("*"))
+    for file in files:
+        if (tmp_path / "alone" / file).is_file():
+            assert (tmp_path / "alone" / file).read_bytes() == (tmp_path / "scenes" / file).read_bytes()
+
+
+def test_a_cache_that_cannot_be_locked_or_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").write_text("a file where the folder should be")
+    monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
+    samples = [Sample(str(number), Path(f"{number}.png"), None) for number in range(3)]
+    for _ in range(2):
+        results, computed = map_cached(slow_square, samples, "squares", ["v1"], "squaring")
+        assert (list(results.values()), computed) == ([0, 1, 4], 3)
