@@ -268,9 +268,11 @@ class HrsegCLI(LightningCLI):
 
     def _loggers(self) -> list[Logger]:
         checkpoint = self.config[self._verb].get("ckpt_path")
-        # a restart in the same folder logs again what was logged after its checkpoint
-        is_restart = checkpoint and Path(checkpoint).absolute().parents[1] == self.run_dir.absolute()
-        step = read_content(checkpoint, values=False)["global_step"] if is_restart else None
+        # a restart in the same folder logs again what was logged after its checkpoint, or all if there was none yet
+        step: int | None = 0
+        if checkpoint:
+            is_restart = Path(checkpoint).absolute().parents[1] == self.run_dir.absolute()
+            step = read_content(checkpoint, values=False)["global_step"] if is_restart else None
         events = Events(self.run_dir, name="", version="", purge_step=step)
         return [events, MetricsCsv(self.run_dir / "metrics.csv", step)]
 

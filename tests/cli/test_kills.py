@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from hrseg.cli import main
+from tests.processes import PROJECT
 from tests.restarts import RECIPE, rows
 
 EACH_STEP = """
@@ -23,52 +25,90 @@ EACH_STEP = """
 """
 
 
-def train_through_kills(number: int) -> None:
-    """Trains in processes forked from this one, which has imported everything; kills `number` of them and counts."""
+def train_through_kills(number: int, processes: int, run_dir: str) -> None:
+    """Trains in processes forked from this one, which has imported everything; kills them `number` times and counts.
+
+    Of several, now all are killed and now one, whereupon the others have to end by themselves.
+    """
     import hrseg.cli.lightning  # noqa: F401 (the slow part of a start)
 
     torch.set_num_threads(1)  # a fork must find no threads
-    moments = random.Random(0)
+    chance = random.Random(0)
     kills = 0
     while True:
+        is_last = kills == number
+        # a process that is left waits in vain for so long
+        children = start(processes, run_dir, "--timeout_minutes", "30" if is_last else "0.1")
+        latest = time.monotonic() + (600 if is_last else chance.uniform(0.3, 2.5))
+        known, moment = len(rows(Path(run_dir))), latest
+        status: dict[int, int] = {}
+        while len(status) < processes and time.monotonic() < moment:
+            status |= {child: code for child in children if child not in status and (code := ended(child)) is not None}
+            if moment == latest and not is_last and len(rows(Path(run_dir))) > known + 1:
+                moment = min(latest, time.monotonic() + chance.uniform(0, 0.15))  # so that there is enough to kill
+            time.sleep(0.002)
+        if set(status.values()) == {0}:
+            print(f"{kills} kills")
+            return
+        assert not is_last, status
+        running = [child for child in children if child not in status]
+        for child in chance.sample(running, chance.randint(min(1, len(running)), len(running))):
+            os.kill(child, signal.SIGKILL)
+        for child in running:
+            os.waitpid(child, 0)
+        kills += bool(running)
+
+
+def start(processes: int, run_dir: str, *options: str) -> list[int]:
+    """Forks the processes of a training."""
+    arguments = ["fit", "--config=recipe.yaml", f"--run_dir={run_dir}", *options]
+    if processes > 1:
+        arguments += [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
+    children = []
+    for rank in range(processes):
         child = os.fork()
         if child == 0:
-            os._exit(main(["fit", "--config=recipe.yaml", "--run_dir=killed"]))
-        deadline = time.monotonic() + (moments.uniform(0.3, 2.5) if kills < number else 600)
-        while time.monotonic() < deadline:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                break
-            time.sleep(0.002)
-        else:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            kills += 1
-            continue
-        assert status == 0, status
-        print(f"{kills} kills")
-        return
+            if processes > 1:
+                os.environ["LOCAL_RANK"] = str(rank)
+            os._exit(main(arguments))
+        children.append(child)
+    return children
+
+
+def ended(child: int) -> int | None:
+    """The status of a process that has ended."""
+    is_over, status = os.waitpid(child, os.WNOHANG)
+    return status if is_over else None
 
 
 @pytest.mark.parametrize(
-    ("kills", "epochs"), [(20, 12), pytest.param(200, 120, marks=pytest.mark.slow)], ids=["20 kills", "200 kills"]
+    ("kills", "processes", "epochs"),
+    [
+        (20, 1, 18),
+        (20, 2, 18),
+        pytest.param(200, 1, 240, marks=pytest.mark.slow),
+        pytest.param(100, 2, 120, marks=pytest.mark.slow),
+    ],
 )
 def test_kills_change_nothing(
-    kills: int, epochs: int, camvid_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kills: int, processes: int, epochs: int, camvid_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    recipe = RECIPE.format(root=camvid_root, batch_size=2, crop_size=[32, 32], epochs=epochs).rstrip() + EACH_STEP
-    Path("recipe.yaml").write_text(recipe)
-    assert main(["fit", "--config=recipe.yaml", "--run_dir=whole"]) == 0
-    script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
-        f"from tests.cli.test_kills import train_through_kills; train_through_kills({kills})"
-    )
-    with Path("output.txt").open("w") as output:
-        subprocess.run([sys.executable, "-W", "ignore", "-c", script], stdout=output, stderr=output, check=True)
-    survived = int(Path("output.txt").read_text().splitlines()[-1].split()[0])
-    assert survived >= kills // 2, "the training ended too soon"
+    recipe = RECIPE.format(root=camvid_root, batch_size=2 // processes, crop_size=[48, 64], epochs=epochs)
+    Path("recipe.yaml").write_text(recipe.rstrip() + EACH_STEP)
+    for run_dir, number in {"whole": 0, "killed": kills}.items():
+        call = f"train_through_kills({number}, {processes}, {run_dir!r})"
+        command = [sys.executable, "-W", "ignore", "-c", f"from tests.cli.test_kills import *; {call}"]
+        with Path(f"{run_dir}.txt").open("w") as output:
+            subprocess.run(
+                command, stdout=output, stderr=output, check=True, env={**os.environ, "PYTHONPATH": str(PROJECT)}
+            )
+    survived = int(Path("killed.txt").read_text().splitlines()[-1].split()[0])
+    assert survived == kills, "the training ended too soon"
 
     one, other = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "killed"))
     assert one["global_step"] == other["global_step"] == 2 * epochs
