@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUN := runs/quickstart/0
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test quickstart test lint types pytest test-slow test-slurm format
+.PHONY: help install install-test quickstart test lint types pytest test-slow test-slurm test-docker format
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ test-slow: install-test  ## the tests that need minutes each
 test-slurm: install-test  ## a real SLURM of two nodes on this machine; Debian, as root
 	bash tests/slurm/cluster.sh install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slurm tests/slurm
+
+test-docker:  ## build the container image and train in it; Debian, as root, 10 GB in ~/.cache
+	bash tests/docker/build.sh
 
 format: install-test  ## let ruff put the files in order
 	$(BIN)/ruff check --fix .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from typing import NamedTuple
 
@@ -38,6 +39,11 @@ def tasks() -> Tasks | None:
         return None
     nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ["SLURM_NNODES"])
     return Tasks(nodes, int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ["SLURM_NTASKS"]) // nodes)
+
+
+def is_within_reach() -> bool:
+    """Whether SLURM's commands are here; in a container they are not."""
+    return shutil.which("scontrol") is not None
 
 
 def requeue() -> str:

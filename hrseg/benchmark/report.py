@@ -41,13 +41,13 @@ def describe_run(command: str) -> dict[str, str]:
     }
 
 
-def format_table(rows: Sequence[Row]) -> str:
-    """A line for each row, with the headings above."""
-    lines = [("case", "side", "median", "", "hrseg is x", "target", "")]
+def format_table(rows: Sequence[Row], ratio: str = "hrseg is x") -> str:
+    """A line for each row, with the headings above, that of the ratios being given."""
+    lines = [("case", "side", "median", "", ratio, "target", "")]
     for row in rows:
         verdict = {None: "", True: "met", False: "MISSED"}[row.met]
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        lines.append((row.case, row.side, f"{row.value:.3g}", row.unit, ratio, row.target, verdict))
+        times = "" if row.ratio is None else f"{row.ratio:.2f}"
+        lines.append((row.case, row.side, f"{row.value:.3g}", row.unit, times, row.target, verdict))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

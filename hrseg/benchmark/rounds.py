@@ -21,9 +21,10 @@ class Row:
         subject: What `hrseg benchmark` calls it: "forward", "train", "data", ...
         case: On what it was measured.
         side: What was measured; "hrseg", or something beside it.
-        value: The median.
-        unit: "s", "MiB" or "samples/s".
-        ratio: How many times as good hrseg is; None where nothing is compared.
+        value: The median; of "scaling", which measures nothing, what is counted or predicted.
+        unit: "s", "MiB", "samples/s", ...
+        ratio: How many times as good hrseg is; of "ddp" and "scaling" the efficiency, what a process achieves beside
+            others over what it achieves alone. None where nothing is compared.
         target: What hrseg set itself, such as ">= 1.6"; empty where there is none.
         met: Whether the target is met; None where there is none.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ SUBJECTS = {
     "forward": "one image through a network",
     "windows": "one image through a network in sliding windows",
     "train": "one training step, its time and its memory",
+    "ddp": "one training step of two processes beside that of one",
+    "scaling": "what training on many GPUs sends, and how fast it would be: predicted, not measured",
     "hrformer": "the window attention of HRFormer, its time and its memory",
     "ocr": "object-contextual representations, their time and their memory",
     "rmi": "the RMI loss, its time and its memory",
@@ -41,21 +44,38 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--output", type=Path, metavar="CSV", help="file to write; rows of other subjects that it holds are kept"
     )
+    scaling = parser.add_argument_group("for `scaling`")
+    scaling.add_argument("--network", metavar="NAME", help="`hrseg models` lists them; four of them by default")
+    scaling.add_argument(
+        "--step_time", type=float, metavar="S", help="seconds of a step on one GPU; assumed by default"
+    )
+    scaling.add_argument("--crops", type=int, metavar="N", default=3, help="of a step on one GPU (%(default)s)")
+    scaling.add_argument(
+        "--bandwidth", type=float, nargs="+", metavar="GB/s", help="from node to node; 25 and 3.125 by default"
+    )
+    scaling.add_argument("--gpus_per_node", type=int, metavar="N", default=8, help="(%(default)s)")
+    scaling.add_argument("--plot", type=Path, metavar="FILE", help="picture of the efficiencies to write, .svg or .png")
     options = parser.parse_args(arguments)
     if options.subject not in (*SUBJECTS, "all"):
         raise UnknownNameError("benchmark", options.subject, [*SUBJECTS, "all"])
-    for name in ("repeats", "threads"):
+    for name in ("repeats", "threads", "crops", "gpus_per_node"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name} is {getattr(options, name)}; expected 1 or more")
+    for name, values in {"step_time": [options.step_time], "bandwidth": options.bandwidth or []}.items():
+        for value in values:
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"--{name} is {value}; expected a number above 0")
+    if options.plot is not None and options.plot.suffix not in (".svg", ".png"):
+        raise ConfigError(f"--plot is {options.plot}; expected a file that ends with .svg or .png")
 
-    from hrseg.benchmark.report import describe_run, format_table, write_csv  # torch: not for --help
+    from hrseg.benchmark.report import describe_run, write_csv  # torch: not for --help
 
     for subject, what in SUBJECTS.items():
         if options.subject not in (subject, "all"):
             continue
         print(f"{subject}: {what} ...", flush=True)
         rows = _measure(subject, options)
-        print(format_table(rows), end="\n\n", flush=True)
+        print(_format(subject, rows), end="\n\n", flush=True)
         if options.output is not None:
             write_csv(options.output, rows, describe_run(_command(verb, subject, options)))
     if options.output is not None:
@@ -77,6 +97,23 @@ def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
         from hrseg.benchmark.train import measure_train
 
         return measure_train(options.repeats, options.threads)
+    if subject == "ddp":
+        from hrseg.benchmark.ddp import measure_ddp
+
+        return measure_ddp(options.repeats)
+    if subject == "scaling":
+        from hrseg.benchmark.scaling import BANDWIDTHS, NETWORKS, Scaling
+
+        scaling = Scaling(
+            [options.network] if options.network else NETWORKS,
+            options.step_time,
+            options.crops,
+            options.bandwidth or BANDWIDTHS,
+            options.gpus_per_node,
+        )
+        if options.plot is not None:
+            scaling.plot(options.plot)
+        return scaling.rows()
     if subject == "hrformer":
         from hrseg.benchmark.hrformer import measure_hrformer
 
@@ -102,7 +139,26 @@ def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
     return measure_startup(options.repeats)
 
 
+def _format(subject: str, rows: Sequence[Row]) -> str:
+    from hrseg.benchmark.report import format_table
+
+    if subject == "scaling":
+        from hrseg.benchmark.scaling import format_scaling
+
+        return format_scaling(rows)
+    return format_table(rows, "efficiency" if subject == "ddp" else "hrseg is x")
+
+
 def _command(verb: str, subject: str, options: argparse.Namespace) -> str:
     """What to type for these rows; without the user's own paths, as the file may be published."""
-    command = f"hrseg {verb} {subject} --repeats {options.repeats} --threads {options.threads}"
+    if subject == "scaling":
+        given = {"network": options.network, "step_time": options.step_time, "crops": options.crops}
+        given |= {"bandwidth": options.bandwidth, "gpus_per_node": options.gpus_per_node}
+        if options.bandwidth:
+            given["bandwidth"] = " ".join(f"{value:g}" for value in options.bandwidth)
+        return " ".join([f"hrseg {verb} scaling", *(f"--{k} {v}" for k, v in given.items() if v is not None)])
+    command = f"hrseg {verb} {subject} --repeats {options.repeats}"
+    if subject == "ddp":
+        return command  # one thread a process
+    command += f" --threads {options.threads}"
     return command + (" --cityscapes FOLDER" if subject == "data" and options.cityscapes else "")

@@ -69,9 +69,9 @@ def _leave(stop: Interrupted) -> int:
     """Puts a SLURM job back into the queue, where its time runs out or it has to make room for another.
 
     Returns:
-        The exit code: SLURM is to see a success, others what stopped the process.
+        The exit code: SLURM is to see a success, others, such as the script around a container, what stopped it.
     """
-    if stop.signal == signal.SIGINT or slurm.job() is None:
+    if stop.signal == signal.SIGINT or slurm.job() is None or not slurm.is_within_reach():
         return 128 + stop.signal
     if _is_first_process():
         print(slurm.requeue(), flush=True)
