@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _received: signal.Signals | None = None
 _watcher = 0  # the process that watches; those forked from it have its handlers, too
+watched = RawValue(ctypes.c_bool, False)  # the same in memory that other processes see, see `outlast_signals`
 
 
 class Interrupted(BaseException):
@@ -41,8 +44,7 @@ def is_watching() -> bool:
 def watching() -> Iterator[None]:
     """While the block runs, Ctrl-C, SIGTERM and SIGUSR1 are noted instead of ending the process.
 
-    Nor do they end the workers forked from it, whose data it needs for that long. Ctrl-C a second time ends it, as
-    anywhere. Other threads than the main one cannot watch: there nothing changes.
+    Ctrl-C a second time ends it, as anywhere. Other threads than the main one cannot watch: there nothing changes.
     """
     global _received, _watcher
     if threading.current_thread() is not threading.main_thread():
@@ -50,12 +52,34 @@ def watching() -> Iterator[None]:
         return
     _received, _watcher = None, os.getpid()
     before = {number: signal.signal(number, _note) for number in _SIGNALS}
+    watched.value = True
     try:
         yield
     finally:
+        watched.value = False
         _received, _watcher = None, 0
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def outlast_signals(watched: ctypes.c_bool) -> None:
+    """Lets signals not end this process, which works for one that watches, as long as that one does.
+
+    SLURM and a terminal send them to all processes of a training, and it needs its data up to its next safe point. A
+    DataLoader's workers would end with SIGTERM: PyTorch's own handler in them does so, unless their parent sent it.
+
+    Args:
+        watched: The other process's `interruption.watched`.
+    """
+    if not watched.value:
+        return
+
+    def end_unless_watched(number: int, frame: FrameType | None) -> None:
+        if not watched.value:
+            os._exit(128 + number)
+
+    for number in _SIGNALS:
+        signal.signal(number, end_unless_watched)
 
 
 def _note(number: int, frame: FrameType | None) -> None:

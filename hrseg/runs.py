@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from hrseg import slurm
+from hrseg import slurm, torchrun
 from hrseg.files import writing
-
-_KEY = "hrseg/run_dir"
 
 
 def new_run_dir(root: Path, experiment: str) -> Path:
@@ -23,24 +19,13 @@ def new_run_dir(root: Path, experiment: str) -> Path:
     Raises:
         OutputError: The folder cannot be made.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        return _shared_by_torchrun(partial(_next_free, root / experiment))
     if (job := slurm.job()) is not None:
         with writing(root / experiment / job):
             (root / experiment / job).mkdir(parents=True, exist_ok=True)
         return root / experiment / job
+    if torchrun.tasks() is not None:
+        return Path(torchrun.agreed("hrseg/run_dir", lambda: str(_next_free(root / experiment))))
     return _next_free(root / experiment)
-
-
-def _shared_by_torchrun(choose: Callable[[], Path]) -> Path:
-    from torch import distributed  # not for other verbs
-
-    store = distributed.TCPStore(  # type: ignore[attr-defined]  # documented, but not declared
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
-    )
-    if os.environ["RANK"] == "0" and not store.check([_KEY]):
-        store.set(_KEY, str(choose()))
-    return Path(store.get(_KEY).decode())
 
 
 def _next_free(folder: Path) -> Path:

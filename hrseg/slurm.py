@@ -10,15 +10,17 @@ from typing import NamedTuple
 
 
 class Tasks(NamedTuple):
-    """How `srun` started the processes of a job step.
+    """How the processes of a run were started from outside.
 
     Args:
         nodes: Number of nodes.
         per_node: Processes on each.
+        launcher: The program that started them.
     """
 
     nodes: int
     per_node: int
+    launcher: str
 
 
 def job() -> str | None:
@@ -38,7 +40,7 @@ def tasks() -> Tasks | None:
     if job() is None or "SLURM_STEP_ID" not in os.environ or "SLURM_NTASKS" not in os.environ:
         return None
     nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ["SLURM_NNODES"])
-    return Tasks(nodes, int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ["SLURM_NTASKS"]) // nodes)
+    return Tasks(nodes, int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ["SLURM_NTASKS"]) // nodes, "srun")
 
 
 def is_within_reach() -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -39,6 +40,33 @@ def test_processes_forked_from_it_go_on_and_say_nothing(capfd: pytest.CaptureFix
             os._exit(0 if interruption.received() is None else 1)
         assert os.waitpid(worker, 0)[1] == 0
     assert capfd.readouterr().err == ""
+
+
+def test_a_worker_outlasts_signals_as_long_as_it_is_needed() -> None:
+    ready = os.pipe()
+    with interruption.watching():
+        worker = os.fork()
+        if worker == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as PyTorch's handler does in a worker
+            interruption.outlast_signals(interruption.watched)
+            os.write(ready[1], b"1")
+            while True:
+                time.sleep(0.01)
+        os.read(ready[0], 1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            os.kill(worker, number)
+            time.sleep(0.2)
+        assert os.waitpid(worker, os.WNOHANG) == (0, 0)
+    os.kill(worker, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 128 + signal.SIGTERM
+    for end in ready:
+        os.close(end)
+
+
+def test_nothing_changes_in_a_worker_of_a_process_that_does_not_watch() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    interruption.outlast_signals(interruption.watched)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_another_thread_changes_nothing() -> None:

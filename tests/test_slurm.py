@@ -49,9 +49,9 @@ def test_the_processes_that_srun_started(monkeypatch: pytest.MonkeyPatch) -> Non
     set_job(monkeypatch, NTASKS="8", NNODES="2")
     assert slurm.tasks() is None  # sbatch's script, not srun
     monkeypatch.setenv("SLURM_STEP_ID", "0")
-    assert slurm.tasks() == (2, 4)
+    assert slurm.tasks() == (2, 4, "srun")
     set_job(monkeypatch, STEP_NUM_TASKS="4", STEP_NUM_NODES="1")  # a smaller step in a larger job
-    assert slurm.tasks() == (1, 4)
+    assert slurm.tasks() == (1, 4, "srun")
 
 
 @pytest.mark.parametrize(

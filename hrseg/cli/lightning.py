@@ -22,7 +22,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from hrseg import interruption, slurm
+from hrseg import interruption, slurm, torchrun
 from hrseg.callbacks import (
     AtomicCheckpointIO,
     CityscapesEvaluation,
@@ -203,7 +203,7 @@ class HrsegCLI(LightningCLI):
         if self._verb != "fit" and checkpoint is None:
             _require_whole_network(config.model.network, config.model.weights, config.model.reinit_head)
         config.experiment = config.experiment or self._default_experiment
-        self._processes = self._started_by_slurm()
+        self._processes = self._started_from_outside()
         is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
         self.run_dir = self._run_dir(config)
         self._run_is_new = is_new
@@ -217,18 +217,19 @@ class HrsegCLI(LightningCLI):
                 ) from error
             _say(f"going on from {last}")
 
-    def _started_by_slurm(self) -> dict[str, int]:
-        """The numbers of nodes and devices as `srun` has them; the recipe's are those of some other machine."""
-        tasks = slurm.tasks()
+    def _started_from_outside(self) -> dict[str, int]:
+        """The numbers of nodes and devices as srun or torchrun has them; the recipe's are those of another machine."""
+        tasks = torchrun.tasks() or slurm.tasks()
         if tasks is None:
             return {}
         started = {"num_nodes": tasks.nodes, "devices": tasks.per_node}
         for key, number in started.items():
             given = _value_of(f"--trainer.{key}", self._arguments)
             if given not in (None, "auto", str(number)):
+                ways = "--nodes, --ntasks-per-node" if tasks.launcher == "srun" else "--nnodes, --nproc-per-node"
                 raise ConfigError(
-                    f"trainer.{key} is {given}, but srun started {tasks.per_node} processes on each of {tasks.nodes} "
-                    "nodes; leave it out, or start as many (--nodes, --ntasks-per-node)"
+                    f"trainer.{key} is {given}, but {tasks.launcher} started {tasks.per_node} processes on each of "
+                    f"{tasks.nodes} nodes; leave it out, or start as many ({ways})"
                 )
         return started
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,8 +15,9 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import Sampler, SequentialSampler
 
+from hrseg import interruption
 from hrseg.data.centroids import find_centroids
-from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, use_one_thread
+from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, start_worker
 from hrseg.data.labels import LabelTable
 from hrseg.data.parallel import usable_cores
 from hrseg.data.samplers import EpochSampler, EvalSampler
@@ -285,7 +287,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             drop_last=drop_last,
-            worker_init_fn=use_one_thread,
+            worker_init_fn=partial(start_worker, interruption.watched),
             persistent_workers=workers > 0,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from hrseg import interruption
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import SampleKey
 from hrseg.errors import ConfigError, DataFileError, HrsegError
@@ -235,6 +237,12 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
         """Nothing."""
 
 
-def use_one_thread(worker_id: int) -> None:
-    """Turns OpenCV's threads off in a worker process: there are as many workers as cores already."""
+def start_worker(watched: ctypes.c_bool, worker_id: int) -> None:
+    """Prepares a loading process: OpenCV's threads are off, since there are as many processes as cores already.
+
+    Args:
+        watched: See `interruption.outlast_signals`.
+        worker_id: From 0, of the `DataLoader`.
+    """
     cv2.setNumThreads(0)
+    interruption.outlast_signals(watched)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, use_one_thread
+from hrseg import interruption
+from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, start_worker
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, SampleKey
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
@@ -57,7 +59,7 @@ def batches(dataset: SegmentationDataset, workers: int, epoch: int = 0, method: 
         sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=partial(start_worker, interruption.watched),
         multiprocessing_context=method,
     )
     return list(loader)
@@ -247,7 +249,7 @@ def test_transforms_that_leave_uint8_are_named(samples: list[Sample], workers: i
 def test_workers_run_opencv_on_one_thread() -> None:
     before = cv2.getNumThreads()
     try:
-        use_one_thread(0)
+        start_worker(interruption.watched, 0)
         assert cv2.getNumThreads() == 1
     finally:
         cv2.setNumThreads(before)

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slurm
 PROJECT = Path(__file__).parents[2]
 CLUSTER = Path(__file__).with_name("cluster.sh")
 SECONDS = 240.0
+# a checkpoint after each step, for what comes without a signal
+EACH_STEP = ("--trainer.callbacks+=hrseg.callbacks.LastCheckpoint", "--trainer.callbacks.every_n_steps=1")
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,9 @@ def test_a_job_on_two_nodes_that_is_requeued_is_as_if_it_was_never_stopped(place
 
 
 def test_a_job_that_is_cancelled_saves_and_stays_away(place: Path) -> None:
+    for folder in ("train", "trainannot"):  # a long epoch, within which only the signal makes a checkpoint
+        for frame in range(9, 900):
+            (place / "camvid" / folder / f"{frame}.png").symlink_to(f"{frame % 9}.png")
     job = sbatch("train.sbatch", "--config", "toy.yaml")
     folder = place / "runs" / "toy" / job
     wait_until(lambda: len(rows(folder)) > 12, job)
@@ -126,7 +131,30 @@ def test_a_job_that_is_cancelled_saves_and_stays_away(place: Path) -> None:
     wait_until(lambda: is_over(job), job)
     assert "JobState=CANCELLED" in run("scontrol", "show", "job", job)
     assert "Restarts=0" in run("scontrol", "show", "job", job)
-    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert step >= 6
+    assert f"holds step {step}" in Path(f"out-{job}.txt").read_text()
+
+
+def test_a_job_whose_node_goes_down_is_started_again(place: Path) -> None:
+    whole = sbatch("train.sbatch", "--config", "toy.yaml", *EACH_STEP)
+    wait_until(lambda: is_over(whole), whole)
+    expected = weights(place / "runs" / "toy" / whole)
+
+    job = sbatch("train.sbatch", "--config", "toy.yaml", *EACH_STEP)
+    folder = place / "runs" / "toy" / job
+    wait_until(lambda: len(rows(folder)) > 12, job)
+    run("scontrol", "update", "NodeName=hrseg2", "State=DOWN", "Reason=test")  # SLURM kills the job, and requeues it
+    wait_until(lambda: "Restarts=1" in run("scontrol", "show", "job", job), job)
+    wait_until(lambda: "JobState=PENDING" in run("scontrol", "show", "job", job), job)
+    subprocess.run(["scontrol", "update", "NodeName=hrseg2", "State=RESUME"], check=False)  # it may be back already
+    run("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM would wait for two minutes
+    wait_until(lambda: is_over(job), job)
+
+    assert f"going on from runs/toy/{job}/checkpoints/last.ckpt" in Path(f"out-{job}.txt").read_text()
+    found = weights(folder)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert rows(folder) == rows(place / "runs" / "toy" / whole)
 
 
 def test_an_array_trains_each_line_in_a_folder_of_its_own(place: Path) -> None:
