@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUN := runs/quickstart/0
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test quickstart test lint types pytest test-slow test-slurm test-docker format
+.PHONY: help install install-test quickstart test lint types pytest test-slow test-slurm test-docker notebooks format
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,9 @@ test-slurm: install-test  ## a real SLURM of two nodes on this machine; Debian, 
 
 test-docker:  ## build the container image and train in it; Debian, as root, 10 GB in ~/.cache
 	bash tests/docker/build.sh
+
+notebooks: install-test  ## run the notebooks again and save their outputs (5 minutes on 2 cores)
+	$(BIN)/python -m tests.notebooks.running
 
 format: install-test  ## let ruff put the files in order
 	$(BIN)/ruff check --fix .

@@ -15,7 +15,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _received: signal.Signals | None = None
 _watcher = 0  # the process that watches; those forked from it have its handlers, too
-watched = RawValue(ctypes.c_bool, False)  # the same in memory that other processes see, see `outlast_signals`
+watched: ctypes.c_bool | None = None  # whether it does, for other processes: see `outlast_signals`
 
 
 class Interrupted(BaseException):
@@ -46,13 +46,13 @@ def watching() -> Iterator[None]:
 
     Ctrl-C a second time ends it, as anywhere. Other threads than the main one cannot watch: there nothing changes.
     """
-    global _received, _watcher
+    global _received, _watcher, watched
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _received, _watcher = None, os.getpid()
     before = {number: signal.signal(number, _note) for number in _SIGNALS}
-    watched.value = True
+    watched = RawValue(ctypes.c_bool, True)
     try:
         yield
     finally:
@@ -62,16 +62,16 @@ def watching() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def outlast_signals(watched: ctypes.c_bool) -> None:
+def outlast_signals(watched: ctypes.c_bool | None) -> None:
     """Lets signals not end this process, which works for one that watches, as long as that one does.
 
     SLURM and a terminal send them to all processes of a training, and it needs its data up to its next safe point. A
     DataLoader's workers would end with SIGTERM: PyTorch's own handler in them does so, unless their parent sent it.
 
     Args:
-        watched: The other process's `interruption.watched`.
+        watched: The other process's `interruption.watched`, in memory that both see.
     """
-    if not watched.value:
+    if watched is None or not watched.value:
         return
 
     def end_unless_watched(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of label maps: arrays in, arrays out.
+"""Pictures of label maps: arrays in, arrays out, and into a notebook.
 
 Images are (H, W, 3) uint8 RGB, label maps (H, W) uint8 train ids.
 """
@@ -37,12 +37,61 @@ def errors(prediction: np.ndarray, target: np.ndarray, labels: LabelTable) -> np
     return picture
 
 
+def show(picture: np.ndarray, width: int | None = None) -> None:
+    """Shows a picture (H, W, 3) uint8 RGB below the cell of a notebook, as a JPEG, so that the notebook stays small.
+
+    Args:
+        picture: What to show.
+        width: On the page, in its pixels; None is the picture's own.
+    """
+    from IPython.display import Image, display  # there is one in every notebook
+
+    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    display(Image(data.tobytes(), format="jpeg", width=width))
+
+
 def panel(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, labels: LabelTable) -> np.ndarray:
     """Image | truth | prediction | error side by side, as (H, 4 W + gaps, 3) uint8."""
-    pictures = [image, labels.colorize(target), labels.colorize(prediction), errors(prediction, target, labels)]
-    gap = np.full((image.shape[0], _GAP, 3), 255, np.uint8)
+    truth, predicted = labels.colorize(target), labels.colorize(prediction)
+    return side_by_side([image, truth, predicted, errors(prediction, target, labels)])
+
+
+def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures (H, W, 3) uint8 of one height next to each other, with a white gap between them."""
+    gap = np.full((pictures[0].shape[0], _GAP, 3), 255, np.uint8)
     parts = [part for picture in pictures for part in (picture, gap)]
     return np.hstack(parts[:-1])
+
+
+def heat(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """Numbers (H, W) as colours (H, W, 3) uint8, from dark blue through green to yellow.
+
+    Args:
+        values: Of any type.
+        low: What is darkest; None is the smallest value.
+        high: What is brightest; None is the greatest value.
+    """
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
+    shares = (values - low) / (high - low) if high > low else np.zeros(values.shape)
+    shades = (255 * shares.clip(0, 1)).round().astype(np.uint8)
+    picture: np.ndarray = cv2.applyColorMap(shades, cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    return picture
+
+
+def channels(features: np.ndarray, number: int = 6, height: int = 96) -> np.ndarray:
+    """The channels of a feature map that vary most over the image, side by side, as (height, w, 3) uint8.
+
+    Args:
+        features: (C, h, w), of any number type.
+        number: How many channels.
+        height: To which they are enlarged without smoothing, so that the map's own pixels are seen.
+    """
+    strongest = np.argsort(-features.std((1, 2)), kind="stable")[:number]
+    size = round(height * features.shape[2] / features.shape[1]), height
+    return side_by_side(
+        [cv2.resize(heat(features[index]), size, interpolation=cv2.INTER_NEAREST) for index in strongest]
+    )
 
 
 def legend(labels: LabelTable, classes: Sequence[int], width: int) -> np.ndarray:

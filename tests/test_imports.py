@@ -34,6 +34,7 @@ ALLOWED = {
     "inference": {"models", "data.labels", "visualize"},
     "task": {"models", "losses", "metrics", "optim", "inference", "data.labels"},
     "callbacks": {"task", "inference", "metrics", "visualize", "data.labels", "interruption"},
+    "training": {"callbacks", "task", "data", "models", "runs", "interruption"},
     "benchmark": {"models", "losses", "metrics", "optim", "inference", "data", "data.labels"},
 }
 EVERYTHING = {"cli", "__main__"}

@@ -1,10 +1,26 @@
 from __future__ import annotations
 
+import io
+
+import IPython.display
 import numpy as np
 import pytest
+from PIL import Image
 
 from hrseg.data.labels import LabelTable
-from hrseg.visualize import confusion_picture, contact_sheet, errors, legend, overlay, overlay_with_legend, panel
+from hrseg.visualize import (
+    channels,
+    confusion_picture,
+    contact_sheet,
+    errors,
+    heat,
+    legend,
+    overlay,
+    overlay_with_legend,
+    panel,
+    show,
+    side_by_side,
+)
 
 TABLE = LabelTable("toy", ("sky", "road"), ((10, 20, 30), (200, 100, 50)))
 
@@ -94,3 +110,51 @@ def test_the_confusion_picture_is_dark_where_pixels_are() -> None:
     assert corner(0, 0) < corner(0, 1) < corner(0, 2) == 3 * 255
     assert (picture[margin + cell :, margin:] == 255).all()
     assert (picture[margin : margin + cell, :margin] != 255).any()  # the name of the first class
+
+
+def test_pictures_of_different_widths_stand_side_by_side(image: np.ndarray) -> None:
+    picture = side_by_side([image, image[:, :50], image])
+    np.testing.assert_array_equal(picture[:, :300], image)
+    assert (picture[:, 300:306] == 255).all()
+    np.testing.assert_array_equal(picture[:, 306:356], image[:, :50])
+    np.testing.assert_array_equal(picture[:, -300:], image)
+
+
+def test_heat_grows_from_dark_blue_to_yellow() -> None:
+    picture = heat(np.array([[0.0, 5.0, 10.0, 20.0]]), high=10)
+    brightness = picture.astype(int).sum(-1)[0]
+    assert brightness[0] < brightness[1] < brightness[2] == brightness[3]
+    red, green, blue = picture[0, 0].astype(int)
+    assert blue > max(red, green)
+    red, green, blue = picture[0, 2].astype(int)
+    assert min(red, green) > blue
+
+
+@pytest.mark.parametrize("values", [np.full((2, 3), 7, np.int64), np.zeros((2, 3), np.float16)])
+def test_heat_of_one_number_everywhere_is_dark(values: np.ndarray) -> None:
+    np.testing.assert_array_equal(heat(values), np.broadcast_to(heat(np.array([[0.0, 1.0]]))[0, 0], (2, 3, 3)))
+
+
+def test_channels_are_those_that_vary_most_and_show_their_pixels() -> None:
+    features = np.zeros((4, 2, 4), np.float32)
+    features[1] = 100  # large, but the same everywhere
+    features[2, 0] = 1
+    features[3, :, 0] = 5
+    picture = channels(features, number=2, height=20)
+    assert picture.shape == (20, 2 * 40 + 6, 3)
+    bright, dark = heat(np.array([[1.0, 0.0]]))[0]
+    assert (picture[:, :10] == bright).all()
+    assert (picture[:, 10:40] == dark).all()
+    assert (picture[:10, 46:] == bright).all()
+    assert (picture[10:, 46:] == dark).all()
+
+
+def test_show_puts_a_small_jpeg_into_the_notebook(image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[IPython.display.Image] = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    picture = np.full((40, 60, 3), (200, 100, 0), np.uint8)
+    show(picture, width=120)
+    (jpeg,) = shown
+    assert (jpeg.format, jpeg.width) == ("jpeg", 120)
+    pixels = np.asarray(Image.open(io.BytesIO(jpeg.data)))
+    np.testing.assert_allclose(pixels, picture, atol=8)

@@ -8,11 +8,12 @@ from hrseg.callbacks.faults import Faults
 from hrseg.callbacks.finite_loss import FiniteLoss
 from hrseg.callbacks.last_checkpoint import LastCheckpoint
 from hrseg.callbacks.metrics_csv import MetricsCsv
+from hrseg.callbacks.notebook_progress import NotebookProgress
 from hrseg.callbacks.panels import PanelPictures
 from hrseg.callbacks.prediction_files import PredictionFiles
 from hrseg.callbacks.progress import PlainProgress, TerminalProgress
 from hrseg.callbacks.progressive_resizing import ProgressiveResizing
-from hrseg.callbacks.score_tables import ScoreTables
+from hrseg.callbacks.score_tables import ScoreTables, score_table
 from hrseg.callbacks.throughput import Throughput
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FiniteLoss",
     "LastCheckpoint",
     "MetricsCsv",
+    "NotebookProgress",
     "PanelPictures",
     "PlainProgress",
     "PredictionFiles",
@@ -31,4 +33,5 @@ __all__ = [
     "ScoreTables",
     "TerminalProgress",
     "Throughput",
+    "score_table",
 ]

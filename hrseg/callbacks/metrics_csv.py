@@ -72,6 +72,13 @@ class MetricsCsv(Logger):
         with writing(self._path), self._path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
+    def values(self, name: str) -> list[tuple[int, float]]:
+        """Step and value of each row that holds a metric."""
+        if not self._path.is_file():
+            return []
+        with self._path.open(newline="") as file:
+            return [(int(row["step"]), float(row[name])) for row in csv.DictReader(file) if row.get(name)]
+
     def _widen(self, columns: list[str]) -> None:
         rows: list[dict[str, str]] = []
         if self._path.is_file():

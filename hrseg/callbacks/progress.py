@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 
 
-class _Eta:
+class Eta:
     """Time left until the end of the training, from the share of optimiser steps done since this start."""
 
     def __init__(self, trainer: Trainer) -> None:
@@ -20,6 +20,7 @@ class _Eta:
         self._total = trainer.estimated_stepping_batches
 
     def __call__(self, trainer: Trainer) -> str:
+        """Hours, minutes and seconds, or a dash while nobody can tell."""
         done = trainer.global_step - self._first
         if done <= 0 or self._total == float("inf"):
             return "-"
@@ -33,7 +34,7 @@ class TerminalProgress(RichProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
         super().on_train_start(trainer, pl_module)
-        self._eta = _Eta(trainer)
+        self._eta = Eta(trainer)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Any:
         """Loss, mIoU, images/s and the time left."""
@@ -65,7 +66,7 @@ class PlainProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
-        self._eta = _Eta(trainer)
+        self._eta = Eta(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -16,9 +15,9 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -28,15 +27,8 @@ from hrseg.callbacks import (
     CityscapesEvaluation,
     ContactSheet,
     Faults,
-    FiniteLoss,
-    LastCheckpoint,
-    MetricsCsv,
-    PanelPictures,
-    PlainProgress,
     PredictionFiles,
     ScoreTables,
-    TerminalProgress,
-    Throughput,
 )
 from hrseg.cli.parsing import told_in_one_line
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
@@ -46,8 +38,17 @@ from hrseg.interruption import Interrupted
 from hrseg.models.checkpoints import ZOO
 from hrseg.models.reading import read_content
 from hrseg.models.weights_file import few, open_weights
-from hrseg.runs import last_checkpoint, new_run_dir, remove_unused, run_dir_of
+from hrseg.runs import last_checkpoint, remove_unused, run_dir_of
 from hrseg.task import SegmentationTask
+from hrseg.training import (
+    ADVICE,
+    DEFAULTS,
+    callbacks_of_training,
+    loggers_of_run,
+    progress_bar,
+    replaced,
+    shared_run_dir,
+)
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -99,19 +100,8 @@ def _quieten() -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    # Lightning's own use of torch's private module for trees
-    warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")
-    # short trainings and small data sets are fine
-    warnings.filterwarnings("ignore", message=r".*smaller than the logging interval")
-    # a folder is used again on purpose, and scoring needs no callback of the training
-    warnings.filterwarnings("ignore", message=r".*exists and is not empty")
-    warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
-    warnings.filterwarnings("ignore", message=r".*loading a checkpoint outside the 'fit' stage")
-    # the scores are computed from counts that were summed over the processes
-    warnings.filterwarnings("ignore", message=r".*It is recommended to use `self.log\('val/")
-    warnings.filterwarnings("ignore", message=r".*It is recommended to use `self.log\('test/")
-    # the loaders choose their number of workers themselves
-    warnings.filterwarnings("ignore", message=r".*does not have many workers")
+    for message in ADVICE:
+        warnings.filterwarnings("ignore", message=message)
 
 
 class HrsegCLI(LightningCLI):
@@ -138,12 +128,7 @@ class HrsegCLI(LightningCLI):
                 SegmentationTask,
                 SegmentationDataModule,
                 save_config_callback=RunConfig,
-                trainer_defaults={
-                    "num_sanity_val_steps": 1,
-                    "log_every_n_steps": 10,
-                    "enable_model_summary": False,
-                    "use_distributed_sampler": False,
-                },
+                trainer_defaults=DEFAULTS,
                 seed_everything_default=304,
                 subclass_mode_data=True,
                 args=[verb, *arguments],
@@ -238,12 +223,7 @@ class HrsegCLI(LightningCLI):
             return Path(config.run_dir)
         if self._verb != "fit" and config.ckpt_path and (home := run_dir_of(Path(config.ckpt_path))):
             return home
-        # the other processes of a training on one machine are started by the first, and find its choice here
-        if int(os.environ.get("LOCAL_RANK", "0")) > 0 and "HRSEG_RUN_DIR" in os.environ:
-            return Path(os.environ["HRSEG_RUN_DIR"])
-        folder = new_run_dir(Path("runs"), config.experiment)
-        os.environ["HRSEG_RUN_DIR"] = str(folder)
-        return folder
+        return shared_run_dir(config.experiment)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the loggers, checkpoints and callbacks of a run."""
@@ -254,10 +234,7 @@ class HrsegCLI(LightningCLI):
         elif config.get("logger") in (None, True):
             kwargs["logger"] = self._loggers()
         # one of a kind: an overlay's callback replaces the recipe's, and a user's replaces ours
-        callbacks = {callback.state_key: callback for callback in _as_list(config.get("callbacks"))}
-        for callback in self._callbacks(config):
-            callbacks.setdefault(callback.state_key, callback)
-        kwargs["callbacks"] = list(callbacks.values())
+        kwargs["callbacks"] = replaced(self._callbacks(config), _as_list(config.get("callbacks")))
         kwargs["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         kwargs["default_root_dir"] = self.run_dir
         kwargs |= self._processes
@@ -269,18 +246,17 @@ class HrsegCLI(LightningCLI):
 
     def _loggers(self) -> list[Logger]:
         checkpoint = self.config[self._verb].get("ckpt_path")
-        # a restart in the same folder logs again what was logged after its checkpoint, or all if there was none yet
-        step: int | None = 0
-        if checkpoint:
-            is_restart = Path(checkpoint).absolute().parents[1] == self.run_dir.absolute()
-            step = read_content(checkpoint, values=False)["global_step"] if is_restart else None
-        events = Events(self.run_dir, name="", version="", purge_step=step)
-        return [events, MetricsCsv(self.run_dir / "metrics.csv", step)]
+        if not checkpoint:
+            return loggers_of_run(self.run_dir, 0)
+        is_restart = Path(checkpoint).absolute().parents[1] == self.run_dir.absolute()
+        return loggers_of_run(
+            self.run_dir, read_content(checkpoint, values=False)["global_step"] if is_restart else None
+        )
 
     def _callbacks(self, config: Namespace) -> list[Callback]:
         callbacks: list[Callback] = [ScoreTables(self.run_dir), self._faults]
         if config.get("enable_progress_bar") is not False:
-            callbacks.append(TerminalProgress() if sys.stdout.isatty() else PlainProgress())
+            callbacks.append(progress_bar())
         if self._verb == "test":
             callbacks.append(ContactSheet(self.run_dir))
             if isinstance(self.datamodule, CityscapesDataModule):
@@ -288,13 +264,10 @@ class HrsegCLI(LightningCLI):
         if self._verb == "predict":
             callbacks.append(PredictionFiles(self.run_dir / "predict"))
         if self._verb == "fit":
-            callbacks += [Throughput(), PanelPictures(), Timer(), FiniteLoss()]
-            if config.get("logger") is not False:
-                callbacks.append(LearningRateMonitor(logging_interval="step"))
-            if config.get("enable_checkpointing") is not False:
-                folder = self.run_dir / "checkpoints"
-                best = ModelCheckpoint(folder, "best", monitor="val/miou", mode="max", enable_version_counter=False)
-                callbacks += [best, LastCheckpoint()]
+            with_logger, with_checkpoints = (
+                config.get(name) is not False for name in ("logger", "enable_checkpointing")
+            )
+            callbacks += [Timer(), *callbacks_of_training(self.run_dir, with_logger, with_checkpoints)]
         return callbacks
 
     def before_validate(self) -> None:
@@ -319,13 +292,6 @@ class HrsegCLI(LightningCLI):
         best = self.run_dir / "checkpoints" / "best.ckpt"
         if best.is_file():
             _say(f"best checkpoint: {best}\nTensorBoard: tensorboard --logdir {self.run_dir}")
-
-
-class Events(TensorBoardLogger):
-    """TensorBoard's event file alone; the run's `config.yaml` holds the hyper-parameters."""
-
-    def save(self) -> None:
-        """Nothing to add."""
 
 
 class RunConfig(SaveConfigCallback):

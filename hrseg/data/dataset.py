@@ -237,7 +237,7 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
         """Nothing."""
 
 
-def start_worker(watched: ctypes.c_bool, worker_id: int) -> None:
+def start_worker(watched: ctypes.c_bool | None, worker_id: int) -> None:
     """Prepares a loading process: OpenCV's threads are off, since there are as many processes as cores already.
 
     Args:

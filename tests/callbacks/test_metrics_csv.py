@@ -39,3 +39,14 @@ def test_a_new_metric_gets_a_column(tmp_path: Path) -> None:
     logger.log_metrics({"b": 2.0}, step=2)
     assert rows(tmp_path / "metrics.csv") == [{"step": "1", "a": "1.0", "b": ""}, {"step": "2", "a": "", "b": "2.0"}]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_values_of_one_metric_are_read_back(tmp_path: Path) -> None:
+    logger = MetricsCsv(tmp_path / "metrics.csv")
+    assert logger.values("a") == []
+    logger.log_metrics({"a": 0.5}, step=1)
+    logger.log_metrics({"b": 2.0}, step=2)
+    logger.log_metrics({"a": 0.25, "b": 3.0}, step=4)
+    assert logger.values("a") == [(1, 0.5), (4, 0.25)]
+    assert logger.values("b") == [(2, 2.0), (4, 3.0)]
+    assert logger.values("c") == []

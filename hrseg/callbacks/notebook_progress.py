@@ -1,0 +1,219 @@
+"""Progress in a notebook: a bar and the curves of the training in the cell's output, redrawn in place."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+
+from hrseg.callbacks.metrics_csv import MetricsCsv
+from hrseg.callbacks.progress import Eta
+from hrseg.errors import ConfigError
+
+_SMOOTHING = 0.9  # share of the mean so far in a curve's running mean
+
+
+class NotebookProgress(ProgressBar):
+    """Shows a bar with the latest numbers and, in a training, the curves so far.
+
+    Args:
+        curves: Names of the logged values to draw, each in a picture of its own; those of "val/" are read after each
+            validation, others after each step.
+        seconds: Least time between two updates of the bar. The curves follow every tenth time and after each epoch.
+    """
+
+    def __init__(self, curves: Sequence[str] = ("train/loss", "val/miou"), seconds: float = 0.5) -> None:
+        super().__init__()
+        self._curves: dict[str, list[tuple[int, Tensor | float]]] = {name: [] for name in curves}
+        self._seconds = seconds
+        self._is_enabled = True
+        self._last_bar = self._last_picture = -math.inf
+        self._bar: Any = None
+        self._picture: Any = None
+
+    def enable(self) -> None:
+        """Shows what follows."""
+        self._is_enabled = True
+
+    def disable(self) -> None:
+        """Shows nothing: all processes' bars but the first."""
+        self._is_enabled = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Makes a new bar for the cell that runs.
+
+        Raises:
+            ConfigError: There is no notebook.
+        """
+        super().setup(trainer, pl_module, stage)
+        try:
+            import IPython  # noqa: F401  # not needed elsewhere
+        except ImportError as error:
+            raise ConfigError("NotebookProgress needs IPython; give PlainProgress outside of notebooks") from error
+        self._bar = self._picture = None
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock, and the curves where those of a run that goes on ended."""
+        self._eta = Eta(trainer)
+        self._start = time.perf_counter()
+        logged = next((logger for logger in trainer.loggers if isinstance(logger, MetricsCsv)), None)
+        for name, points in self._curves.items():
+            # the rows are numbered by the steps done before theirs
+            points[:] = [(step + 1, value) for step, value in logged.values(name)] if logged else []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes the curves' values, without waiting for the device, and moves the bar."""
+        self._note(trainer, is_validation=False)
+        if self._is_time():
+            self._show_training(trainer, pl_module, batch_idx + 1)
+            if time.perf_counter() - self._last_picture >= 10 * self._seconds:
+                self._draw()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the curves' values."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._note(trainer, is_validation=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings bar and curves up to date."""
+        self._show_training(trainer, pl_module, int(self.total_train_batches))
+        self._draw()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves a line that says what was done."""
+        taken = timedelta(seconds=round(time.perf_counter() - self._start))
+        steps = f"step {trainer.global_step}, after {taken}"
+        self._show(1, 1, f"{steps}{self._metrics(trainer, pl_module)}")
+        self._draw()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves the bar where it stopped."""
+        if self._bar is not None and trainer.state.fn == TrainerFn.FITTING:
+            self._show(0, 1, f"stopped at step {trainer.global_step}{self._metrics(trainer, pl_module)}")
+            self._draw()
+
+    def _show_training(self, trainer: Trainer, pl_module: LightningModule, batches: int) -> None:
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        text = f"epoch {trainer.current_epoch + 1}/{epochs}, step {batches}/{trainer.num_training_batches}"
+        total = trainer.estimated_stepping_batches
+        done = trainer.global_step
+        metrics = f"{self._metrics(trainer, pl_module)} · ETA {self._eta(trainer)}"
+        self._show(done if math.isfinite(total) else 0, total, text + metrics)
+
+    def _metrics(self, trainer: Trainer, pl_module: LightningModule) -> str:
+        metrics = self.get_metrics(trainer, pl_module).items()
+        return "".join(f" · {name} {value:.3g}" for name, value in metrics if isinstance(value, (int, float)))
+
+    def _note(self, trainer: Trainer, is_validation: bool) -> None:
+        for name, points in self._curves.items():
+            if name.startswith("val/") == is_validation and name in trainer.callback_metrics:
+                points.append((trainer.global_step, trainer.callback_metrics[name].detach()))
+
+    # ------------------------------------------------------------------------------------ validation and others
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """Moves the bar."""
+        self._count(trainer, "validate", batch_idx, trainer.num_val_batches)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """Moves the bar."""
+        self._count(trainer, "test", batch_idx, trainer.num_test_batches)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """Moves the bar."""
+        self._count(trainer, "predict", batch_idx, trainer.num_predict_batches)
+
+    def _count(self, trainer: Trainer, verb: str, batch_idx: int, batches: Sequence[int | float]) -> None:
+        is_last = batch_idx + 1 == batches[0]
+        if not trainer.sanity_checking and (is_last or self._is_time()):
+            self._show(batch_idx + 1, batches[0], f"{verb} {batch_idx + 1}/{batches[0]}")
+
+    # ----------------------------------------------------------------------------------------------- the output
+
+    def _is_time(self) -> bool:
+        return time.perf_counter() - self._last_bar >= self._seconds
+
+    def _show(self, done: float, total: float, text: str) -> None:
+        self._last_bar = time.perf_counter()
+        bar = f'<progress value="{done}" max="{total}" style="width: 16em"></progress>'
+        self._bar = self._put(self._bar, {"text/plain": text, "text/html": f"{bar} {text}"})
+
+    def _draw(self) -> None:
+        self._last_picture = time.perf_counter()
+        for points in self._curves.values():
+            points[:] = [(step, float(value)) for step, value in points]
+        drawn = {name: points for name, points in self._curves.items() if points}
+        if drawn and self._is_enabled:
+            png = draw_curves(drawn)  # type: ignore[arg-type]  # numbers by now
+            self._picture = self._put(self._picture, {"text/plain": f"curves of {', '.join(drawn)}", "image/png": png})
+
+    def _put(self, handle: Any, content: dict[str, str | bytes]) -> Any:
+        """Shows the content in the place of what a handle shows, or in a new one."""
+        from IPython.display import display
+
+        if not self._is_enabled:
+            return None
+        if handle is None:
+            return display(content, raw=True, display_id=True)
+        handle.update(content, raw=True)
+        return handle
+
+
+def draw_curves(curves: dict[str, list[tuple[int, float]]], height: int = 220) -> bytes:
+    """Draws values over steps, a picture for each name, side by side.
+
+    Args:
+        curves: (step, value) by name; where there are many, their running mean stands out.
+        height: In pixels.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.figure import Figure  # not for what only computes
+
+    every_step = [step for points in curves.values() for step, _ in points]
+    figure = Figure(figsize=(height / 50 * len(curves), height / 80), dpi=80, layout="constrained")
+    for index, (name, points) in enumerate(curves.items()):
+        axes = figure.add_subplot(1, len(curves), index + 1)
+        steps, values = zip(*points, strict=True)
+        many = len(points) > 30
+        axes.plot(steps, values, "tab:blue", marker="" if many else ".", alpha=0.3 if many else 1, linewidth=1)
+        if many:
+            axes.plot(steps, running_mean(values), "tab:blue")
+        axes.set(title=name, xlabel="step", xlim=(min(every_step) - 1, max(every_step) + 1))
+        axes.grid(alpha=0.3)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def running_mean(values: Sequence[float], smoothing: float = _SMOOTHING) -> list[float]:
+    """The exponential running mean, in which the first values count as much as they should.
+
+    >>> running_mean([1.0, 1.0, 4.0], smoothing=0.5)
+    [1.0, 1.0, 2.7142857142857144]
+    """
+    means, total, weight = [], 0.0, 0.0
+    for value in values:
+        total = smoothing * total + (1 - smoothing) * value
+        weight = smoothing * weight + (1 - smoothing)
+        means.append(total / weight)
+    return means

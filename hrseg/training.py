@@ -1,0 +1,216 @@
+"""`hrseg.fit`: a training as the command runs it, from Python; and what both give a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from rich.console import Console
+
+from hrseg import interruption
+from hrseg.callbacks import (
+    AtomicCheckpointIO,
+    FiniteLoss,
+    LastCheckpoint,
+    MetricsCsv,
+    NotebookProgress,
+    PanelPictures,
+    PlainProgress,
+    ScoreTables,
+    TerminalProgress,
+    Throughput,
+)
+from hrseg.data.base import SegmentationDataModule
+from hrseg.errors import ConfigError
+from hrseg.files import require_writable
+from hrseg.interruption import Interrupted
+from hrseg.models.reading import read_content
+from hrseg.runs import last_checkpoint, new_run_dir, remove_unused
+from hrseg.task import SegmentationTask
+
+DEFAULTS = {
+    "num_sanity_val_steps": 1,
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,  # the data module has samplers of its own
+}
+
+# what Lightning says that no user can act on
+ADVICE = (
+    # its own use of torch's private module for trees
+    r".*LeafSpec.* is deprecated",
+    # short trainings and small data sets are fine
+    r".*smaller than the logging interval",
+    # a folder is used again on purpose, and scoring needs no callback of the training
+    r".*exists and is not empty",
+    r".*callbacks used to create the checkpoint need to be provided",
+    r".*loading a checkpoint outside the 'fit' stage",
+    # the scores are computed from counts that were summed over the processes
+    r".*It is recommended to use `self.log\('val/",
+    r".*It is recommended to use `self.log\('test/",
+    # the loaders choose their number of workers themselves
+    r".*does not have many workers",
+)
+
+
+def fit(
+    task: SegmentationTask,
+    data: SegmentationDataModule,
+    *,
+    experiment: str = "default",
+    run_dir: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
+) -> Trainer:
+    """Trains, with the files, checkpoints, scores and progress of `hrseg fit`; in a notebook on one device.
+
+    If it is interrupted, it saves its state after the step that is under way, and raises the `KeyboardInterrupt` then.
+
+    Args:
+        task: What to train.
+        data: What to train on.
+        experiment: Name of the folder under runs/.
+        run_dir: The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that holds
+            checkpoints/last.ckpt goes on from it.
+        callbacks: Further ones. One of a kind that every run has takes its place.
+        options: Of Lightning's `Trainer`, such as `max_epochs`.
+
+    Returns:
+        The trainer. Its `default_root_dir` is the run's folder, and `checkpoint_callback.best_model_path` the best
+        checkpoint by val/miou.
+
+    Raises:
+        ConfigError: Task and data do not belong together.
+        OutputError: The folder cannot be written to.
+
+    >>> trainer = fit(task, data, max_epochs=10)  # doctest: +SKIP
+    >>> predictor = Predictor.from_checkpoint(trainer.checkpoint_callback.best_model_path)  # doctest: +SKIP
+    """
+    for fact in ("labels", "input_size"):
+        if getattr(task, fact) != getattr(data, fact):
+            raise ConfigError(f"the task's {fact} are not the data's; give SegmentationTask {fact}=data.{fact}")
+    is_new = run_dir is None or not Path(run_dir).is_dir()
+    folder = shared_run_dir(experiment) if run_dir is None else Path(run_dir)
+    require_writable(folder)
+    checkpoint = last_checkpoint(folder)
+    try:
+        with _quiet():
+            trainer = _trainer(folder, checkpoint, callbacks, options)
+            if trainer.is_global_zero:
+                print(f"fit: {_description(task, trainer)}; files in {folder}", flush=True)
+            with interruption.watching():
+                trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+    except BaseException as error:
+        if is_new:
+            remove_unused(folder)
+        if isinstance(error, Interrupted):
+            signal.raise_signal(error.signal)  # in a notebook Ctrl-C ends the cell, in a script the script
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None  # Ctrl-C twice: Lightning would end the notebook
+        raise
+    return trainer
+
+
+def shared_run_dir(experiment: str) -> Path:
+    """The next free folder runs/EXPERIMENT/N, the same in all processes of a training."""
+    # the other processes of a training on one machine are started by the first, and find its choice here
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0 and "HRSEG_RUN_DIR" in os.environ:
+        return Path(os.environ["HRSEG_RUN_DIR"])
+    folder = new_run_dir(Path("runs"), experiment)
+    os.environ["HRSEG_RUN_DIR"] = str(folder)
+    return folder
+
+
+def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback], options: dict[str, Any]) -> Trainer:
+    options = {**DEFAULTS, **options}
+    with_logger, with_checkpoints = (options.get(name) is not False for name in ("logger", "enable_checkpointing"))
+    if options.get("logger") in (None, True):
+        step = read_content(checkpoint, values=False)["global_step"] if checkpoint else 0
+        options["logger"] = loggers_of_run(folder, step)
+    of_run = [ScoreTables(folder), *callbacks_of_training(folder, with_logger, with_checkpoints)]
+    if options.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+        of_run.append(progress_bar())
+    options["callbacks"] = replaced(of_run, callbacks)
+    plugins = options.get("plugins") or []
+    options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+    return Trainer(default_root_dir=folder, **options)
+
+
+def replaced(of_run: Sequence[Callback], of_user: Sequence[Callback]) -> list[Callback]:
+    """The user's callbacks, and those of a run of which the user gave none of the kind."""
+    callbacks = {callback.state_key: callback for callback in of_user}
+    for callback in of_run:
+        callbacks.setdefault(callback.state_key, callback)
+    return list(callbacks.values())
+
+
+def loggers_of_run(folder: Path, step: int | None) -> list[Logger]:
+    """TensorBoard's event file and `metrics.csv`.
+
+    Args:
+        folder: The run's folder.
+        step: From which on the training logs. What the folder holds of this step and of later ones is removed: a
+            restart logs it again. None keeps all.
+    """
+    return [Events(folder, name="", version="", purge_step=step), MetricsCsv(folder / "metrics.csv", step)]
+
+
+class Events(TensorBoardLogger):
+    """TensorBoard's event file alone, without a file of hyper-parameters."""
+
+    def save(self) -> None:
+        """Nothing to add."""
+
+
+def callbacks_of_training(folder: Path, with_logger: bool, with_checkpoints: bool) -> Iterator[Callback]:
+    """What every training has beside the tables of its scores and its progress bar."""
+    yield Throughput()
+    yield PanelPictures()
+    yield FiniteLoss()
+    if with_logger:
+        yield LearningRateMonitor(logging_interval="step")
+    if with_checkpoints:
+        place = folder / "checkpoints"
+        yield ModelCheckpoint(place, "best", monitor="val/miou", mode="max", enable_version_counter=False)
+        yield LastCheckpoint()
+
+
+def progress_bar() -> ProgressBar:
+    """A bar that suits the place: a notebook, a terminal, or a file."""
+    if Console().is_jupyter:
+        return NotebookProgress()
+    return TerminalProgress() if sys.stdout.isatty() else PlainProgress()
+
+
+def _description(task: SegmentationTask, trainer: Trainer) -> str:
+    parameters = sum(parameter.numel() for parameter in task.network.parameters())
+    name = getattr(task.network, "config", {}).get("name", type(task.network).__name__)
+    devices = f"{trainer.num_devices} {trainer.strategy.root_device.type} device{'s' * (trainer.num_devices > 1)}"
+    return f"{name} ({parameters / 1e6:.2f} M parameters), {task.labels.name}, {devices}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what Lightning says that no user can act on; its warnings and errors stay."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in (*ADVICE, r".*`srun` command is available"):  # in a notebook nobody can put srun before it
+            warnings.filterwarnings("ignore", message=message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,190 @@
+"""`hrseg.fit`, and what a notebook's kernel makes of it."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import signal
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.plugins.environments import LightningEnvironment
+
+import hrseg
+from hrseg import interruption
+from hrseg.callbacks import LastCheckpoint, NotebookProgress, PlainProgress
+from hrseg.data.camvid import CamVidDataModule
+from hrseg.training import progress_bar, shared_run_dir
+
+SMALL: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": 2}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "HRSEG_RUN_DIR", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def data(camvid_root: Path) -> CamVidDataModule:
+    return CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
+
+
+def new_task(data: CamVidDataModule) -> hrseg.SegmentationTask:
+    torch.manual_seed(0)
+    return hrseg.SegmentationTask("hrnetv2_w18_small_v1", data.labels, {"init": "kaiming"})
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+class StopAt(Callback):
+    """Sends this process a signal before a step."""
+
+    def __init__(self, step: int, number: signal.Signals = signal.SIGINT) -> None:
+        self.step = step
+        self.number = number
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def test_each_training_has_a_folder_with_what_the_command_writes(
+    data: CamVidDataModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        trainer = hrseg.fit(new_task(data), data, experiment="a", **SMALL)
+        run = Path("runs", "a", str(number))
+        assert trainer.default_root_dir == str(run)
+        for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "val/iou.csv", "val/confusion.png"):
+            assert (run / name).is_file()
+        assert [row["val/miou"] != "" for row in rows_of(run)].count(True) == 2
+        assert list(run.glob("events.out.tfevents*"))
+        assert Path(trainer.checkpoint_callback.best_model_path) == Path.cwd() / run / "checkpoints" / "best.ckpt"
+    shown = capsys.readouterr().out
+    assert "fit: hrnetv2_w18_small_v1 (1.54 M parameters), CamVid, 1 cpu device; files in runs/a/1" in shown
+    assert "epoch 2/2  step 2/2" in shown
+    assert isinstance(trainer.progress_bar_callback, PlainProgress)
+    assert hrseg.Predictor.from_checkpoint(run / "checkpoints" / "best.ckpt").labels == data.labels
+
+
+def test_lightning_gives_no_advice_and_nothing_stays_changed(
+    data: CamVidDataModule, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = logging.getLogger("pytorch_lightning").level, list(warnings.filters)
+    hrseg.fit(new_task(data), data, **SMALL)
+    assert (logging.getLogger("pytorch_lightning").level, list(warnings.filters)) == before
+    assert capfd.readouterr().err == ""
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    data: CamVidDataModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = hrseg.fit(new_task(data), data, run_dir="whole", **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        hrseg.fit(new_task(data), data, run_dir="stopped", callbacks=[StopAt(3)], **SMALL)
+    assert "holds step 3. --run_dir stopped goes on from there" in capsys.readouterr().out
+    assert not interruption.is_watching()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = hrseg.fit(new_task(data), data, run_dir="stopped", **SMALL)
+    assert again.global_step == whole.global_step == 4
+    for name, value in whole.lightning_module.state_dict().items():
+        assert torch.equal(value, again.lightning_module.state_dict()[name]), name
+    assert [row["step"] for row in rows_of(Path("stopped"))] == [row["step"] for row in rows_of(Path("whole"))]
+
+
+def test_ctrl_c_twice_stops_at_once_and_the_process_lives(data: CamVidDataModule) -> None:
+    class Twice(StopAt):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        hrseg.fit(new_task(data), data, callbacks=[Twice(1)], **SMALL)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_signals_reach_the_process_once_its_state_is_saved(data: CamVidDataModule) -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        with pytest.raises(interruption.Interrupted):
+            hrseg.fit(new_task(data), data, run_dir="a", callbacks=[StopAt(1, signal.SIGTERM)], **SMALL)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
+    assert Path("a/checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("changed", ["labels", "input_size"])
+def test_a_task_of_other_data_is_told(changed: str, data: CamVidDataModule, camvid_root: Path) -> None:
+    task = new_task(data)
+    if changed == "labels":
+        task.labels = replace(data.labels, name="others")
+    else:
+        data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), input_size=(64, 64))
+    with pytest.raises(hrseg.HrsegError, match=f"give SegmentationTask {changed}=data.{changed}"):
+        hrseg.fit(task, data, **SMALL)
+    assert not Path("runs").exists()
+
+
+def test_a_training_that_cannot_start_leaves_no_folder(data: CamVidDataModule, folder: Path) -> None:
+    data.root = folder / "nowhere"
+    with pytest.raises(hrseg.HrsegError, match="no folder"):
+        hrseg.fit(new_task(data), data, **SMALL)
+    assert not any(Path("runs/default").iterdir())
+
+
+def test_a_folder_that_was_there_stays(data: CamVidDataModule, folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.txt").touch()
+    data.root = folder / "nowhere"
+    with pytest.raises(hrseg.HrsegError):
+        hrseg.fit(new_task(data), data, run_dir="mine", **SMALL)
+    assert (folder / "mine" / "notes.txt").is_file()
+
+
+def test_a_callback_of_ones_own_replaces_that_of_the_run(data: CamVidDataModule) -> None:
+    last, bar = LastCheckpoint(every_n_steps=1), TQDMProgressBar(refresh_rate=0)
+    trainer = hrseg.fit(new_task(data), data, callbacks=[last, bar], plugins=LightningEnvironment(), **SMALL)
+    assert [c for c in trainer.callbacks if isinstance(c, LastCheckpoint)] == [last]
+    assert trainer.progress_bar_callback is bar
+
+
+def test_files_and_bar_can_be_left_out(data: CamVidDataModule) -> None:
+    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = hrseg.fit(new_task(data), data, run_dir="a", **off, **SMALL)
+    assert not any(isinstance(c, ModelCheckpoint) for c in trainer.callbacks)
+    assert trainer.progress_bar_callback is None
+    assert [path.name for path in Path("a").iterdir()] == ["val"]
+
+
+@pytest.mark.parametrize("wrong", ["max_epoch", "default_root_dir"])
+def test_a_wrong_option_is_told(wrong: str, data: CamVidDataModule) -> None:
+    with pytest.raises(TypeError, match=wrong):
+        hrseg.fit(new_task(data), data, **{wrong: 1})
+    assert not any(Path("runs/default").iterdir())
+
+
+def test_processes_of_one_machine_share_the_folder(data: CamVidDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    hrseg.fit(new_task(data), data, **SMALL)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert shared_run_dir("default") == Path("runs/default/0")
+
+
+def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert isinstance(progress_bar(), NotebookProgress)
