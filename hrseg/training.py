@@ -15,6 +15,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from hrseg import interruption
@@ -168,8 +169,10 @@ def loggers_of_run(folder: Path, step: int | None) -> list[Logger]:
 class Events(TensorBoardLogger):
     """TensorBoard's event file alone, without a file of hyper-parameters."""
 
+    @rank_zero_only
     def save(self) -> None:
-        """Nothing to add."""
+        """Brings what was logged out of this process, which may be killed; Lightning calls this after each row."""
+        self.experiment.flush()
 
 
 def callbacks_of_training(folder: Path, with_logger: bool, with_checkpoints: bool) -> Iterator[Callback]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hrseg.cli import main
 from tests.processes import PROJECT
@@ -84,6 +85,15 @@ def ended(child: int) -> int | None:
     return status if is_over else None
 
 
+def curves(run_dir: str) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard draws of a run: step and value by name, but for what depends on the clock."""
+    events = EventAccumulator(run_dir, size_guidance={"scalars": 0})
+    events.Reload()
+    names = [name for name in events.Tags()["scalars"] if name not in ("images/s", "data_wait", "peak_memory_gib")]
+    assert "train/loss" in names
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}
+
+
 @pytest.mark.parametrize(
     ("kills", "processes", "epochs"),
     [
@@ -117,4 +127,5 @@ def test_kills_change_nothing(
     moments, others = (file["optimizer_states"][0]["state"] for file in (one, other))
     assert all(torch.equal(moments[i]["momentum_buffer"], others[i]["momentum_buffer"]) for i in moments)
     assert rows(Path("whole")) == rows(Path("killed"))
+    assert curves("whole") == curves("killed")
     assert sorted(path.name for path in Path("killed/checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
