@@ -11,7 +11,21 @@ import pytest
 import torch
 
 import hrseg.benchmark.metric
-from hrseg.benchmark import data, ddp, forward, hrformer, metric, ocr, rmi, scaling, startup, train, windows, workers
+from hrseg.benchmark import (
+    data,
+    ddp,
+    deterministic,
+    forward,
+    hrformer,
+    metric,
+    ocr,
+    rmi,
+    scaling,
+    startup,
+    train,
+    windows,
+    workers,
+)
 from hrseg.benchmark.report import describe_run, format_table, write_csv
 from hrseg.benchmark.rounds import HRSEG, Row, compare, require_close, take_turns, torch_threads
 from hrseg.cli import main
@@ -296,7 +310,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_command_measures_all_subjects_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    for module in (forward, windows, train, ddp, hrformer, ocr, rmi, data, metric, startup):
+    for module in (forward, windows, train, deterministic, ddp, hrformer, ocr, rmi, data, metric, startup):
         name = module.__name__.split(".")[-1]
         monkeypatch.setattr(module, f"measure_{name}", lambda *_, name=name: seen.append(name) or [ROW])
     monkeypatch.setattr(scaling.Scaling, "rows", lambda _: seen.append("scaling") or [ROW])

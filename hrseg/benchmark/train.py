@@ -40,7 +40,7 @@ def measure_train(
     return compare_apart(
         "train",
         f"{network} {batch_size}x3x{size[0]}x{size[1]}",
-        _training_step,
+        training_step,
         (HRSEG, PLAIN),
         (network, batch_size, size),
         repeats,
@@ -50,8 +50,15 @@ def measure_train(
     )
 
 
-def _training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Tensor]:
-    """Makes a function that does one step and returns the loss."""
+def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Tensor]:
+    """Makes a function that does one step and returns the loss.
+
+    Args:
+        side: "hrseg" or `PLAIN`.
+        name: Of the network.
+        batch_size: As in `measure_train`.
+        size: As in `measure_train`.
+    """
     device = default_device()
     if side == HRSEG:
         keep_freed_memory()  # as `SegmentationTask` does

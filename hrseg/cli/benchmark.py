@@ -18,6 +18,7 @@ SUBJECTS = {
     "forward": "one image through a network",
     "windows": "one image through a network in sliding windows",
     "train": "one training step, its time and its memory",
+    "deterministic": "one training step in deterministic mode, its time and its memory",
     "ddp": "one training step of two processes beside that of one",
     "scaling": "what training on many GPUs sends, and how fast it would be: predicted, not measured",
     "hrformer": "the window attention of HRFormer, its time and its memory",
@@ -97,6 +98,10 @@ def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
         from hrseg.benchmark.train import measure_train
 
         return measure_train(options.repeats, options.threads)
+    if subject == "deterministic":
+        from hrseg.benchmark.deterministic import measure_deterministic
+
+        return measure_deterministic(options.repeats, options.threads)
     if subject == "ddp":
         from hrseg.benchmark.ddp import measure_ddp
 
