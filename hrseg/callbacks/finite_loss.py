@@ -94,7 +94,7 @@ class _Later:
     """Numbers of the device that the host reads when they are there, without waiting for what was queued after them."""
 
     def __init__(self, values: Tensor) -> None:
-        self._values = values.to("cpu", non_blocking=True)
+        self._values = values.to("cpu", non_blocking=values.is_cuda)
         self._there = torch.cuda.Event() if values.is_cuda else None  # type: ignore[no-untyped-call]
         if self._there is not None:
             self._there.record()
