@@ -203,9 +203,10 @@ class SegmentationTask(LightningModule):
     def _over_processes(self, loss: Tensor) -> Tensor:
         """The mean over all processes; Lightning's own `sync_dist` would make the host wait for the device."""
         mean = loss.detach().clone()
-        if self.trainer.world_size > 1:
+        if distributed.is_initialized():
             distributed.all_reduce(mean)
-        return mean / self.trainer.world_size
+            mean /= distributed.get_world_size()
+        return mean
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Counts one batch, at the labels' own sizes; the predictions go to the callbacks."""
