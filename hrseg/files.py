@@ -125,7 +125,7 @@ def locked(lock: Path) -> Iterator[None]:
         try:
             file_lock.acquire(timeout=0)
         except Timeout:
-            _log.warning("waiting for another process, which is at work in %s", lock.parent)
+            _log.info("waiting for another process, which is at work in %s", lock.parent)
             file_lock.acquire()
     except (OSError, NotImplementedError):
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from PIL import Image
 
 from hrseg.data.cityscapes import CITYSCAPES
 from hrseg.images import write_image
+
+# a shell that runs the tests in the background has them ignore Ctrl-C, which some of them send
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CITYSCAPES_IDS = np.array([*CITYSCAPES.label_ids, *CITYSCAPES.void_ids], np.uint8)
 

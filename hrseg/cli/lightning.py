@@ -91,11 +91,12 @@ def _say(text: str) -> None:
 def _quieten() -> None:
     """Leaves out what Lightning says that no user can act on; its warnings and errors stay.
 
-    What was loaded of a file of weights is told, once.
+    What was loaded of a file of weights, and a wait for another process, are told, once.
     """
     logging.basicConfig(format="%(message)s")
     if _is_first_process():
-        logging.getLogger("hrseg.models.weights").setLevel(logging.INFO)
+        for talkative in ("hrseg.models.weights", "hrseg.files"):
+            logging.getLogger(talkative).setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG

@@ -97,7 +97,8 @@ def _get(names: Sequence[str], source: Path | None) -> int:
             raise UnknownNameError("weights", name, ZOO)
     # downloads may wait and start anew: who sits at the terminal wants to know
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("hrseg.models.download").setLevel(logging.INFO)
+    for talkative in ("hrseg.models.download", "hrseg.files"):
+        logging.getLogger(talkative).setLevel(logging.INFO)
     remove_stale(cache_folder() / "weights")
     failures: list[HrsegError] = []
     for name in names:
