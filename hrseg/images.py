@@ -74,9 +74,9 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # a quarter, either way
             return image.size if is_turned else (image.height, image.width)
-    except FileNotFoundError as error:
-        raise DataFileError(f"{path} cannot be read: {error.strerror}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
+            raise _refused(path, error) from error
         raise _unreadable(path) from error
 
 
@@ -158,12 +158,14 @@ def _unreadable(path: Path) -> DataFileError:
 
 def _read(path: Path) -> bytes:
     """The bytes of a file; waits for a file system that is away for a while, as those over a network may be."""
-    for pause in (*_PAUSES, None):
+    pauses = iter(_PAUSES)
+    while True:
         try:
             return path.read_bytes()
         except OSError as error:
             if error.errno not in _FILE_SYSTEM_AWAY:
-                raise DataFileError(f"{path} cannot be read: {error.strerror or error}") from error
+                raise _refused(path, error) from error
+            pause = next(pauses, None)
             if pause is None:
                 raise FileSystemError(
                     f"{path} cannot be read: {error.strerror}, {len(_PAUSES) + 1} times within {sum(_PAUSES)} s; is "
@@ -171,7 +173,10 @@ def _read(path: Path) -> bytes:
                 ) from error
             _log.warning("%s cannot be read: %s; trying again in %d s", path, error.strerror, pause)
             time.sleep(pause)
-    raise AssertionError("the last attempt returns or raises")
+
+
+def _refused(path: Path, error: OSError) -> DataFileError:
+    return DataFileError(f"{path} cannot be read: {error.strerror or error}")
 
 
 def _decode(data: bytes, flag: int) -> np.ndarray | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import resource
 import sys
 
 import torch
@@ -35,5 +34,7 @@ def peak_memory(device: torch.device) -> float:
     """The most memory that was in use so far, in GiB: a GPU's, as allocated by PyTorch, or that of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource  # Windows has none
+
     unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kibibytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

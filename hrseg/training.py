@@ -47,7 +47,7 @@ DEFAULTS = {
 }
 
 # what Lightning says that no user can act on
-ADVICE = (
+_ADVICE = (
     # its own use of torch's private module for trees
     r".*LeafSpec.* is deprecated",
     # short trainings and small data sets are fine
@@ -105,10 +105,13 @@ def fit(
     require_writable(folder)
     checkpoint = last_checkpoint(folder)
     try:
-        with _quiet():
+        with quiet():
+            # in a notebook nobody can put srun before the command
+            warnings.filterwarnings("ignore", message=r".*`srun` command is available")
             trainer = _trainer(folder, checkpoint, callbacks, options)
             if trainer.is_global_zero:
-                print(f"fit: {_description(task, trainer)}; files in {folder}", flush=True)
+                devices = f"{trainer.num_devices} x {trainer.strategy.root_device.type}"
+                print(f"fit: {description(task)}; {devices}; files in {folder}", flush=True)
             with interruption.watching():
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
     except BaseException as error:
@@ -139,7 +142,7 @@ def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback
         step = read_content(checkpoint, values=False)["global_step"] if checkpoint else 0
         options["logger"] = loggers_of_run(folder, step)
     of_run = [ScoreTables(folder), *callbacks_of_training(folder, with_logger, with_checkpoints)]
-    if options.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+    if options.get("enable_progress_bar") is not False:
         of_run.append(progress_bar())
     options["callbacks"] = replaced(of_run, callbacks)
     plugins = options.get("plugins") or []
@@ -148,10 +151,12 @@ def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback
 
 
 def replaced(of_run: Sequence[Callback], of_user: Sequence[Callback]) -> list[Callback]:
-    """The user's callbacks, and those of a run of which the user gave none of the kind."""
+    """The user's callbacks, and those of a run of which the user gave none of the kind; one progress bar at most."""
     callbacks = {callback.state_key: callback for callback in of_user}
+    has_bar = any(isinstance(callback, ProgressBar) for callback in of_user)
     for callback in of_run:
-        callbacks.setdefault(callback.state_key, callback)
+        if not (has_bar and isinstance(callback, ProgressBar)):
+            callbacks.setdefault(callback.state_key, callback)
     return list(callbacks.values())
 
 
@@ -195,20 +200,20 @@ def progress_bar() -> ProgressBar:
     return TerminalProgress() if sys.stdout.isatty() else PlainProgress()
 
 
-def _description(task: SegmentationTask, trainer: Trainer) -> str:
+def description(task: SegmentationTask) -> str:
+    """The network, its size, and what it is trained on, for the first line of a run."""
     parameters = sum(parameter.numel() for parameter in task.network.parameters())
     name = getattr(task.network, "config", {}).get("name", type(task.network).__name__)
-    devices = f"{trainer.num_devices} {trainer.strategy.root_device.type} device{'s' * (trainer.num_devices > 1)}"
-    return f"{name} ({parameters / 1e6:.2f} M parameters), {task.labels.name}, {devices}"
+    return f"{name} ({parameters / 1e6:.2f} M parameters) on {task.labels.name}, {task.labels.num_classes} classes"
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Leaves out what Lightning says that no user can act on; its warnings and errors stay."""
+def quiet() -> Iterator[None]:
+    """Leaves out what Lightning says in the block that no user can act on; its warnings and errors stay."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        for message in (*ADVICE, r".*`srun` command is available"):  # in a notebook nobody can put srun before it
+        for message in _ADVICE:
             warnings.filterwarnings("ignore", message=message)
         for logger in loggers:
             logger.setLevel(logging.WARNING)

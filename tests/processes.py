@@ -11,6 +11,13 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 
 
+def meeting() -> dict[str, str]:
+    """The variables by which processes of this machine find each other, at a port that is free."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
+
+
 def start(script: str, number: int, folder: Path, output: Path | None = None) -> list[subprocess.Popen[bytes]]:
     """Starts processes that Lightning, under its strategy "ddp", takes for those of one machine.
 
@@ -20,17 +27,7 @@ def start(script: str, number: int, folder: Path, output: Path | None = None) ->
         folder: Where they run.
         output: The file for what they print; None prints it.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "NODE_RANK": "0",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(PROJECT),
-    }
+    environment = {**os.environ, **meeting(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-W", "ignore", "-c", script]
     sink = None if output is None else output.open("wb")
     ranks = [

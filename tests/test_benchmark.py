@@ -112,7 +112,7 @@ def test_a_settled_network_neither_grows_nor_shrinks_its_values() -> None:
 
 
 def test_train() -> None:
-    rows = train.measure_train(1, 1, network="hrnetv2_w18_small_v1", batch_size=2, size=(64, 64))
+    rows = train.measure_train(1, 1, train.Step("hrnetv2_w18_small_v1", 2, (64, 64)))
     assert [(row.side, row.unit) for row in rows] == [
         (HRSEG, "s"),
         (train.PLAIN, "s"),

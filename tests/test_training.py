@@ -75,7 +75,7 @@ def test_each_training_has_a_folder_with_what_the_command_writes(
         assert list(run.glob("events.out.tfevents*"))
         assert Path(trainer.checkpoint_callback.best_model_path) == Path.cwd() / run / "checkpoints" / "best.ckpt"
     shown = capsys.readouterr().out
-    assert "fit: hrnetv2_w18_small_v1 (1.54 M parameters), CamVid, 1 cpu device; files in runs/a/1" in shown
+    assert "fit: hrnetv2_w18_small_v1 (1.54 M parameters) on CamVid, 11 classes; 1 x cpu; files in runs/a/1" in shown
     assert "epoch 2/2  step 2/2" in shown
     assert isinstance(trainer.progress_bar_callback, PlainProgress)
     assert hrseg.Predictor.from_checkpoint(run / "checkpoints" / "best.ckpt").labels == data.labels

@@ -9,33 +9,23 @@ import torch
 from torch import Tensor
 
 from hrseg.benchmark.rounds import HRSEG, Row
-from hrseg.benchmark.train import training_step
+from hrseg.benchmark.train import STEP, Step, training_step
 from hrseg.benchmark.workers import compare_apart
 
 DETERMINISTIC = "in deterministic mode"
 UNFILLED = "in deterministic mode, new memory not filled"  # torch fills it with NaN, to show what reads it too early
 
 
-def measure_deterministic(
-    repeats: int = 10,
-    threads: int = 2,
-    network: str = "hrnetv2_w18",
-    batch_size: int = 4,
-    size: tuple[int, int] = (256, 512),
-) -> list[Row]:
+def measure_deterministic(repeats: int = 10, threads: int = 2, step: Step = STEP) -> list[Row]:
     """Times a training step as it is and as `experiments/options/deterministic.yaml` makes it.
 
     Args:
         repeats: Number of rounds.
         threads: Of torch.
-        network: Name of the network.
-        batch_size: Images a step.
-        size: (height, width) of the images.
+        step: What is trained.
     """
-    case = f"{network} {batch_size}x3x{size[0]}x{size[1]}"
-    arguments = (network, batch_size, size)
     sides = (HRSEG, DETERMINISTIC, UNFILLED)
-    return compare_apart("deterministic", case, _make, sides, arguments, repeats, threads, {}, {})
+    return compare_apart("deterministic", step.case, _make, sides, tuple(step), repeats, threads, {}, {})
 
 
 def _make(side: str, name: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Tensor]:

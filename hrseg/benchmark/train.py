@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +20,29 @@ SPEEDUP = 1.35  # what is to be reached over `PLAIN` on a CPU
 MEMORY_RATIO = 1.0  # what `PLAIN` takes over what hrseg takes
 
 
-def measure_train(
-    repeats: int = 10,
-    threads: int = 2,
-    network: str = "hrnetv2_w18",
-    batch_size: int = 4,
-    size: tuple[int, int] = (256, 512),
-) -> list[Row]:
+class Step(NamedTuple):
+    """What is trained in the step that is measured.
+
+    Args:
+        network: Its name.
+        batch_size: Images.
+        size: (height, width) of the images.
+    """
+
+    network: str = "hrnetv2_w18"
+    batch_size: int = 4
+    size: tuple[int, int] = (256, 512)
+
+    @property
+    def case(self) -> str:
+        """As in `Row`."""
+        return f"{self.network} {self.batch_size}x3x{self.size[0]}x{self.size[1]}"
+
+
+STEP = Step()
+
+
+def measure_train(repeats: int = 10, threads: int = 2, step: Step = STEP) -> list[Row]:
     """Times a training step as `SegmentationTask` makes it against the shortest way to write one.
 
     Each side has a process of its own, since the two treat freed memory differently.
@@ -33,21 +50,11 @@ def measure_train(
     Args:
         repeats: Number of rounds.
         threads: Of torch.
-        network: Name of the network.
-        batch_size: Images a step.
-        size: (height, width) of the images.
+        step: What is trained.
     """
-    return compare_apart(
-        "train",
-        f"{network} {batch_size}x3x{size[0]}x{size[1]}",
-        training_step,
-        (HRSEG, PLAIN),
-        (network, batch_size, size),
-        repeats,
-        threads,
-        {PLAIN: SPEEDUP},
-        {PLAIN: MEMORY_RATIO},
-    )
+    sides = (HRSEG, PLAIN)
+    targets = {PLAIN: SPEEDUP}, {PLAIN: MEMORY_RATIO}
+    return compare_apart("train", step.case, training_step, sides, tuple(step), repeats, threads, *targets)
 
 
 def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Tensor]:
@@ -56,8 +63,8 @@ def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) 
     Args:
         side: "hrseg" or `PLAIN`.
         name: Of the network.
-        batch_size: As in `measure_train`.
-        size: As in `measure_train`.
+        batch_size: As in `Step`.
+        size: As in `Step`.
     """
     device = default_device()
     if side == HRSEG:

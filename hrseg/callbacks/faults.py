@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -39,11 +40,15 @@ class Faults(Callback):
                 f"checkpoint with --run_dir {trainer.default_root_dir}"
             )
         elif isinstance(exception, RuntimeError) and _NO_WORKER.search(text):
-            free = shutil.disk_usage("/dev/shm").free / 2**20
             self.explained = TrainingError(
-                f"the system ended a process that loads data, most often for want of memory; /dev/shm has {free:.0f} "
-                "MiB left. Lower data.num_workers, or give a container --shm-size 8g or --ipc host"
+                "the system ended a process that loads data, most often for want of memory; /dev/shm has "
+                f"{_free_in_shm()} left. Lower data.num_workers, or give a container --shm-size 8g or --ipc host"
             )
+
+
+def _free_in_shm() -> str:
+    place = Path("/dev/shm")  # of Linux
+    return f"{shutil.disk_usage(place).free / 2**20:.0f} MiB" if place.is_dir() else "an unknown amount"
 
 
 def _out_of_memory(trainer: Trainer, task: LightningModule) -> str:

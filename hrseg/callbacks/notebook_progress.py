@@ -10,18 +10,17 @@ from datetime import timedelta
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from hrseg.callbacks.metrics_csv import MetricsCsv
-from hrseg.callbacks.progress import Eta
+from hrseg.callbacks.progress import TimedProgress
 from hrseg.errors import ConfigError
 
 _SMOOTHING = 0.9  # share of the mean so far in a curve's running mean
 
 
-class NotebookProgress(ProgressBar):
+class NotebookProgress(TimedProgress):
     """Shows a bar with the latest numbers and, in a training, the curves so far.
 
     Args:
@@ -31,11 +30,10 @@ class NotebookProgress(ProgressBar):
     """
 
     def __init__(self, curves: Sequence[str] = ("train/loss", "val/miou"), seconds: float = 0.5) -> None:
-        super().__init__()
+        super().__init__(seconds)
         self._curves: dict[str, list[tuple[int, Tensor | float]]] = {name: [] for name in curves}
-        self._seconds = seconds
         self._is_enabled = True
-        self._last_bar = self._last_picture = -math.inf
+        self._last = self._last_picture = -math.inf
         self._bar: Any = None
         self._picture: Any = None
 
@@ -64,7 +62,7 @@ class NotebookProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock, and the curves where those of a run that goes on ended."""
-        self._eta = Eta(trainer)
+        super().on_train_start(trainer, pl_module)
         self._start = time.perf_counter()
         logged = next((logger for logger in trainer.loggers if isinstance(logger, MetricsCsv)), None)
         for name, points in self._curves.items():
@@ -94,65 +92,34 @@ class NotebookProgress(ProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves a line that says what was done."""
         taken = timedelta(seconds=round(time.perf_counter() - self._start))
-        steps = f"step {trainer.global_step}, after {taken}"
-        self._show(1, 1, f"{steps}{self._metrics(trainer, pl_module)}")
+        self._show(1, 1, f"step {trainer.global_step}, after {taken}", *self._logged(trainer, pl_module))
         self._draw()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves the bar where it stopped."""
         if self._bar is not None and trainer.state.fn == TrainerFn.FITTING:
-            self._show(0, 1, f"stopped at step {trainer.global_step}{self._metrics(trainer, pl_module)}")
+            self._show(0, 1, f"stopped at step {trainer.global_step}", *self._logged(trainer, pl_module))
             self._draw()
 
     def _show_training(self, trainer: Trainer, pl_module: LightningModule, batches: int) -> None:
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        text = f"epoch {trainer.current_epoch + 1}/{epochs}, step {batches}/{trainer.num_training_batches}"
         total = trainer.estimated_stepping_batches
-        done = trainer.global_step
-        metrics = f"{self._metrics(trainer, pl_module)} · ETA {self._eta(trainer)}"
-        self._show(done if math.isfinite(total) else 0, total, text + metrics)
-
-    def _metrics(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        metrics = self.get_metrics(trainer, pl_module).items()
-        return "".join(f" · {name} {value:.3g}" for name, value in metrics if isinstance(value, (int, float)))
+        done = trainer.global_step if math.isfinite(total) else 0
+        self._show(done, total, *self._training(trainer, pl_module, batches))
 
     def _note(self, trainer: Trainer, is_validation: bool) -> None:
         for name, points in self._curves.items():
             if name.startswith("val/") == is_validation and name in trainer.callback_metrics:
                 points.append((trainer.global_step, trainer.callback_metrics[name].detach()))
 
-    # ------------------------------------------------------------------------------------ validation and others
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
-    ) -> None:
-        """Moves the bar."""
-        self._count(trainer, "validate", batch_idx, trainer.num_val_batches)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
-    ) -> None:
-        """Moves the bar."""
-        self._count(trainer, "test", batch_idx, trainer.num_test_batches)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
-    ) -> None:
-        """Moves the bar."""
-        self._count(trainer, "predict", batch_idx, trainer.num_predict_batches)
-
-    def _count(self, trainer: Trainer, verb: str, batch_idx: int, batches: Sequence[int | float]) -> None:
-        is_last = batch_idx + 1 == batches[0]
-        if not trainer.sanity_checking and (is_last or self._is_time()):
-            self._show(batch_idx + 1, batches[0], f"{verb} {batch_idx + 1}/{batches[0]}")
+    def _show_count(self, done: int, total: int | float, text: str) -> None:
+        if done == total or self._is_time():
+            self._show(done, total, text)
 
     # ----------------------------------------------------------------------------------------------- the output
 
-    def _is_time(self) -> bool:
-        return time.perf_counter() - self._last_bar >= self._seconds
-
-    def _show(self, done: float, total: float, text: str) -> None:
-        self._last_bar = time.perf_counter()
+    def _show(self, done: float, total: float, *parts: str) -> None:
+        text = " · ".join(parts)
+        self._last = time.perf_counter()
         bar = f'<progress value="{done}" max="{total}" style="width: 16em"></progress>'
         self._bar = self._put(self._bar, {"text/plain": text, "text/html": f"{bar} {text}"})
 

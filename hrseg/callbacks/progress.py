@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -45,7 +46,68 @@ class TerminalProgress(RichProgressBar):
         return metrics
 
 
-class PlainProgress(ProgressBar):
+class TimedProgress(ProgressBar):
+    """A bar that is brought up to date every so often: the ancestor of those for files and for notebooks.
+
+    Args:
+        seconds: Least time between two updates.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._last = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._eta = Eta(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """Tells how far it is."""
+        self._count(trainer, "validate", batch_idx, trainer.num_val_batches)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """Tells how far it is."""
+        self._count(trainer, "test", batch_idx, trainer.num_test_batches)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """Tells how far it is."""
+        self._count(trainer, "predict", batch_idx, trainer.num_predict_batches)
+
+    def _count(self, trainer: Trainer, verb: str, batch_idx: int, batches: Sequence[int | float]) -> None:
+        done, total = batch_idx + 1, batches[0]
+        if not trainer.sanity_checking:
+            self._show_count(done, total, f"{verb} {done}/{total}")
+
+    @abstractmethod
+    def _show_count(self, done: int, total: int | float, text: str) -> None:
+        """Shows how many batches of a validation, a test or a prediction are done."""
+
+    def _is_time(self) -> bool:
+        return time.perf_counter() - self._last >= self._seconds
+
+    def _training(self, trainer: Trainer, pl_module: LightningModule, batches: int) -> list[str]:
+        """How far a training is: epoch, step, what was logged for the bar, and the time left."""
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        return [
+            f"epoch {trainer.current_epoch + 1}/{epochs}",
+            f"step {batches}/{trainer.num_training_batches}",
+            *self._logged(trainer, pl_module),
+            f"ETA {self._eta(trainer)}",
+        ]
+
+    def _logged(self, trainer: Trainer, pl_module: LightningModule) -> list[str]:
+        metrics = self.get_metrics(trainer, pl_module).items()
+        return [f"{name} {x:.4g}" for name, x in metrics if isinstance(x, (int, float)) and name != "v_num"]
+
+
+class PlainProgress(TimedProgress):
     """A line every few seconds and at the end of each epoch, for files and pipes.
 
     Args:
@@ -53,9 +115,7 @@ class PlainProgress(ProgressBar):
     """
 
     def __init__(self, seconds: float = 15.0) -> None:
-        super().__init__()
-        self._seconds = seconds
-        self._last = time.perf_counter()
+        super().__init__(seconds)
         self._batches = 0  # of the epoch, so far
 
     def enable(self) -> None:
@@ -64,55 +124,23 @@ class PlainProgress(ProgressBar):
     def disable(self) -> None:
         """Nothing: Lightning disables all processes' bars but the first, which checks for itself."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
-        self._eta = Eta(trainer)
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Prints a line if the last one is old enough."""
         self._batches = batch_idx + 1
-        if time.perf_counter() - self._last >= self._seconds:
-            self._line(trainer, pl_module)
+        if self._is_time():
+            self._print("  ".join(self._training(trainer, pl_module, self._batches)))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the epoch's last line."""
-        self._line(trainer, pl_module)
+        self._print("  ".join(self._training(trainer, pl_module, self._batches)))
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
-    ) -> None:
-        """Prints a line if the last one is old enough."""
-        self._count(trainer, "validate", batch_idx, trainer.num_val_batches)
+    def _show_count(self, done: int, total: int | float, text: str) -> None:
+        if self._is_time():
+            self._print(text)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
-    ) -> None:
-        """Prints a line if the last one is old enough."""
-        self._count(trainer, "test", batch_idx, trainer.num_test_batches)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
-    ) -> None:
-        """Prints a line if the last one is old enough."""
-        self._count(trainer, "predict", batch_idx, trainer.num_predict_batches)
-
-    def _line(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        metrics = {name: value for name, value in self.get_metrics(trainer, pl_module).items() if name != "v_num"}
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, (int, float)))
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        self._print(
-            trainer,
-            f"epoch {trainer.current_epoch + 1}/{epochs}  step {self._batches}/{trainer.num_training_batches}  "
-            f"{shown}  ETA {self._eta(trainer)}",
-        )
-
-    def _count(self, trainer: Trainer, verb: str, batch_idx: int, batches: Sequence[int | float]) -> None:
-        if not trainer.sanity_checking and time.perf_counter() - self._last >= self._seconds:
-            self._print(trainer, f"{verb} {batch_idx + 1}/{batches[0]}")
-
-    def _print(self, trainer: Trainer, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._last = time.perf_counter()
-        if trainer.is_global_zero:
+        if self.trainer.is_global_zero:
             print(line, flush=True)

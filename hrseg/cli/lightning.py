@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
@@ -41,11 +40,12 @@ from hrseg.models.weights_file import few, open_weights
 from hrseg.runs import last_checkpoint, remove_unused, run_dir_of
 from hrseg.task import SegmentationTask
 from hrseg.training import (
-    ADVICE,
     DEFAULTS,
     callbacks_of_training,
+    description,
     loggers_of_run,
     progress_bar,
+    quiet,
     replaced,
     shared_run_dir,
 )
@@ -53,9 +53,9 @@ from hrseg.training import (
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Parses, instantiates and runs one of Lightning's verbs."""
-    _quieten()
+    _set_up_messages()
     try:
-        with told_in_one_line(), interruption.watching() if verb == "fit" else nullcontext():
+        with told_in_one_line(), quiet(), interruption.watching() if verb == "fit" else nullcontext():
             HrsegCLI(verb, arguments)
     except Interrupted as stop:
         return _leave(stop)
@@ -88,21 +88,14 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _quieten() -> None:
-    """Leaves out what Lightning says that no user can act on; its warnings and errors stay.
-
-    What was loaded of a file of weights, and a wait for another process, are told, once.
-    """
+def _set_up_messages() -> None:
+    """Lets what was loaded of a file of weights, and a wait for another process, be told, once."""
     logging.basicConfig(format="%(message)s")
     if _is_first_process():
         for talkative in ("hrseg.models.weights", "hrseg.files"):
             logging.getLogger(talkative).setLevel(logging.INFO)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    for message in ADVICE:
-        warnings.filterwarnings("ignore", message=message)
 
 
 class HrsegCLI(LightningCLI):
@@ -229,7 +222,7 @@ class HrsegCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the loggers, checkpoints and callbacks of a run."""
         config = self._get(self.config_init, "trainer")
-        _say(f"{self._verb}: {_description(self.model, self.datamodule)}; files in {self.run_dir}")
+        _say(f"{self._verb}: {description(self.model)}; files in {self.run_dir}")
         if self._verb != "fit":
             kwargs["logger"] = False
         elif config.get("logger") in (None, True):
@@ -315,12 +308,6 @@ class RunConfig(SaveConfigCallback):
             del config["run_dir"], config["ckpt_path"]
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(self.parser.dump(config, skip_none=False))
-
-
-def _description(task: SegmentationTask, data: SegmentationDataModule) -> str:
-    parameters = sum(parameter.numel() for parameter in task.network.parameters())
-    name = getattr(task.network, "config", {}).get("name", type(task.network).__name__)
-    return f"{name} ({parameters / 1e6:.2f} M parameters) on {data.labels.name}, {data.num_classes} classes"
 
 
 def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:

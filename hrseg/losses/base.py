@@ -139,8 +139,9 @@ class SegmentationLoss(Criterion, ABC):
         Averaged over the pixels of all processes it is a process's part of the mean: the mean over the processes, which
         their gradients go through, is the one over their pixels.
         """
+        processes = 1
         if self.average_over == "pixels" and self.training and distributed.is_initialized():
             count = count.clone()
             distributed.all_reduce(count)
-            return total * distributed.get_world_size() / torch.where(count > 0, count, 1)
-        return total / torch.where(count > 0, count, 1)
+            processes = distributed.get_world_size()
+        return total * processes / torch.where(count > 0, count, 1)

@@ -4,11 +4,12 @@ import torch
 
 from hrseg.benchmark import deterministic
 from hrseg.benchmark.rounds import HRSEG
+from hrseg.benchmark.train import Step
 
 
 def test_sides_have_a_process_each() -> None:
     """So the mode of one neither reaches the other nor stays."""
-    rows = deterministic.measure_deterministic(1, 1, "hrnetv2_w18_small_v1", 2, (64, 64))
+    rows = deterministic.measure_deterministic(1, 1, Step("hrnetv2_w18_small_v1", 2, (64, 64)))
     sides = (HRSEG, deterministic.DETERMINISTIC, deterministic.UNFILLED)
     assert [(row.side, row.unit) for row in rows] == [(side, unit) for unit in ("s", "MiB") for side in sides]
     assert all(row.value > 0 for row in rows)

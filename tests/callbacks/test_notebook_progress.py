@@ -71,7 +71,7 @@ def test_a_bar_and_curves_are_redrawn_in_place(camvid_root: Path, cell: Cell) ->
     trainer_with(NotebookProgress(seconds=0)).fit(task, data)
     bar, picture = cell.shown
     texts = [content["text/plain"] for content in bar]
-    assert texts[0].startswith("epoch 1/2, step 1/2 · train/loss ")
+    assert texts[0].startswith("epoch 1/2 · step 1/2 · train/loss ")
     assert any(text.startswith("validate 2/2") for text in texts)
     assert texts[-1].startswith("step 4, after 0:")
     assert "val/miou" in texts[-1]
@@ -123,7 +123,7 @@ def test_a_second_training_begins_anew(camvid_root: Path, cell: Cell) -> None:
         data, task = data_and_task(camvid_root)
         trainer_with(progress).fit(task, data)
     assert len(cell.shown) == 4
-    assert cell.shown[2][0]["text/plain"].startswith("epoch 1/2, step 1/2")
+    assert cell.shown[2][0]["text/plain"].startswith("epoch 1/2 · step 1/2")
 
 
 @pytest.mark.parametrize("verb", ["validate", "test"])

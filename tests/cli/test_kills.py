@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hrseg.cli import main
-from tests.processes import PROJECT
+from tests.processes import PROJECT, meeting
 from tests.restarts import RECIPE, rows
 
 EACH_STEP = """
@@ -65,9 +64,7 @@ def start(processes: int, run_dir: str, *options: str) -> list[int]:
     arguments = ["fit", "--config=recipe.yaml", f"--run_dir={run_dir}", *options]
     if processes > 1:
         arguments += [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
+        os.environ |= meeting()
     children = []
     for rank in range(processes):
         child = os.fork()
