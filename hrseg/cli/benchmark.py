@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,27 +86,6 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
-    """Each subject imports what it needs alone: the start-up is not to be measured beside all of Lightning."""
-    if subject == "forward":
-        from hrseg.benchmark.forward import measure_forward
-
-        return measure_forward(options.repeats, options.threads)
-    if subject == "windows":
-        from hrseg.benchmark.windows import measure_windows
-
-        return measure_windows(options.repeats, options.threads)
-    if subject == "train":
-        from hrseg.benchmark.train import measure_train
-
-        return measure_train(options.repeats, options.threads)
-    if subject == "deterministic":
-        from hrseg.benchmark.deterministic import measure_deterministic
-
-        return measure_deterministic(options.repeats, options.threads)
-    if subject == "ddp":
-        from hrseg.benchmark.ddp import measure_ddp
-
-        return measure_ddp(options.repeats)
     if subject == "scaling":
         from hrseg.benchmark.scaling import BANDWIDTHS, NETWORKS, Scaling
 
@@ -119,29 +99,11 @@ def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
         if options.plot is not None:
             scaling.plot(options.plot)
         return scaling.rows()
-    if subject == "hrformer":
-        from hrseg.benchmark.hrformer import measure_hrformer
-
-        return measure_hrformer(options.repeats, options.threads)
-    if subject == "ocr":
-        from hrseg.benchmark.ocr import measure_ocr
-
-        return measure_ocr(options.repeats, options.threads)
-    if subject == "rmi":
-        from hrseg.benchmark.rmi import measure_rmi
-
-        return measure_rmi(options.repeats, options.threads)
-    if subject == "data":
-        from hrseg.benchmark.data import measure_data
-
-        return measure_data(options.repeats, options.cityscapes)
-    if subject == "metric":
-        from hrseg.benchmark.metric import measure_metric
-
-        return measure_metric(options.repeats, options.threads)
-    from hrseg.benchmark.startup import measure_startup
-
-    return measure_startup(options.repeats)
+    # each in a module of its name, alone: the start-up is not to be measured beside all of Lightning
+    measure = getattr(import_module(f"hrseg.benchmark.{subject}"), f"measure_{subject}")
+    arguments = {"ddp": (), "startup": (), "data": (options.cityscapes,)}.get(subject, (options.threads,))
+    rows: list[Row] = measure(options.repeats, *arguments)
+    return rows
 
 
 def _format(subject: str, rows: Sequence[Row]) -> str:
