@@ -1,5 +1,9 @@
 """Which sample comes when, and on which rank.
 
+The order is a function of seed and epoch, and so, with the index, is the augmentation. To go on within an epoch takes
+no more than the number of the step. A loader that saves its state (torchdata's StatefulDataLoader) would put that of
+each worker of each rank into the checkpoint, and the next run would need as many.
+
 Both samplers derive from `DistributedSampler`, in one process too, because Lightning leaves such samplers as they are.
 """
 
