@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from hrseg import interruption
+from hrseg import interruption, launch, slurm
 from hrseg.callbacks import (
     AtomicCheckpointIO,
     FiniteLoss,
@@ -48,6 +50,8 @@ DEFAULTS = {
 
 # what Lightning says that no user can act on
 _ADVICE = (
+    # that there is srun; a job in which it was left out is refused
+    r".*`srun` command is available",
     # its own use of torch's private module for trees
     r".*LeafSpec.* is deprecated",
     # short trainings and small data sets are fine
@@ -91,7 +95,7 @@ def fit(
         checkpoint by val/miou.
 
     Raises:
-        ConfigError: Task and data do not belong together.
+        ConfigError: Task and data do not belong together; or srun or torchrun started other numbers of processes.
         OutputError: The folder cannot be written to.
 
     >>> trainer = fit(task, data, max_epochs=10)  # doctest: +SKIP
@@ -100,14 +104,14 @@ def fit(
     for fact in ("labels", "input_size"):
         if getattr(task, fact) != getattr(data, fact):
             raise ConfigError(f"the task's {fact} are not the data's; give SegmentationTask {fact}=data.{fact}")
+    launch.require_srun()
+    options |= launch.processes(options)
     is_new = run_dir is None or not Path(run_dir).is_dir()
     folder = shared_run_dir(experiment) if run_dir is None else Path(run_dir)
     require_writable(folder)
     checkpoint = last_checkpoint(folder)
     try:
         with quiet():
-            # in a notebook nobody can put srun before the command
-            warnings.filterwarnings("ignore", message=r".*`srun` command is available")
             trainer = _trainer(folder, checkpoint, callbacks, options)
             if trainer.is_global_zero:
                 devices = f"{trainer.num_devices} x {trainer.strategy.root_device.type}"
@@ -145,9 +149,18 @@ def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback
     if options.get("enable_progress_bar") is not False:
         of_run.append(progress_bar())
     options["callbacks"] = replaced(of_run, callbacks)
-    plugins = options.get("plugins") or []
-    options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+    options["plugins"] = plugins_of_run(options.get("plugins"))
     return Trainer(default_root_dir=folder, **options)
+
+
+def plugins_of_run(of_user: Any) -> list[Any]:
+    """The user's plugins, one or a list, and those of a run."""
+    plugins = [] if of_user is None else of_user if isinstance(of_user, list) else [of_user]
+    is_settled = launch.tasks() is not None or any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+    if slurm.job() is not None and not is_settled:
+        # Lightning takes any process of a job for one that srun started, and would wait for the others
+        plugins = [LightningEnvironment(), *plugins]
+    return [*plugins, AtomicCheckpointIO()]
 
 
 def replaced(of_run: Sequence[Callback], of_user: Sequence[Callback]) -> list[Callback]:

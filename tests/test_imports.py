@@ -28,13 +28,14 @@ ALLOWED = {
     "optim": set(),
     "slurm": set(),
     "torchrun": {"slurm"},
+    "launch": {"slurm", "torchrun"},
     "runs": {"slurm", "torchrun"},
     "data": {"data.labels", "interruption"},
     "visualize": {"data.labels"},
     "inference": {"models", "data.labels", "visualize"},
     "task": {"models", "losses", "metrics", "optim", "inference", "data.labels"},
     "callbacks": {"task", "inference", "metrics", "visualize", "data.labels", "interruption"},
-    "training": {"callbacks", "task", "data", "models", "runs", "interruption"},
+    "training": {"callbacks", "task", "data", "models", "runs", "interruption", "launch", "slurm"},
     "benchmark": {"models", "losses", "metrics", "optim", "inference", "data", "data.labels"},
 }
 EVERYTHING = {"cli", "__main__"}

@@ -19,16 +19,17 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 import hrseg
 from hrseg import interruption
-from hrseg.callbacks import LastCheckpoint, NotebookProgress, PlainProgress
+from hrseg.callbacks import AtomicCheckpointIO, LastCheckpoint, NotebookProgress, PlainProgress
 from hrseg.data.camvid import CamVidDataModule
-from hrseg.training import progress_bar, shared_run_dir
+from hrseg.errors import ConfigError
+from hrseg.training import plugins_of_run, progress_bar, shared_run_dir
 
 SMALL: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": 2}
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "HRSEG_RUN_DIR", "LOCAL_RANK"):
+    for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_STEP_ID", "HRSEG_RUN_DIR", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -188,3 +189,27 @@ def test_processes_of_one_machine_share_the_folder(data: CamVidDataModule, monke
 def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert isinstance(progress_bar(), NotebookProgress)
+
+
+def test_a_job_that_srun_did_not_start_is_like_any_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = LightningEnvironment()
+    for variables, expected in (
+        ({}, [AtomicCheckpointIO]),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}, [LightningEnvironment, AtomicCheckpointIO]),
+        ({"SLURM_STEP_ID": "0", "SLURM_NNODES": "1"}, [AtomicCheckpointIO]),  # and the others
+    ):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert [type(plugin) for plugin in plugins_of_run(None)] == expected
+        assert [plugin for plugin in plugins_of_run(own) if isinstance(plugin, LightningEnvironment)] == [own]
+
+
+def test_fit_asks_srun_for_its_numbers(data: CamVidDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"JOB_ID": "7", "NTASKS": "2", "NNODES": "1", "STEP_ID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(ConfigError, match="devices is 1, but srun started 2 processes"):
+        hrseg.fit(new_task(data), data, **SMALL)
+    monkeypatch.delenv("SLURM_STEP_ID")
+    with pytest.raises(ConfigError, match="SLURM job 7 has 2 tasks"):
+        hrseg.fit(new_task(data), data, **SMALL)
+    assert not Path("runs").exists()

@@ -20,9 +20,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from hrseg import interruption, slurm, torchrun
+from hrseg import interruption, launch, slurm
 from hrseg.callbacks import (
-    AtomicCheckpointIO,
     CityscapesEvaluation,
     ContactSheet,
     Faults,
@@ -44,6 +43,7 @@ from hrseg.training import (
     callbacks_of_training,
     description,
     loggers_of_run,
+    plugins_of_run,
     progress_bar,
     quiet,
     replaced,
@@ -182,7 +182,10 @@ class HrsegCLI(LightningCLI):
         if self._verb != "fit" and checkpoint is None:
             _require_whole_network(config.model.network, config.model.weights, config.model.reinit_head)
         config.experiment = config.experiment or self._default_experiment
-        self._processes = self._started_from_outside()
+        if self._verb == "fit":
+            launch.require_srun()
+        given = {key: _value_of(f"--trainer.{key}", self._arguments) for key in ("num_nodes", "devices")}
+        self._processes = launch.processes(given)
         is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
         self.run_dir = self._run_dir(config)
         self._run_is_new = is_new
@@ -195,22 +198,6 @@ class HrsegCLI(LightningCLI):
                     f"{error}. Otherwise give --ckpt_path, or another --run_dir to start anew"
                 ) from error
             _say(f"going on from {last}")
-
-    def _started_from_outside(self) -> dict[str, int]:
-        """The numbers of nodes and devices as srun or torchrun has them; the recipe's are those of another machine."""
-        tasks = torchrun.tasks() or slurm.tasks()
-        if tasks is None:
-            return {}
-        started = {"num_nodes": tasks.nodes, "devices": tasks.per_node}
-        for key, number in started.items():
-            given = _value_of(f"--trainer.{key}", self._arguments)
-            if given not in (None, "auto", str(number)):
-                ways = "--nodes, --ntasks-per-node" if tasks.launcher == "srun" else "--nnodes, --nproc-per-node"
-                raise ConfigError(
-                    f"trainer.{key} is {given}, but {tasks.launcher} started {tasks.per_node} processes on each of "
-                    f"{tasks.nodes} nodes; leave it out, or start as many ({ways})"
-                )
-        return started
 
     def _run_dir(self, config: Namespace) -> Path:
         if config.run_dir:
@@ -229,7 +216,7 @@ class HrsegCLI(LightningCLI):
             kwargs["logger"] = self._loggers()
         # one of a kind: an overlay's callback replaces the recipe's, and a user's replaces ours
         kwargs["callbacks"] = replaced(self._callbacks(config), _as_list(config.get("callbacks")))
-        kwargs["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
+        kwargs["plugins"] = plugins_of_run(config.get("plugins"))
         kwargs["default_root_dir"] = self.run_dir
         kwargs |= self._processes
         self.save_config_kwargs = {"folder": self.run_dir}

@@ -187,6 +187,24 @@ def test_numbers_that_srun_did_not_start_are_told_in_one_line(place: Path) -> No
     assert "trainer.devices is 3, but srun started 1 processes on each of 2 nodes" in Path(f"out-{job}.txt").read_text()
 
 
+def test_a_script_without_srun(place: Path) -> None:
+    """A training is refused, since most of the job would wait in vain; what follows one needs no second process."""
+    script = """#!/bin/bash
+        hrseg fit --config toy.yaml --run_dir one
+        echo "left with $?"
+        srun hrseg fit --config toy.yaml --run_dir two --trainer.max_epochs 1
+        hrseg test --ckpt_path two/checkpoints/best.ckpt --trainer.devices 1
+    """
+    Path("script").write_text(script)
+    job = sbatch("script")
+    wait_until(lambda: is_over(job), job)
+    output = Path(f"out-{job}.txt").read_text()
+    assert f"SLURM job {job} has 2 tasks, but srun, which starts them, was left out" in output
+    assert "left with 2" in output
+    assert not Path("one").exists()
+    assert Path("two/test/scores.json").is_file(), output[-2000:]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def needs_slurm() -> None:
     if shutil.which("slurmctld") is None:

@@ -1,0 +1,51 @@
+"""How many processes torchrun or SLURM's srun started, and whether that is what the user wants."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from hrseg import slurm, torchrun
+from hrseg.errors import ConfigError
+
+
+def tasks() -> slurm.Tasks | None:
+    """How many processes there are; None where this one was started by neither."""
+    return torchrun.tasks() or slurm.tasks()  # torchrun may run within a SLURM job
+
+
+def processes(given: Mapping[str, object]) -> dict[str, int]:
+    """Lightning's `num_nodes` and `devices`, as started; empty where this process was not started from outside.
+
+    Args:
+        given: What the user says of either; None and "auto" say nothing.
+
+    Raises:
+        ConfigError: The user says other numbers.
+    """
+    started = tasks()
+    if started is None:
+        return {}
+    numbers = {"num_nodes": started.nodes, "devices": started.per_node}
+    for key, number in numbers.items():
+        if given.get(key) not in (None, "auto", number, str(number)):
+            ways = "--nodes, --ntasks-per-node" if started.launcher == "srun" else "--nnodes, --nproc-per-node"
+            raise ConfigError(
+                f"trainer.{key} is {given[key]}, but {started.launcher} started {started.per_node} processes on each "
+                f"of {started.nodes} nodes; leave it out, or start as many ({ways})"
+            )
+    return numbers
+
+
+def require_srun() -> None:
+    """Refuses to train in one process where SLURM keeps room for several.
+
+    Raises:
+        ConfigError: This is a job of several tasks, and srun, which starts them, was left out.
+    """
+    number = int(os.environ.get("SLURM_NTASKS", "1"))
+    if number > 1 and slurm.job() is not None and tasks() is None:
+        raise ConfigError(
+            f"SLURM job {slurm.job()} has {number} tasks, but srun, which starts them, was left out; write srun before "
+            "the command, or ask for one task (--ntasks=1)"
+        )
