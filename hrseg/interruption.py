@@ -6,13 +6,14 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 
-# Windows has no USR1
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# what a cluster sends; Windows has no USR1
+OF_CLUSTERS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+_SIGNALS = (signal.SIGINT, *OF_CLUSTERS)
 
 _received: signal.Signals | None = None
 _watcher = 0  # the process that watches; those forked from it have its handlers, too
@@ -42,23 +43,31 @@ def is_watching() -> bool:
 
 
 @contextmanager
-def watching() -> Iterator[None]:
+def watching(signals: Sequence[signal.Signals] = _SIGNALS) -> Iterator[None]:
     """While the block runs, Ctrl-C, SIGTERM and SIGUSR1 are noted instead of ending the process.
 
     Ctrl-C a second time ends it, as anywhere. Other threads than the main one cannot watch: there nothing changes.
+    A block within another knows what came in that one before.
+
+    Args:
+        signals: Those to note, where it is not all three.
     """
     global _received, _watcher, watched
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _received, _watcher = None, os.getpid()
-    before = {number: signal.signal(number, _note) for number in _SIGNALS}
+    outer = _watcher, watched
+    if not is_watching():
+        _received, _watcher = None, os.getpid()
+    before = {number: signal.signal(number, _note) for number in signals}
     watched = RawValue(ctypes.c_bool, True)
     try:
         yield
     finally:
         watched.value = False
-        _received, _watcher = None, 0
+        _watcher, watched = outer
+        if not is_watching():
+            _received = None
         for number, handler in before.items():
             signal.signal(number, handler)
 

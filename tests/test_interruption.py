@@ -31,6 +31,20 @@ def test_ctrl_c_again_stops_at_once() -> None:
     assert interruption.received() is None
 
 
+def test_a_block_knows_what_came_in_the_one_around_it() -> None:
+    with interruption.watching(interruption.OF_CLUSTERS):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with interruption.watching():
+            assert interruption.received() == signal.SIGTERM
+        assert interruption.is_watching()
+        os.kill(os.getpid(), signal.SIGUSR1)  # on the way out
+        assert interruption.received() == signal.SIGTERM
+    assert interruption.received() is None
+    assert not interruption.is_watching()
+
+
 def test_processes_forked_from_it_go_on_and_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with interruption.watching():
         worker = os.fork()

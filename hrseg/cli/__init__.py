@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from hrseg import __version__
 from hrseg.errors import ConfigError, HrsegError, OutputError, UnknownNameError
@@ -51,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if verb.startswith("-"):
                 raise ConfigError(f"{verb} stands before the verb; expected `hrseg VERB {verb} ...`")
             raise UnknownNameError("verb", verb, VERBS)
-        return int(importlib.import_module(VERBS[verb][0]).run(verb, arguments[1:]))
+        if verb == "fit":  # PyTorch is still to be imported, and must not be lost to what SLURM may send meanwhile
+            from hrseg import interruption
+
+            with interruption.watching(interruption.OF_CLUSTERS):
+                return _run(verb, arguments[1:])
+        return _run(verb, arguments[1:])
     except KeyboardInterrupt:
         return 130
     except HrsegError as error:
@@ -66,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = "choose a place" if error.errno in _FORBIDDEN else "make room, or choose a place"
         print(_told(OutputError(f"{what}; {remedy} that you may read and write")), file=sys.stderr)
         return 2
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
+    return int(import_module(VERBS[verb][0]).run(verb, arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

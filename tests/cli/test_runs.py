@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -83,6 +85,18 @@ def predict_any_images(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert read_label(Path("out/labels/grey.png")).shape == (50, 70)
     assert read_label(Path("out/labels/tiny.png")).shape == (20, 64)
     assert main(["predict", f"--ckpt_path={checkpoint}", f"--images={images}/g*.png", "--output=one"]) == 0
+
+
+def test_a_signal_while_pytorch_is_imported_is_not_lost(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def import_module(name: str) -> ModuleType:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return importlib.import_module(name)
+
+    monkeypatch.setattr("hrseg.cli.import_module", import_module)
+    assert main(["fit", f"--config={recipe}", "--run_dir=run"]) == 128 + signal.SIGUSR1
+    assert "last.ckpt holds step 0" in capsys.readouterr().out
 
 
 @pytest.mark.slow
