@@ -19,7 +19,7 @@ from hrseg import interruption
 from hrseg.data.centroids import find_centroids
 from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, start_worker
 from hrseg.data.labels import LabelTable
-from hrseg.data.parallel import usable_cores
+from hrseg.data.parallel import CONTEXT, usable_cores
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
@@ -287,6 +287,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             drop_last=drop_last,
+            multiprocessing_context=CONTEXT if workers > 0 else None,
             worker_init_fn=partial(start_worker, interruption.watched),
             persistent_workers=workers > 0,
         )

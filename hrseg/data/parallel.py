@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -11,6 +13,10 @@ from typing import TypeVar
 import cv2
 
 from hrseg.progress import track_progress
+
+# How processes are started. On Linux Python 3.14 has a server fork them: a signal to all processes of a job ends it and
+# those that load data, which should outlast that. Each of them would import PyTorch anew, too.
+CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,7 +41,7 @@ def map_in_processes(
     Returns:
         The results in the order of the items.
     """
-    pool = ProcessPoolExecutor(processes or usable_cores(), initializer=_prepare)
+    pool = ProcessPoolExecutor(processes or usable_cores(), CONTEXT, initializer=_prepare)
     try:
         yield from track_progress(pool.map(function, items, chunksize=4), what, len(items))
     finally:

@@ -322,13 +322,14 @@ def _receive(mirror: Mirror, part: Path) -> bool:
 def _append(response: HTTPResponse, part: Path) -> Iterator[None]:
     """Appends what comes to the part, as it comes; yields once per MiB."""
     with writing(part):
-        file = part.open("ab")
+        file = part.open("ab", buffering=0)  # a buffer that a full disk does not take would be tried again by close
     received = 0
     with file:
         while chunk := response.read1(_CHUNK):
             with writing(part):
-                file.write(chunk)
-                file.flush()
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
             received += len(chunk)
             while received >= _MIB:
                 received -= _MIB

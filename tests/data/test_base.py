@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -218,6 +219,13 @@ def test_the_class_pairs_of_the_table_reach_the_flip(camvid_root: Path) -> None:
 def test_loading_processes_default_to_the_machine_s_share() -> None:
     workers = camvid(Path("nowhere"), num_workers=None)._sensible_workers()
     assert 2 <= workers <= 8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's own choice")
+def test_loading_processes_are_forked_from_this_one(camvid_root: Path) -> None:
+    data = camvid(camvid_root, num_workers=1)
+    data.setup("validate")
+    assert data.val_dataloader().multiprocessing_context.get_start_method() == "fork"
 
 
 def test_lightning_keeps_the_samplers_and_moves_the_epoch_on(camvid_root: Path) -> None:
