@@ -38,14 +38,22 @@ def processes(given: Mapping[str, object]) -> dict[str, int]:
 
 
 def require_srun() -> None:
-    """Refuses to train in one process where SLURM keeps room for several.
+    """Refuses to train where SLURM has several tasks that would not train together.
 
     Raises:
-        ConfigError: This is a job of several tasks, and srun, which starts them, was left out.
+        ConfigError: srun, which starts them, was left out; or it started them in an interactive job, where Lightning
+            takes each process for one alone.
     """
     number = int(os.environ.get("SLURM_NTASKS", "1"))
-    if number > 1 and slurm.job() is not None and tasks() is None:
+    if number == 1 or tasks() is not None:
+        return
+    if slurm.job() is not None:
         raise ConfigError(
             f"SLURM job {slurm.job()} has {number} tasks, but srun, which starts them, was left out; write srun before "
             "the command, or ask for one task (--ntasks=1)"
+        )
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        raise ConfigError(
+            f"srun started {number} processes in an interactive job, where each would train for itself; write "
+            "srun --job-name=hrseg"
         )

@@ -77,3 +77,12 @@ def test_srun_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, BATCH)
     with pytest.raises(ConfigError, match=r"SLURM job 7 has 8 tasks, but srun, .* write srun before"):
         launch.require_srun()
+
+
+def test_srun_in_an_interactive_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`salloc` gives a job this name, of which Lightning takes no notice; another name makes it one like any other."""
+    set_variables(monkeypatch, {**SRUN, "SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_NAME": "interactive"})
+    with pytest.raises(ConfigError, match="srun started 8 processes in an interactive job"):
+        launch.require_srun()
+    monkeypatch.setenv("SLURM_JOB_NAME", "hrseg")
+    launch.require_srun()
