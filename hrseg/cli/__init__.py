@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if verb.startswith("-"):
                 raise ConfigError(f"{verb} stands before the verb; expected `hrseg VERB {verb} ...`")
             raise UnknownNameError("verb", verb, VERBS)
-        if verb == "fit":  # PyTorch is still to be imported, and must not be lost to what SLURM may send meanwhile
+        if verb == "fit":  # the import of PyTorch takes seconds, in which SLURM's signals would end the process
             from hrseg import interruption
 
             with interruption.watching(interruption.OF_CLUSTERS):

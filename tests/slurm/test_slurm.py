@@ -205,6 +205,20 @@ def test_a_script_without_srun(place: Path) -> None:
     assert Path("two/test/scores.json").is_file(), output[-2000:]
 
 
+def test_srun_in_an_interactive_job(place: Path) -> None:
+    """Without the name each process would train for itself, in a folder of its own."""
+    script = """
+        srun hrseg fit --config toy.yaml --trainer.max_epochs 1 || echo "left with $?"
+        srun --job-name=hrseg hrseg fit --config toy.yaml --trainer.max_epochs 1
+    """
+    command = ["salloc", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "bash", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert "srun started 2 processes in an interactive job" in done.stderr
+    assert "left with 2" in done.stdout
+    assert done.stdout.count("training took") == 1, done.stdout + done.stderr
+    assert len(list(place.glob("runs/toy/*"))) == 1
+
+
 @pytest.fixture(scope="module", autouse=True)
 def needs_slurm() -> None:
     if shutil.which("slurmctld") is None:
