@@ -108,14 +108,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(lock: Path) -> Iterator[None]:
+def locked(lock: Path, seconds: float = -1) -> Iterator[None]:
     """Keeps other processes that ask for the same lock waiting while the block runs, on whatever machine they are.
 
     A process that is killed gives it back. Where the file system cannot lock, or the lock's folder cannot be written
     to, the block runs all the same.
 
     Args:
-        lock: A file of no content, which stays.
+        lock: A file, which stays; its content does not matter.
+        seconds: How long to wait; -1 for as long as it takes.
+
+    Raises:
+        TimeoutError: Another process still holds the lock.
     """
     from filelock import FileLock, Timeout  # not for what only reads
 
@@ -126,7 +130,9 @@ def locked(lock: Path) -> Iterator[None]:
             file_lock.acquire(timeout=0)
         except Timeout:
             _log.info("waiting for another process, which is at work in %s", lock.parent)
-            file_lock.acquire()
+            file_lock.acquire(timeout=seconds)
+    except Timeout:
+        raise
     except (OSError, NotImplementedError):
         yield
         return

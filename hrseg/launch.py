@@ -14,6 +14,13 @@ def tasks() -> slurm.Tasks | None:
     return torchrun.tasks() or slurm.tasks()  # torchrun may run within a SLURM job
 
 
+def is_first_process() -> bool:
+    """Whether this is rank 0 of its run, as far as the environment says before Lightning's `Trainer` does."""
+    if tasks() is not None:
+        return (os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")) == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
 def processes(given: Mapping[str, object]) -> dict[str, int]:
     """Lightning's `num_nodes` and `devices`, as started; empty where this process was not started from outside.
 

@@ -35,10 +35,9 @@ from hrseg.callbacks import (
 )
 from hrseg.data.base import SegmentationDataModule
 from hrseg.errors import ConfigError
-from hrseg.files import require_writable
 from hrseg.interruption import Interrupted
 from hrseg.models.reading import read_content
-from hrseg.runs import last_checkpoint, new_run_dir, remove_unused
+from hrseg.runs import in_use, last_checkpoint, new_run_dir
 from hrseg.task import SegmentationTask
 
 DEFAULTS = {
@@ -96,6 +95,7 @@ def fit(
 
     Raises:
         ConfigError: Task and data do not belong together; or srun or torchrun started other numbers of processes.
+            Or another training is at work in the folder.
         OutputError: The folder cannot be written to.
 
     >>> trainer = fit(task, data, max_epochs=10)  # doctest: +SKIP
@@ -106,12 +106,10 @@ def fit(
             raise ConfigError(f"the task's {fact} are not the data's; give SegmentationTask {fact}=data.{fact}")
     launch.require_srun()
     options |= launch.processes(options)
-    is_new = run_dir is None or not Path(run_dir).is_dir()
     folder = shared_run_dir(experiment) if run_dir is None else Path(run_dir)
-    require_writable(folder)
-    checkpoint = last_checkpoint(folder)
     try:
-        with quiet():
+        with in_use(folder, is_training=True), quiet():
+            checkpoint = last_checkpoint(folder)
             trainer = _trainer(folder, checkpoint, callbacks, options)
             if trainer.is_global_zero:
                 devices = f"{trainer.num_devices} x {trainer.strategy.root_device.type}"
@@ -119,8 +117,6 @@ def fit(
             with interruption.watching():
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
     except BaseException as error:
-        if is_new:
-            remove_unused(folder)
         if isinstance(error, Interrupted):
             signal.raise_signal(error.signal)  # in a notebook Ctrl-C ends the cell, in a script the script
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):

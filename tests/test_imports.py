@@ -29,7 +29,7 @@ ALLOWED = {
     "slurm": set(),
     "torchrun": {"slurm"},
     "launch": {"slurm", "torchrun"},
-    "runs": {"slurm", "torchrun"},
+    "runs": {"launch", "slurm", "torchrun"},
     "data": {"data.labels", "interruption"},
     "visualize": {"data.labels"},
     "inference": {"models", "data.labels", "visualize"},

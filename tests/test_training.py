@@ -146,7 +146,7 @@ def test_a_training_that_cannot_start_leaves_no_folder(data: CamVidDataModule, f
     data.root = folder / "nowhere"
     with pytest.raises(hrseg.HrsegError, match="no folder"):
         hrseg.fit(new_task(data), data, **SMALL)
-    assert not any(Path("runs/default").iterdir())
+    assert not Path("runs").exists()
 
 
 def test_a_folder_that_was_there_stays(data: CamVidDataModule, folder: Path) -> None:
@@ -177,7 +177,7 @@ def test_files_and_bar_can_be_left_out(data: CamVidDataModule) -> None:
 def test_a_wrong_option_is_told(wrong: str, data: CamVidDataModule) -> None:
     with pytest.raises(TypeError, match=wrong):
         hrseg.fit(new_task(data), data, **{wrong: 1})
-    assert not any(Path("runs/default").iterdir())
+    assert not Path("runs").exists()
 
 
 def test_processes_of_one_machine_share_the_folder(data: CamVidDataModule, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities import rank_zero_only
 
 from hrseg import interruption, launch, slurm
 from hrseg.callbacks import (
@@ -31,12 +30,12 @@ from hrseg.callbacks import (
 from hrseg.cli.parsing import told_in_one_line
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError, WeightsError
-from hrseg.files import replacing, require_writable
+from hrseg.files import replacing
 from hrseg.interruption import Interrupted
 from hrseg.models.checkpoints import ZOO
 from hrseg.models.reading import read_content
 from hrseg.models.weights_file import few, open_weights
-from hrseg.runs import last_checkpoint, remove_unused, run_dir_of
+from hrseg.runs import in_use, last_checkpoint, run_dir_of
 from hrseg.task import SegmentationTask
 from hrseg.training import (
     DEFAULTS,
@@ -74,24 +73,20 @@ def _leave(stop: Interrupted) -> int:
     """
     if stop.signal == signal.SIGINT or slurm.job() is None or not slurm.is_within_reach():
         return 128 + stop.signal
-    if _is_first_process():
+    if launch.is_first_process():
         print(slurm.requeue(), flush=True)
     return 0
 
 
-def _is_first_process() -> bool:
-    return getattr(rank_zero_only, "rank", 0) == 0  # Lightning sets it, from the environment
-
-
 def _say(text: str) -> None:
-    if _is_first_process():
+    if launch.is_first_process():
         print(text, flush=True)
 
 
 def _set_up_messages() -> None:
     """Lets what was loaded of a file of weights, and a wait for another process, be told, once."""
     logging.basicConfig(format="%(message)s")
-    if _is_first_process():
+    if launch.is_first_process():
         for talkative in ("hrseg.models.weights", "hrseg.files"):
             logging.getLogger(talkative).setLevel(logging.INFO)
     # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
@@ -108,7 +103,6 @@ class HrsegCLI(LightningCLI):
 
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self._verb = verb
-        self._run_is_new = False
         self._faults = Faults()
         if not arguments:
             raise ConfigError(
@@ -118,20 +112,19 @@ class HrsegCLI(LightningCLI):
         self._default_experiment = _first_config(arguments).stem
         self._arguments = arguments
         try:
-            super().__init__(
-                SegmentationTask,
-                SegmentationDataModule,
-                save_config_callback=RunConfig,
-                trainer_defaults=DEFAULTS,
-                seed_everything_default=304,
-                subclass_mode_data=True,
-                args=[verb, *arguments],
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-            )
+            with ExitStack() as self._folder:
+                super().__init__(
+                    SegmentationTask,
+                    SegmentationDataModule,
+                    save_config_callback=RunConfig,
+                    trainer_defaults=DEFAULTS,
+                    seed_everything_default=304,
+                    subclass_mode_data=True,
+                    args=[verb, *arguments],
+                    auto_configure_optimizers=False,
+                    load_from_checkpoint_support=False,
+                )
         except BaseException as error:
-            if self._run_is_new:
-                remove_unused(self.run_dir)
             if self._faults.explained is not None:
                 raise self._faults.explained from error
             raise
@@ -186,10 +179,8 @@ class HrsegCLI(LightningCLI):
             launch.require_srun()
         given = {key: _value_of(f"--trainer.{key}", self._arguments) for key in ("num_nodes", "devices")}
         self._processes = launch.processes(given)
-        is_new = self._verb == "fit" and not (config.run_dir and Path(config.run_dir).is_dir())
         self.run_dir = self._run_dir(config)
-        self._run_is_new = is_new
-        require_writable(self.run_dir)
+        self._folder.enter_context(in_use(self.run_dir, is_training=self._verb == "fit"))
         if self._verb == "fit" and checkpoint is None and (last := last_checkpoint(self.run_dir)):
             try:
                 config.ckpt_path = _usable_checkpoint(self._verb, str(last))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -162,3 +163,18 @@ def test_data_that_are_missing_are_told_in_one_line(capsys: pytest.CaptureFixtur
     assert "nowhere" in line
     assert "trainannot" in line or "SPLITannot" in line
     assert not Path("run").exists()
+
+
+def test_a_second_training_in_a_folder_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrseg.runs._PATIENCE", 0.1)
+    Path("run").mkdir()
+    with Path("run/.lock").open("w") as lock:
+        lock.write("process 7 on node3")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["fit", *CAMVID, *TINY, "--data.root=nowhere", "--run_dir=run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("hrseg: run is in use by another training, process 7 on node3; ")
+    assert os.listdir("run") == [".lock"]
