@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, distributed, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from hrseg.data.labels import LabelTable
@@ -21,7 +21,10 @@ from hrseg.losses import AverageOver, Criterion, CrossEntropyLoss, SegmentationL
 from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.models import create_model, outputs_of
-from hrseg.optim import create_optimizer, parameter_groups, poly_schedule
+from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class SegmentationTask(LightningModule):
@@ -45,9 +48,16 @@ class SegmentationTask(LightningModule):
             mmsegmentation; a pixel counts the more, the more of its process's batch is ignored. "pixels": the pixels of
             all processes alike, as in one process with the whole batch; for cross entropy and OHEM, whose `min_kept`
             stays one per process. In a single process both are the same.
+        schedule: Of the learning rate, per optimiser step: "poly", "cosine", to zero, or "step", a tenth after 30, 60
+            and 90 % of the steps; or a function that makes a schedule of an optimiser, such as a class of torch. A
+            `ReduceLROnPlateau` watches its `monitor`, else val/miou if its mode is "max" and val/loss if it is "min".
         power: Power of the poly schedule; 0 keeps the learning rate constant.
         warmup_steps: Optimiser steps over which the learning rate rises linearly to its full value.
         head_lr_factor: Learning rate of the head over that of the trunk.
+        lr_factors: Likewise of other parts, by pattern, such as {"stage4": 0.1, "*.bn1": 2.0}: the name of a parameter
+            or of a module that holds it, "head" or "backbone", which is all but the head. Where several fit, the last.
+        freeze: Parts that are not trained, by pattern likewise, such as ["backbone"]. Their batch norm keeps its
+            statistics.
         decay_norm_and_bias: Whether weight decay acts on normalisation layers and biases; the HRNet papers decay all.
         val_protocol: How images are scored in validation: "whole", "slide", "cityscapes", "pascal_context", "lip", or a
             `Protocol` of one's own.
@@ -81,9 +91,12 @@ class SegmentationTask(LightningModule):
         loss: Criterion | None = None,
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None,
         average_over: AverageOver = "processes",
+        schedule: Schedule = "poly",
         power: float = 0.9,
         warmup_steps: int = 0,
         head_lr_factor: float = 1.0,
+        lr_factors: dict[str, float] | None = None,
+        freeze: list[str] | None = None,
         decay_norm_and_bias: bool = True,
         val_protocol: str | Protocol = "whole",
         test_protocol: str | Protocol = "whole",
@@ -115,6 +128,8 @@ class SegmentationTask(LightningModule):
         else:
             self.network = network
         self.network.to(memory_format=self.memory_format)
+        self._head_names: Sequence[str] = getattr(self.network, "head_names", ())
+        self._frozen = freeze_parts(self.network, freeze, self._head_names) if freeze else []
         if loss is None:
             by_output = getattr(self.network, "output_weights", {"out": 1.0})
             loss = WeightedOutputsLoss({name: CrossEntropyLoss() for name in by_output}, by_output)
@@ -133,9 +148,11 @@ class SegmentationTask(LightningModule):
         )
         self.crop_size = crop_size
         self.input_size = input_size
+        self.schedule = schedule
         self.power = power
         self.warmup_steps = warmup_steps
         self.head_lr_factor = head_lr_factor
+        self.lr_factors = lr_factors
         self.decay_norm_and_bias = decay_norm_and_bias
         self.compile_network = compile
         self._seed: int | None = None  # of dropout and the like
@@ -154,6 +171,18 @@ class SegmentationTask(LightningModule):
         """Compiles the network, once, if asked to."""
         if self.compile_network and "outputs" not in vars(self):
             self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches to training or evaluation, all but what is frozen."""
+        super().train(mode)
+        for name in self._frozen:  # by name: Lightning puts synchronised batch norms in place of others
+            self.network.get_submodule(name).eval()
+        return self
+
+    def on_train_start(self) -> None:
+        """Brings what is frozen into evaluation mode; Lightning warns of a network that is in it any earlier."""
+        for name in self._frozen:
+            self.network.get_submodule(name).eval()
 
     def on_fit_start(self) -> None:
         """Makes the steps of a training on the CPU cheaper."""
@@ -287,19 +316,23 @@ class SegmentationTask(LightningModule):
     # ----------------------------------------------------------------------------------------------- optimiser
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, with the poly schedule stepped at every optimiser step."""
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps) or steps < 1:
-            raise ConfigError("the poly schedule needs an end; set trainer.max_epochs or trainer.max_steps")
+        """The optimiser, with the schedule of its learning rate stepped at every optimiser step."""
         groups = parameter_groups(
             self.network,
             head_lr_factor=self.head_lr_factor,
             decay_norm_and_bias=self.decay_norm_and_bias,
-            head_names=getattr(self.network, "head_names", ()),
+            head_names=self._head_names,
+            lr_factors=self.lr_factors,
         )
         optimizer = create_optimizer(self.make_optimizer, groups)
-        schedule = poly_schedule(optimizer, int(steps), power=self.power, warmup_steps=self.warmup_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps = self.trainer.estimated_stepping_batches
+        schedule = create_schedule(optimizer, self.schedule, steps, self.power, self.warmup_steps)
+        settings: dict[str, Any] = {"scheduler": schedule, "interval": "step"}
+        if isinstance(schedule, ReduceLROnPlateau):  # looks at scores, which there are after a validation
+            by_mode = {"max": "val/miou", "min": "val/loss"}
+            settings |= {"interval": "epoch", "frequency": self.trainer.check_val_every_n_epoch or 1}
+            settings |= {"monitor": getattr(schedule, "monitor", by_mode[schedule.mode])}
+        return {"optimizer": optimizer, "lr_scheduler": settings}
 
     # ---------------------------------------------------------------------------------------------- checkpoint
 

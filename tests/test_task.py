@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 
 from hrseg.data.camvid import CAMVID, CamVidDataModule
@@ -310,6 +311,70 @@ def test_the_head_learns_faster(camvid_root: Path) -> None:
     assert rates["head"][0] == pytest.approx(1.0)
     assert rates["trunk"][0] == pytest.approx(0.1)
     assert rates["trunk_no_decay"][1] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "callbacks"),
+    [
+        ({}, []),
+        ({"checkpoint_stages": [1, 2, 3, 4], "channels_last": False}, []),
+        ({}, [EMAWeightAveraging(decay=0.5)]),
+    ],
+)
+def test_what_is_frozen_stays_and_what_is_not_learns(
+    camvid_root: Path, options: dict[str, Any], callbacks: list[Callback]
+) -> None:
+    data = camvid(camvid_root)
+    task = SegmentationTask(TINY, data.labels, freeze=["backbone"], **options)
+    before = {name: value.clone() for name, value in task.network.state_dict().items()}
+    fitting = trainer(max_epochs=2, callbacks=callbacks)  # training, validation, training
+    fitting.fit(task, data)
+    after = task.network.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {name for name in before if name.startswith("last_layer.")}
+    (optimizer,) = fitting.optimizers
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
+    assert len(optimizer.state) == 6
+
+
+def test_frozen_batch_norm_stays_in_evaluation_when_it_is_synchronised() -> None:
+    task = SegmentationTask(TINY, TABLE, freeze=["layer1"])
+    task = nn.SyncBatchNorm.convert_sync_batchnorm(task)  # type: ignore[assignment]  # as Lightning does
+    nn.ModuleDict({"wrapped": task}).train()  # as DDP does
+    norms = {
+        name: module.training for name, module in task.network.named_modules() if isinstance(module, nn.SyncBatchNorm)
+    }
+    assert {name for name, training in norms.items() if not training} == {n for n in norms if n.startswith("layer1.")}
+    assert not any(norms[name] for name in norms if name.startswith("layer1."))
+
+
+def test_a_restart_of_a_frozen_training_goes_on_to_the_bit(camvid_root: Path, tmp_path: Path) -> None:
+    data = camvid(camvid_root)
+
+    def task() -> SegmentationTask:
+        torch.manual_seed(0)
+        factors = {"stage4": 0.1}
+        return SegmentationTask(TINY, data.labels, freeze=["layer1", "stage2"], schedule="cosine", lr_factors=factors)
+
+    whole, second = task(), task()
+    halfway = tmp_path / "step=2.ckpt"
+    keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+    trainer(max_epochs=2, callbacks=[keep], enable_checkpointing=True).fit(whole, data)
+    trainer(max_epochs=2, callbacks=[keep], enable_checkpointing=True).fit(second, data, ckpt_path=halfway)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, second.network.state_dict()[name]), name
+
+
+def test_a_plateau_of_the_scores_lowers_the_rate(camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+
+    def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=0, threshold=10.0)
+
+    task = SegmentationTask(TINY, data.labels, schedule=plateau)
+    fitting = trainer(max_epochs=3, limit_train_batches=1)
+    fitting.fit(task, data)
+    assert fitting.optimizers[0].param_groups[0]["lr"] == 0.01 / 4
 
 
 # -------------------------------------------------------------------------------------------------------- other ways

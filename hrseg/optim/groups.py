@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from hrseg.errors import ConfigError
+from hrseg.optim.parts import parameters_of
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -18,55 +20,57 @@ def parameter_groups(
     head_lr_factor: float = 1.0,
     decay_norm_and_bias: bool = True,
     head_names: Sequence[str] = (),
+    lr_factors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Sorts the parameters of a network into named groups for an optimiser.
+    """Sorts the parameters of a network that are trained into named groups for an optimiser.
 
     Args:
         net: The network.
         head_lr_factor: The head's learning rate over the trunk's; stands in the groups as `lr_factor`, which
-            `create_optimizer` applies.
+            `create_optimizer` applies. The same as `lr_factors` of "head".
         decay_norm_and_bias: Whether weight decay also acts on norms and biases. The HRNet papers decay everything.
         head_names: Names of the network's attributes that make the head, `net.head_names`.
+        lr_factors: Further factors, by the pattern of the parts that they are for, as of `parameters_of`; where several
+            fit, the last.
 
     Returns:
         Groups with "params", "name" and "lr_factor", and "weight_decay" 0 where there is to be none; none is empty.
 
     Raises:
-        ConfigError: The factor is not positive, or it is given for a head that the network does not have.
+        ConfigError: A factor is not positive, or it is given for a part that the network does not have or train.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
         >>> [(group["name"], len(group["params"])) for group in parameter_groups(net, decay_norm_and_bias=False)]
         [('network', 1), ('network_no_decay', 3)]
     """
-    if head_lr_factor <= 0:
-        raise ConfigError(f"head_lr_factor {head_lr_factor}; expected a number above 0, 1 for no difference")
-    if head_lr_factor != 1:
-        _check_head(net, head_names)
+    factors = ({} if head_lr_factor == 1 else {"head": head_lr_factor}) | dict(lr_factors or {})
+    rest = "network" if head_lr_factor == 1 else "trunk"
+    part_of: dict[nn.Parameter, str] = {}
+    for pattern, factor in factors.items():
+        setting = "head_lr_factor" if pattern not in (lr_factors or {}) else f"lr_factors {pattern}"
+        if not 0 < factor < math.inf:
+            raise ConfigError(f"{setting} is {factor}; expected a number above 0, 1 for no difference")
+        part_of |= dict.fromkeys(parameters_of(net, pattern, head_names, setting.split()[0]), pattern)
     of_norms = {p for module in net.modules() if isinstance(module, _NORMS) for p in module.parameters()}
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in net.named_parameters():
-        in_head = any(name == head or name.startswith(f"{head}.") for head in head_names)
-        part = "network" if head_lr_factor == 1 else "head" if in_head else "trunk"
+        if not parameter.requires_grad:
+            continue
+        part = part_of.get(parameter, rest)
         # tables of relative positions are biases too
         is_norm_or_bias = parameter in of_norms or parameter.ndim <= 1 or name.endswith(("bias", "bias_table"))
         decays = decay_norm_and_bias or not is_norm_or_bias
         key = part if decays else f"{part}_no_decay"
         if key not in groups:
-            groups[key] = {"params": [], "name": key, "lr_factor": head_lr_factor if part == "head" else 1.0}
+            groups[key] = {"params": [], "name": key, "lr_factor": factors.get(part, 1.0)}
             groups[key] |= {} if decays else {"weight_decay": 0.0}
         groups[key]["params"].append(parameter)
-    return list(groups.values())
-
-
-def _check_head(net: nn.Module, head_names: Sequence[str]) -> None:
-    children = [name for name, _ in net.named_children()]
-    missing = [head for head in head_names if head.split(".")[0] not in children]
-    if missing or not head_names:
+    if untrained := [part for part in factors if not {part, f"{part}_no_decay"} & set(groups)]:
         raise ConfigError(
-            f"head_lr_factor is given, but {type(net).__name__} has no head {', '.join(missing) or 'names'}; "
-            f"head_names must be among {', '.join(children)}, or set head_lr_factor to 1"
+            f"the learning rate of {', '.join(untrained)} is for no parameter: they are frozen, or a later one fits all"
         )
+    return list(groups.values())
 
 
 def create_optimizer(factory: Callable[[list[dict[str, Any]]], Optimizer], groups: list[dict[str, Any]]) -> Optimizer:

@@ -1,0 +1,84 @@
+"""Parts of a network by the patterns of a recipe: what is frozen, and what learns at a rate of its own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from hrseg.errors import ConfigError
+
+
+def freeze_parts(net: nn.Module, patterns: Sequence[str], head_names: Sequence[str] = ()) -> list[str]:
+    """Takes parts of a network out of the training.
+
+    Args:
+        net: The network; the parameters of these parts get no gradient any more.
+        patterns: As of `parameters_of`.
+        head_names: Likewise.
+
+    Returns:
+        Names of the modules with nothing left to train. They belong in evaluation mode throughout: batch norm would go
+        on with its running statistics, and dropout draw.
+
+    Raises:
+        ConfigError: The network has no such part, or nothing is left to train.
+    """
+    if isinstance(patterns, str):
+        raise ConfigError(f"freeze is {patterns!r}; expected a list, [{patterns}]")
+    frozen = {p for pattern in patterns for p in parameters_of(net, pattern, head_names, "freeze")}
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ConfigError(f"freeze {', '.join(patterns)} leaves nothing of {type(net).__name__} to train")
+    own = {name: set(module.parameters()) for name, module in net.named_modules()}
+    return [name for name, parameters in own.items() if parameters and parameters <= frozen]
+
+
+def parameters_of(net: nn.Module, pattern: str, head_names: Sequence[str], setting: str) -> set[nn.Parameter]:
+    """The parameters of a part of a network.
+
+    Args:
+        net: The network.
+        pattern: Name of a parameter, or of a module that holds it, with wildcards: "layer1", "stage4.2", "*.bn1"; or
+            "head" and "backbone", which is all but the head, where the network has no attribute of that name.
+        head_names: Names of the network's attributes that make the head, `net.head_names`.
+        setting: In which the pattern stands, for the error.
+
+    Raises:
+        ConfigError: The network has no such part.
+    """
+    named = dict(net.named_parameters())
+    if pattern in ("head", "backbone") and not hasattr(net, pattern):
+        _check_head(net, head_names, setting)
+        is_head = pattern == "head"
+        found = {p for name, p in named.items() if any(part in head_names for part in _places(name)) == is_head}
+    else:
+        found = {p for name, p in named.items() if any(fnmatchcase(place, pattern) for place in _places(name))}
+    if not found:
+        tops = [*dict.fromkeys(name.split(".")[0] for name in named), *(("head", "backbone") if head_names else ())]
+        nearest = difflib.get_close_matches(pattern, tops, n=1)
+        raise ConfigError(
+            f"{setting} {pattern!r} fits no parameter of {type(net).__name__}; "
+            f"{f'did you mean {nearest[0]}? ' if nearest else ''}It has {', '.join(tops)}, and what is inside, "
+            f"such as {next(iter(named), 'nothing')}"
+        )
+    return found
+
+
+def _check_head(net: nn.Module, head_names: Sequence[str], setting: str) -> None:
+    children = [name for name, _ in net.named_children()]
+    missing = [head for head in head_names if head.split(".")[0] not in children]
+    if missing or not head_names:
+        raise ConfigError(
+            f"{setting} is given, but {type(net).__name__} has no head {', '.join(missing) or 'names'}; "
+            f"head_names must be among {', '.join(children)}, or name parts of it by those"
+        )
+
+
+def _places(name: str) -> list[str]:
+    """A name and those of all modules that hold it: "a", "a.b", "a.b.c"."""
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
