@@ -20,6 +20,7 @@ from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, name
 from hrseg.losses import AverageOver, Criterion, CrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
 from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
+from hrseg.metrics.segmentation import MEANS
 from hrseg.models import create_model, outputs_of
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
 
@@ -155,6 +156,8 @@ class SegmentationTask(LightningModule):
         self.lr_factors = lr_factors
         self.decay_norm_and_bias = decay_norm_and_bias
         self.compile_network = compile
+        self.weights = weights
+        self.restored = (0, 0)  # optimiser steps and epoch of the checkpoint that was loaded
         self._seed: int | None = None  # of dropout and the like
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -308,7 +311,7 @@ class SegmentationTask(LightningModule):
     def _log_scores(self, stage: str, protocol: Protocol) -> None:
         if protocol.is_plain:
             self.log(f"{stage}/loss", self.mean_loss.compute())
-        scores = {name: value for name, value in self.metrics.compute().items() if value.ndim == 0}
+        scores = {name: value for name, value in self.metrics.compute().items() if name in MEANS}
         miou = scores.pop("miou")
         self.log(f"{stage}/miou", miou.float(), prog_bar=True)
         self.log_dict({f"{stage}/{name}": value.float() for name, value in scores.items()})
@@ -350,7 +353,8 @@ class SegmentationTask(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with the seed of the training that is restarted."""
+        """Goes on with the seed of the training that is restarted, and notes how far it was trained."""
+        self.restored = (checkpoint.get("global_step", 0), checkpoint.get("epoch", 0))
         self._seed = checkpoint.get("hrseg", {}).get("seed")
 
 

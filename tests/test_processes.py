@@ -11,7 +11,7 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from hrseg.callbacks import PredictionFiles
+from hrseg.callbacks import PredictionFiles, ScoreTables
 from hrseg.data.camvid import CamVidDataModule
 from hrseg.images import read_label, write_image
 from hrseg.task import SegmentationTask
@@ -35,7 +35,7 @@ def run(root: Path, out: Path, devices: int) -> None:
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[PredictionFiles(folder)],
+            callbacks=[PredictionFiles(folder), ScoreTables(folder)],
         )
         scores: dict[str, Any] = {}
         for verb in (trainer.validate, trainer.test):
@@ -64,6 +64,10 @@ def test_two_processes_score_and_predict_what_one_does(tmp_path: Path) -> None:
         one, two = (json.loads((tmp_path / way / str(number) / "scores.json").read_text()) for way in ("one", "two"))
         assert two == pytest.approx(one, abs=1e-6)
         assert (two["validate miou"], two["test miou"]) == (one["validate miou"], one["test miou"])  # to the last digit
+        for name in ("confusion.png", "iou.csv", "scores.json"):  # of all images, not of the first process's
+            one, two = ((tmp_path / way / str(number) / "test" / name).read_bytes() for way in ("one", "two"))
+            assert two == one
+        assert json.loads(two)["images"] == number
         for frame in range(number):
             maps = [read_label(tmp_path / way / str(number) / "labels" / f"{frame}.png") for way in ("one", "two")]
             assert np.array_equal(*maps)

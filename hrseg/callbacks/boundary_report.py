@@ -7,13 +7,14 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from hrseg.callbacks.provenance import provenance
 from hrseg.files import write_json
 from hrseg.metrics import BoundaryScores
 from hrseg.task import SegmentationTask
 
 
 class BoundaryReport(Callback):
-    """Writes `test/boundary.json`: Boundary IoU and the accuracy in a trimap, in the mean and per class.
+    """Writes `test/boundary.json`: Boundary IoU and the accuracy in a trimap, in the mean and per class, and whose.
 
     Args:
         boundary_share: Distance from a mask's border that Boundary IoU looks at, as a share of the image's diagonal.
@@ -50,12 +51,11 @@ class BoundaryReport(Callback):
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SegmentationTask)
-        names = pl_module.labels.class_names
-        report = {
-            name: value.item() if value.ndim == 0 else dict(zip(names, value.tolist(), strict=True))
-            for name, value in scores.items()
-        }
-        write_json(Path(trainer.default_root_dir) / "test" / "boundary.json", report)
+        names, folder = pl_module.labels.class_names, Path(trainer.default_root_dir)
+        report: dict[str, Any] = {name: scores[name].item() for name in ("boundary_miou", "trimap_accuracy")}
+        for name in ("boundary_iou", "trimap_accuracy_per_class"):
+            report[name] = dict(zip(names, scores[name].view(-1).tolist(), strict=True))
+        write_json(folder / "test" / "boundary.json", report | provenance(trainer, pl_module, "test", folder))
         print(
             f"borders: Boundary IoU {100 * scores['boundary_miou']:.2f}, accuracy within {self.trimap_width} pixels "
             f"{100 * scores['trimap_accuracy']:.2f}"

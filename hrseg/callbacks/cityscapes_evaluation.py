@@ -8,6 +8,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from hrseg.callbacks.provenance import provenance
 from hrseg.files import write_json
 from hrseg.images import write_image
 from hrseg.metrics import mean_iou
@@ -28,9 +29,10 @@ class CityscapesEvaluation(Callback):
         self.folder = folder / "test"
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes the predictions of an earlier test."""
+        """Removes predictions and scores of an earlier test."""
         if trainer.is_global_zero:
             shutil.rmtree(self.folder / "labels", ignore_errors=True)
+            (self.folder / "cityscapesscripts.json").unlink(missing_ok=True)
         trainer.strategy.barrier()
 
     def on_test_batch_end(
@@ -49,18 +51,20 @@ class CityscapesEvaluation(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Scores the files of all processes, in the first one."""
+        assert isinstance(pl_module, SegmentationTask)
         trainer.strategy.barrier()
+        matrix = pl_module.metrics.compute()["matrix"]
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, SegmentationTask)
         samples = trainer.test_dataloaders.dataset.samples  # type: ignore[union-attr]  # there are loaders in a test
         samples = [sample for sample in samples if self._path(sample.name).is_file()]  # of the batches that were run
         if any(sample.holds_train_ids for sample in samples):
             print("cityscapesscripts: not run, as it scores labelIds files only, and these are labelTrainIds")
             return
         official = evaluate_files([(self._path(sample.name), sample.label) for sample in samples])
-        write_json(self.folder / "cityscapesscripts.json", official)
-        ours = mean_iou(pl_module.metrics.matrix.cpu()).item()
+        facts = provenance(trainer, pl_module, "test", self.folder.parent)
+        write_json(self.folder / "cityscapesscripts.json", official | facts)
+        ours = mean_iou(matrix).item()
         names = {"miou": "mIoU", "category_miou": "categories", "iiou": "iIoU", "category_iiou": "iIoU of categories"}
         scores = [f"{title} {100 * official[key]:.2f}" for key, title in names.items() if key in official]
         print(

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from hrseg.callbacks.provenance import protocol_in_words, provenance
 from hrseg.data.labels import LabelTable
 from hrseg.files import replacing, write_json
 from hrseg.images import write_image
+from hrseg.metrics.segmentation import MEANS
 from hrseg.task import SegmentationTask
 from hrseg.visualize import confusion_picture
 
@@ -31,11 +38,15 @@ _ABSENT = {
     "zero": "classes that never occur count as 0, as in the official HRNet code",
 }
 
+_BEST = "checkpoints/best.ckpt"
+_WHOSE = ("checkpoint", "weights", "step", "split", "protocol")  # the facts in which scores of different origin differ
+
 
 class ScoreTables(Callback):
     """Writes `val/` and `test/` of a run's folder: `iou.csv` (a row per class), `scores.json` and `confusion.png`.
 
-    The terminal shows the table after `validate` and `test`, and once at the end of a training.
+    `validate` and `test` show the table, and say whose scores they replace. In a training `val/` holds the best
+    validation so far by mIoU, over all restarts, which is that of `best.ckpt`; its table is shown at the end.
 
     Args:
         folder: The run's folder.
@@ -43,35 +54,60 @@ class ScoreTables(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._table: Table | None = None
+        self._best: dict[str, Any] | None = None  # "scores" and "facts" of a training's best validation
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best validation so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the best validation so far."""
+        self._best = state_dict["best"]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the files; prints the table unless more epochs follow."""
-        if not trainer.sanity_checking:
-            self._report(trainer, pl_module, "val", show=trainer.state.fn == TrainerFn.VALIDATING)
+        """Writes the files and prints the table; in a training writes the files of the best validation alone."""
+        if trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, SegmentationTask)
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._report(trainer, pl_module, "val")
+            return
+        scores = pl_module.metrics.compute()
+        # as `ModelCheckpoint` compares, so that the table is that of its file
+        if self._best is None or _miou(scores) > _miou(self._best["scores"]):
+            facts = provenance(trainer, pl_module, "val", self.folder) | {"checkpoint": _best_checkpoint(trainer)}
+            self._best = {"scores": scores, "facts": facts}
+            if trainer.is_global_zero:
+                write_scores(self.folder / "val", scores, pl_module.labels, facts)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the files and prints the table."""
-        self._report(trainer, pl_module, "test", show=True)
+        assert isinstance(pl_module, SegmentationTask)
+        self._report(trainer, pl_module, "test")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the table of the last validation."""
-        if self._table is not None and trainer.is_global_zero:
-            Console().print(self._table)
-
-    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str, show: bool) -> None:
+        """Prints the table of the best validation."""
+        if self._best is None or not trainer.is_global_zero:
+            return
         assert isinstance(pl_module, SegmentationTask)
-        scores = pl_module.metrics.compute()
+        scores, facts = self._best["scores"], self._best["facts"]
+        write_scores(self.folder / "val", scores, pl_module.labels, facts)  # `validate` may have written others
+        _show(scores, facts, pl_module)
+        place = f"epoch {facts['epoch'] + 1}, step {facts['step']}"
+        kept = f", kept in {self.folder / _BEST}" if facts["checkpoint"] else ""
+        print(f"best validation: {place}{kept}; scores: {self.folder / 'val'}", flush=True)
+
+    def _report(self, trainer: Trainer, task: SegmentationTask, stage: str) -> None:
+        scores = task.metrics.compute()
         if not trainer.is_global_zero:
             return
-        title = f"{pl_module.labels.name} {stage}\n{_ABSENT[pl_module.metrics.absent]}"
-        self._table = score_table(scores, pl_module.labels, title)
-        write_scores(self.folder / stage, scores, pl_module.labels)
-        matrix = pl_module.metrics.matrix.cpu().numpy()
-        write_image(self.folder / stage / "confusion.png", confusion_picture(matrix, pl_module.labels))
-        if show:
-            Console().print(self._table)
-            print(f"scores: {self.folder / stage}")
+        facts = provenance(trainer, task, stage, self.folder)
+        before = _read(self.folder / stage / "scores.json")
+        write_scores(self.folder / stage, scores, task.labels, facts)
+        _show(scores, facts, task)
+        print(f"{_source(facts)}; scores: {self.folder / stage}")
+        if before and any(before.get(key) != json.loads(json.dumps(facts[key])) for key in _WHOSE):
+            print(f"they replace those of {_source(before)}; --run_dir keeps several apart")
 
 
 def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Table:
@@ -82,39 +118,80 @@ def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Ta
         labels: Gives the class names.
         title: Stands above the table.
     """
-    table = Table(title=title, show_footer=True)
+    table = Table(title=escape(title), show_footer=True)
     table.add_column("class", footer="mIoU")
     table.add_column("IoU %", justify="right", footer=_percent(scores["miou"].item()))
-    for name, value in zip(labels.class_names, scores["iou"].tolist(), strict=True):
-        table.add_row(name, _percent(value))
-    for name, value in scores.items():
-        if value.ndim == 0 and name != "miou":
-            table.columns[0].footer += f"\n{_TITLES.get(name, name)}"  # type: ignore[operator]
-            table.columns[1].footer += f"\n{_percent(value.item())}"  # type: ignore[operator]
+    for name, value in zip(labels.class_names, scores["iou"].view(-1).tolist(), strict=True):
+        table.add_row(escape(name), _percent(value))
+    for name in MEANS[1:]:
+        if name in scores:
+            table.columns[0].footer += f"\n{_TITLES[name]}"  # type: ignore[operator]
+            table.columns[1].footer += f"\n{_percent(scores[name].item())}"  # type: ignore[operator]
     return table
 
 
-def write_scores(folder: Path, scores: dict[str, Tensor], labels: LabelTable) -> None:
-    """Writes `iou.csv` and `scores.json`; numbers are fractions, a class that never occurs is empty or null.
+def write_scores(
+    folder: Path, scores: dict[str, Tensor], labels: LabelTable, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Writes `iou.csv`, `scores.json` and `confusion.png`; numbers are fractions, an absent class is empty or null.
 
     Args:
         folder: Where the files go.
         scores: What `SegmentationMetrics.compute` gave.
         labels: Gives the class names.
+        facts: What else `scores.json` tells, such as the checkpoint.
     """
-    ious = dict(zip(labels.class_names, scores["iou"].tolist(), strict=True))
-    with replacing(folder / "iou.csv") as temporary, temporary.open("w", newline="") as file:
+    ious = scores["iou"].view(-1).tolist()
+    with replacing(folder / "iou.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["train_id", "class", "iou", "pixels"])
-        for train_id, (name, iou) in enumerate(ious.items()):
-            writer.writerow([train_id, name, "" if math.isnan(iou) else iou, int(scores["pixels"][train_id])])
+        counted = zip(labels.class_names, ious, scores["pixels"].view(-1).tolist(), strict=True)
+        for train_id, (name, iou, pixels) in enumerate(counted):
+            writer.writerow([train_id, name, "" if math.isnan(iou) else iou, pixels])
     summary: dict[str, Any] = {
-        **{name: value.item() for name, value in scores.items() if value.ndim == 0},
-        "classes": ious,
+        **{name: scores[name].item() for name in MEANS if name in scores},
+        **(facts or {}),
+        "images": int(scores["images"]),
+        "classes": dict(zip(labels.class_names, ious, strict=True)),
     }
     if labels.categories:
-        summary["categories"] = dict(zip(labels.categories, scores["category_iou"].tolist(), strict=True))
+        summary["categories"] = dict(zip(labels.categories, scores["category_iou"].view(-1).tolist(), strict=True))
     write_json(folder / "scores.json", summary)
+    write_image(folder / "confusion.png", confusion_picture(scores["matrix"].numpy(), labels))
+
+
+def _show(scores: dict[str, Tensor], facts: Mapping[str, Any], task: SegmentationTask) -> None:
+    Console().print(score_table(scores, task.labels, f"{task.labels.name} {facts['split']}"))
+    print(_ABSENT[task.metrics.absent])
+
+
+def _miou(scores: Mapping[str, Tensor]) -> float:
+    return scores["miou"].float().nan_to_num(nan=-math.inf).item()
+
+
+def _best_checkpoint(trainer: Trainer) -> str | None:
+    """Where the run keeps the weights of its best validation."""
+    is_kept = any(
+        isinstance(callback, ModelCheckpoint) and callback.monitor == "val/miou" and callback.filename == "best"
+        for callback in trainer.checkpoint_callbacks
+    )
+    return _BEST if is_kept and not getattr(trainer, "fast_dev_run", False) else None
+
+
+def _source(facts: Mapping[str, Any]) -> str:
+    """Whose scores they are, in words."""
+    weights = facts.get("checkpoint") or facts.get("weights") or "the weights at hand"
+    step = f" (step {facts['step']})" if facts.get("step") else ""
+    protocol = f", {protocol_in_words(facts['protocol'])}" if facts.get("protocol") else ""
+    return f"{weights}{step} on {facts.get('split', 'an unknown split')}{protocol}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a file of scores tells; None if there is none that can be read."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else None
+    return None
 
 
 def _percent(fraction: float) -> str:

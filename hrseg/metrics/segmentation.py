@@ -13,6 +13,8 @@ from hrseg.errors import ConfigError
 from hrseg.metrics import confusion
 from hrseg.metrics.confusion import Absent
 
+MEANS = ("miou", "pixel_accuracy", "mean_accuracy", "fwiou", "category_miou")  # the results of `compute` to be logged
+
 
 class SegmentationMetrics(Metric):
     """Counts a confusion matrix over batches and processes, exactly, and computes the scores from it.
@@ -31,8 +33,10 @@ class SegmentationMetrics(Metric):
 
     full_state_update = False
 
+    # of this process alone; what all of them counted is in the result of `compute`
     matrix: Tensor  # (K, K + 1) int64, see `confusion_matrix`
     unknown: Tensor  # pixels by value out of range, see `count_pairs`
+    images: Tensor  # int64
 
     def __init__(
         self,
@@ -54,25 +58,28 @@ class SegmentationMetrics(Metric):
         matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
         self.add_state("matrix", matrix, dist_reduce_fx="sum")
         self.add_state("unknown", confusion.unknown_counts(num_classes, ignore_index), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Counts one batch, without waiting for the device.
 
         Args:
-            preds: (B, H, W) uint8 or int64, predicted classes.
-            target: (B, H, W) uint8 or int64, train ids and the ignore index.
+            preds: (B, H, W) or (H, W), uint8 or int64, predicted classes.
+            target: Likewise, train ids and the ignore index.
         """
         matrix, unknown = confusion.count_pairs(preds, target, self.num_classes, self.ignore_index)
         self.matrix = self.matrix + matrix  # not in place: the state may be an inference tensor
         self.unknown = self.unknown + unknown
+        self.images = self.images + target.shape[:-2].numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores of all that was counted, float64 on the CPU, 0 to 1.
+        """The scores of all that was counted, in all processes, float64 on the CPU, 0 to 1.
 
         Returns:
             "miou", "pixel_accuracy", "mean_accuracy", "fwiou"; the vectors (K,) "iou" and "accuracy", in which NaN is a
-            class that never occurred, and "pixels", int64, the labelled pixels of each class; with categories also
-            "category_miou" and the vector "category_iou".
+            class that never occurred; with categories also "category_miou" and the vector "category_iou". The counts
+            themselves, int64: "matrix" (K, K + 1), see `confusion_matrix`, "pixels" (K,), the labelled pixels of each
+            class, and "images". Of a single class, torchmetrics makes scalars of the vectors.
 
         Raises:
             LabelRangeError: A value was neither a class nor the ignore index.
@@ -86,7 +93,9 @@ class SegmentationMetrics(Metric):
             "fwiou": confusion.frequency_weighted_iou(matrix),
             "iou": confusion.iou_per_class(matrix),
             "accuracy": confusion.accuracy_per_class(matrix),
+            "matrix": matrix,
             "pixels": matrix.sum(1),
+            "images": self.images.cpu(),
         }
         if self.categories:
             scores["category_iou"] = confusion.category_iou(matrix, self.categories)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hrseg.callbacks import CityscapesEvaluation, ScoreTables
 from hrseg.data.cityscapes import CityscapesDataModule
@@ -22,6 +22,13 @@ def task() -> SegmentationTask:
     )
 
 
+class ShareOfOneProcess(Callback):
+    """Leaves in the metric what torchmetrics leaves there after `compute`: one process's share of the counts."""
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.metrics.matrix = pl_module.metrics.matrix // 2 * (torch.rand(19, 20) < 0.5)
+
+
 def run(task: SegmentationTask, root: Path, folder: Path) -> None:
     data = CityscapesDataModule(root, batch_size=2, crop_size=(64, 64), num_workers=0)
     trainer = Trainer(
@@ -29,7 +36,7 @@ def run(task: SegmentationTask, root: Path, folder: Path) -> None:
         devices=1,
         logger=False,
         enable_progress_bar=False,
-        callbacks=[ScoreTables(folder), CityscapesEvaluation(folder)],
+        callbacks=[ShareOfOneProcess(), ScoreTables(folder), CityscapesEvaluation(folder)],
     )
     trainer.test(task, data, verbose=False)
 
@@ -46,7 +53,8 @@ def test_the_official_scores_stand_beside_ours(
     assert official["miou"] == pytest.approx(ours["miou"], abs=1e-12)
     assert official["category_miou"] == pytest.approx(ours["category_miou"], abs=1e-12)
     assert official["classes"] == pytest.approx(ours["classes"], abs=1e-12)
-    assert "differs from ours by " in capsys.readouterr().out
+    assert float(capsys.readouterr().out.partition("differs from ours by ")[2].split()[0]) < 1e-12
+    assert (official["split"], official["network"]) == ("val", "hrnetv2_w18_small_v1")
     files = sorted((tmp_path / "run" / "test" / "labels").iterdir())
     assert [file.name for file in files] == [f"lindau_{frame:06d}_000019.png" for frame in range(3)]
     assert set(read_label(files[0]).flatten().tolist()) <= set(task.labels.label_ids or ())

@@ -4,14 +4,20 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
 
+from hrseg.callbacks import LastCheckpoint, ScoreTables
 from hrseg.callbacks.score_tables import score_table, write_scores
+from hrseg.data.camvid import CamVidDataModule
 from hrseg.data.labels import LabelTable
 from hrseg.metrics import SegmentationMetrics
+from hrseg.task import SegmentationTask
 
 TABLE = LabelTable("toy", ("sky", "road", "train"), ((0, 0, 0),) * 3, categories={"outside": (0, 1), "vehicle": (2,)})
 
@@ -44,3 +50,118 @@ def test_the_table_shows_percent_and_a_dash_for_an_absent_class(metrics: Segment
     assert ["train", "-"] in lines
     assert ["mIoU", "50.00"] in lines
     assert ["mean", "of", "categories", "100.00"] in lines
+
+
+def scores_of(labels: LabelTable) -> dict[str, torch.Tensor]:
+    metrics = SegmentationMetrics(labels.num_classes)
+    metrics.update(torch.tensor([[0]]), torch.tensor([[0]]))
+    return metrics.compute()
+
+
+@pytest.mark.parametrize("name", ["a, b", 'the "best"', "two\nlines", "[/]", "[bold]sky[/bold]", "", "Straße", "=1+1"])
+def test_any_class_name_stands_in_the_files_and_the_table_as_it_is(name: str, tmp_path: Path) -> None:
+    labels = LabelTable(f"data of {name}", (name, "other"), ((0, 0, 0),) * 2)
+    write_scores(tmp_path, scores_of(labels), labels)
+    with (tmp_path / "iou.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == [name, "other"]
+    assert [row["pixels"] for row in rows] == ["1", "0"]
+    assert json.loads((tmp_path / "scores.json").read_text())["classes"] == {name: 1.0, "other": None}
+    text = io.StringIO()
+    Console(file=text, width=100).print(score_table(scores_of(labels), labels, labels.name))
+    assert all(line in text.getvalue() for line in name.splitlines())
+
+
+def test_two_classes_of_one_name_have_a_row_each(tmp_path: Path) -> None:
+    labels = LabelTable("toy", ("road", "road"), ((0, 0, 0),) * 2)
+    write_scores(tmp_path, scores_of(labels), labels)
+    assert (tmp_path / "iou.csv").read_text().splitlines()[1:] == ["0,road,1.0,1", "1,road,,0"]
+
+
+def test_a_single_class_is_scored(tmp_path: Path) -> None:
+    labels = LabelTable("toy", ("road",), ((0, 0, 0),))
+    write_scores(tmp_path, scores_of(labels), labels)
+    assert (tmp_path / "iou.csv").read_text().splitlines()[1:] == ["0,road,1.0,1"]
+    assert score_table(scores_of(labels), labels, "toy").row_count == 1
+
+
+class OneConvolution(torch.nn.Conv2d):
+    """The smallest network."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 11, 1)
+
+
+class Scores(SegmentationTask):
+    """Has a given mIoU in each validation; the first one is that of the sanity check."""
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self.metrics.compute()
+        scores["miou"].fill_(self.given.pop(0))
+        super().on_validation_epoch_end()
+
+    given: list[float]
+
+
+def a_trainer(folder: Path, **options: Any) -> Trainer:
+    best = ModelCheckpoint(folder / "checkpoints", "best", monitor="val/miou", mode="max", enable_version_counter=False)
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        callbacks=[ScoreTables(folder), best, LastCheckpoint()],
+        **options,
+    )
+
+
+def scored(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "scores.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_after_a_training_the_table_and_the_files_are_those_of_the_best_checkpoint(
+    camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0, test_split="train")
+    task = Scores(OneConvolution(), data.labels)
+    run = tmp_path / "run"
+    for epochs, given in ((3, [0.25, 0.75, 0.5]), (4, [0.625])):  # the second time it goes on
+        task.given = given
+        last = run / "checkpoints" / "last.ckpt"
+        a_trainer(run, max_epochs=epochs).fit(task, data, ckpt_path=last if epochs == 4 else None)
+        shown = capsys.readouterr().out
+        assert f"best validation: epoch 2, step 4, kept in {run}/checkpoints/best.ckpt; scores: {run}/val" in shown
+        assert "75.00" in shown
+        assert "CamVid val" in shown
+        scores = scored(run / "val")
+        assert (scores["miou"], scores["step"], scores["epoch"]) == (0.75, 4, 1)
+        assert scores["checkpoint"] == "checkpoints/best.ckpt"
+        assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 4
+
+    for checkpoint, step in (("best", 4), ("last", 8)):
+        path = run / "checkpoints" / f"{checkpoint}.ckpt"
+        a_trainer(run).test(task, data, ckpt_path=path, verbose=False)
+        scores = scored(run / "test")
+        assert (scores["checkpoint"], scores["step"]) == (f"checkpoints/{checkpoint}.ckpt", step)
+        assert (scores["split"], scores["images"], scores["data"]) == ("train", 5, "CamVid")
+        assert (scores["network"], scores["protocol"]["scales"]) == ("OneConvolution", [1.0])
+        assert set(scores["versions"]) == {"hrseg", "torch", "pytorch-lightning"}
+    shown = capsys.readouterr().out
+    assert "CamVid train" in shown  # and not the name of the verb
+    assert "CamVid test" not in shown
+    assert shown.count("they replace") == 1
+    assert "they replace those of checkpoints/best.ckpt (step 4) on train, whole images; --run_dir keeps" in shown
+
+
+def test_a_file_of_scores_that_cannot_be_read_is_replaced(
+    camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "scores.json").write_bytes(b"\xff{")
+    a_trainer(tmp_path).test(SegmentationTask(OneConvolution(), data.labels), data, verbose=False)
+    assert scored(tmp_path / "test")["checkpoint"] is None
+    assert "the weights at hand on val, whole images; scores: " in capsys.readouterr().out

@@ -34,9 +34,12 @@ def test_counts_over_batches_are_those_of_all_at_once() -> None:
     assert torch.equal(metrics.matrix, confusion_matrix(preds, target, K))
     scores = metrics.compute()
     assert set(scores) == {
-        "miou", "pixel_accuracy", "mean_accuracy", "fwiou", "iou", "accuracy", "pixels", "category_iou", "category_miou"
+        "miou", "pixel_accuracy", "mean_accuracy", "fwiou", "iou", "accuracy", "pixels", "category_iou",
+        "category_miou", "matrix", "images",
     }  # fmt: skip
     assert torch.equal(scores.pop("pixels"), torch.bincount(target[target < K].flatten().long(), minlength=K))
+    assert torch.equal(scores.pop("matrix"), confusion_matrix(preds, target, K))
+    assert scores.pop("images") == 6
     assert all(score.dtype == torch.float64 for score in scores.values())
     assert torch.equal(scores["miou"], scores["iou"].mean())
     assert torch.equal(scores["category_miou"], scores["category_iou"].mean())
@@ -131,9 +134,7 @@ def count_on_a_rank(rank: int, folder: str) -> None:
         metrics.matrix = metrics.matrix + (2**54 + 1) * rank  # a sum over floats would lose the 1
         for seed in range(1 + 2 * rank):  # ranks may see different numbers of batches
             metrics.update(*labels(10 * rank + seed))
-        scores = metrics.compute()
-        metrics.sync()
-        torch.save({"matrix": metrics.matrix, "miou": scores["miou"]}, f"{folder}/{rank}.pt")
+        torch.save(metrics.compute(), f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
 
@@ -149,3 +150,4 @@ def test_two_processes_sum_exactly(tmp_path: Path) -> None:
         result = torch.load(tmp_path / f"{rank}.pt")
         assert torch.equal(result["matrix"], expected)
         assert torch.equal(result["miou"], mean_iou(expected))
+        assert result["images"] == 2 * 4

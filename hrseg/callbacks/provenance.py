@@ -1,0 +1,72 @@
+"""Which weights were scored, on what, and how: what files of scores tell beside the numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.trainer.states import TrainerFn
+
+import hrseg
+from hrseg.task import SegmentationTask
+
+
+def provenance(trainer: Trainer, task: SegmentationTask, stage: str, folder: Path) -> dict[str, Any]:
+    """Describes a validation or test that has just ended.
+
+    Args:
+        trainer: That ran it.
+        task: That was scored.
+        stage: "val" or "test".
+        folder: The run's folder.
+
+    Returns:
+        "data", "split", "network", "checkpoint" (relative to `folder` where it lies in it; None for weights that come
+        from no checkpoint), "weights" (the name or file that they come from instead), "step" and "epoch" (optimiser
+        steps done, and the epoch they ended in, from 0), "protocol", "absent_classes" and "versions".
+    """
+    is_training = trainer.state.fn == TrainerFn.FITTING
+    checkpoint = None if is_training else trainer.ckpt_path
+    step, epoch = trainer.global_step, trainer.current_epoch
+    if checkpoint or not step:
+        step, epoch = task.restored
+    return {
+        "data": task.labels.name,
+        "split": getattr(getattr(trainer, "datamodule", None), f"{stage}_split", stage),
+        "network": getattr(task.network, "config", {}).get("name", type(task.network).__name__),
+        "checkpoint": _relative(Path(checkpoint), folder) if checkpoint else None,
+        "weights": None if checkpoint or step else task.weights,
+        "step": step,
+        "epoch": epoch,
+        "protocol": asdict(task.val_protocol if stage == "val" else task.test_protocol),
+        "absent_classes": task.metrics.absent,
+        "versions": {
+            "hrseg": hrseg.__version__,
+            "torch": str(torch.__version__),  # plain, as checkpoints hold it too
+            "pytorch-lightning": version("pytorch-lightning"),
+        },
+    }
+
+
+def protocol_in_words(protocol: Mapping[str, Any]) -> str:
+    """A protocol, as `dataclasses.asdict` gives it, in a few words.
+
+    >>> protocol_in_words({"window": (512, 1024), "scales": (0.5, 1.0), "flip": True})
+    'windows of 512x1024, scales 0.5 1, mirrored too'
+    """
+    window, scales = protocol["window"], protocol["scales"]
+    parts = ["whole images" if window is None else f"windows of {window[0]}x{window[1]}"]
+    if tuple(scales) != (1.0,):
+        parts.append(f"scales {' '.join(f'{scale:g}' for scale in scales)}")
+    return ", ".join([*parts, "mirrored too"] if protocol["flip"] else parts)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    path, folder = path.absolute(), folder.absolute()
+    return Path(os.path.relpath(path, folder)).as_posix() if path.is_relative_to(folder) else path.as_posix()
