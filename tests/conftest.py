@@ -21,7 +21,10 @@ CITYSCAPES_IDS = np.array([*CITYSCAPES.label_ids, *CITYSCAPES.void_ids], np.uint
 @pytest.fixture
 def cityscapes_root(tmp_path: Path) -> Path:
     """Cityscapes with 64x128 images: 6 train in two cities, 3 val, 2 test without labels, 2 train_extra."""
-    root = tmp_path / "cityscapes"
+    return write_cityscapes(tmp_path / "cityscapes")
+
+
+def write_cityscapes(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for split, cities in {
         "train": {"bremen": 4, "aachen": 2},
@@ -44,7 +47,10 @@ def cityscapes_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def camvid_root(tmp_path: Path) -> Path:
     """CamVid with 48x64 images: 5 train, 2 val."""
-    root = tmp_path / "camvid"
+    return write_camvid(tmp_path / "camvid")
+
+
+def write_camvid(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for split, number in {"train": 5, "val": 2}.items():
         for frame in range(number):

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import (  # type: ignore[attr-defined]  # the first is documented, but not re-exported
+    ActionConfigFile,
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    get_loader,
+)
+from yaml import YAMLError
 
+from hrseg.cli import one_line
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError, HrsegError
 
@@ -22,10 +32,8 @@ def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
         ConfigError: A setting cannot be used, or none says what the data are.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--config", action="config")
+    parser.add_argument("--config", action=_OnlyData)
     parser.add_subclass_arguments(SegmentationDataModule, "data")
-    for key in ("seed_everything", "model", "trainer", "ckpt_path", "weights_only", "experiment", "run_dir"):
-        parser.add_argument(f"--{key}", type=Any)  # what else stands in recipes and in the config.yaml of a run
     with told_in_one_line():
         config = parser.parse_args(arguments)
         if config.data is None:
@@ -33,6 +41,35 @@ def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
         only_data = Namespace(data=config.data)  # type: ignore[no-untyped-call]
         data: SegmentationDataModule = parser.instantiate(only_data).data
         return data
+
+
+class _OnlyData(ActionConfigFile):
+    """`--config`, of which everything but `data` is left out: a recipe or the config.yaml of a run, whatever it has."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Adds the data of a file to the settings."""
+        config = read_config(values)
+        data = json.dumps({"data": config["data"]} if "data" in config else {}, default=str)
+        super().__call__(parser, cfg, data, option_string)  # type: ignore[no-untyped-call]
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Reads a recipe, or the config.yaml of a run, as plain values.
+
+    Raises:
+        ConfigError: There is no such file, or it is no YAML with names of settings.
+    """
+    try:
+        content = get_loader("yaml")(Path(path).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the config {path}: {error.strerror}; give a recipe or RUN/config.yaml"
+        ) from error
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is no YAML ({one_line(str(error))}); give a recipe or RUN/config.yaml") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}; expected settings such as `data:` and `model:`")
+    return content
 
 
 @contextmanager

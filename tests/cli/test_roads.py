@@ -1,0 +1,147 @@
+"""What a training of one step leaves, and every verb on it, with the options of the README; in two processes, too."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import hrseg
+from hrseg.cli import main
+from hrseg.images import read_image, read_label
+from tests.conftest import write_camvid, write_cityscapes
+from tests.processes import start
+
+RECIPE = """
+model:
+  network: hrnetv2_w18_small_v1
+data:
+  class_path: hrseg.{data}DataModule
+  init_args: {{root: {root}, batch_size: 2, crop_size: [32, 32], predict_split: {split}, num_workers: 0}}
+trainer: {{accelerator: cpu, max_epochs: 1, limit_train_batches: 1, log_every_n_steps: 1}}
+"""
+WRITERS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "CamVid": (write_camvid, "val"),
+    "Cityscapes": (write_cityscapes, "test"),
+}
+
+
+@dataclass
+class Run:
+    """A run of one step, and the data that it was trained on."""
+
+    folder: Path
+    root: Path
+    recipe: Path
+    predicted: int
+
+    @property
+    def best(self) -> str:
+        return f"--ckpt_path={self.folder / 'checkpoints' / 'best.ckpt'}"
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    place = tmp_path_factory.mktemp(request.param)
+    write, split = WRITERS[request.param]
+    root = write(place / "data")
+    recipe = place / "toy.yaml"
+    recipe.write_text(RECIPE.format(data=request.param, root=root, split=split))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for name in ("LOCAL_RANK", "HRSEG_RUN_DIR"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HRSEG_HOME", str(place / "home"))
+        assert main(["fit", f"--config={recipe}"]) == 0
+        yield Run(Path("runs/toy/0"), root, recipe, 2)
+
+
+def test_it_goes_on(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--trainer.max_epochs=2", "--timeout_minutes=20"]
+    assert main(["fit", f"--config={run.recipe}", f"--run_dir={run.folder}", *options]) == 0
+    assert "going on from" in capsys.readouterr().out
+
+
+def test_its_config_repeats_it(run: Run) -> None:
+    before = (run.folder / "config.yaml").read_text()
+    assert main(["fit", f"--config={run.folder / 'config.yaml'}", "--experiment=again"]) == 0
+    assert "experiment: again" in Path("runs/again/0/config.yaml").read_text()
+    assert (run.folder / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("validate", ()),
+        ("test", ()),
+        ("test", ("--model.test_protocol.scales=[0.5, 1.0]", "--model.test_protocol.flip=true")),
+        ("validate", ("--model.val_protocol=slide", "--data.eval_batch_size=2", "--timeout_minutes=20")),
+    ],
+)
+def test_it_is_scored(run: Run, verb: str, options: tuple[str, ...]) -> None:
+    assert main([verb, run.best, *options]) == 0
+    assert "miou" in json.loads((run.folder / verb.replace("validate", "val") / "scores.json").read_text())
+
+
+def test_its_split_is_predicted_and_packed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", run.best]) == 0
+    assert len(list((run.folder / "predict" / "labels").iterdir())) == run.predicted
+    assert main(["submit", str(run.folder)]) == 0
+    assert f"{run.predicted} predictions of" in capsys.readouterr().out
+    assert len(zipfile.ZipFile(run.folder / "submission.zip").namelist()) == run.predicted
+    moved = run.root.with_name("moved")
+    run.root.rename(moved)
+    try:
+        assert main(["submit", str(run.folder), f"--root={moved}", "--output=other.zip"]) == 0
+    finally:
+        moved.rename(run.root)
+
+
+def test_any_images_are_predicted(run: Run) -> None:
+    image = next(run.root.rglob("val/**/*.png"))
+    arguments = ["predict", run.best, "--images", str(image)]
+    assert main(arguments) == 0
+    assert main([*arguments, "--output=mirrored", "--device=cpu", "--protocol=lip"]) == 0
+    height, width = read_image(image).shape[:2]
+    for folder in ("predictions", "mirrored"):
+        assert read_label(Path(folder, "labels", image.name)).shape == (height, width)
+    labels = hrseg.Predictor.from_checkpoint(run.folder / "checkpoints" / "last.ckpt", device="cpu")(image)
+    assert labels.shape == (height, width)
+
+
+def test_its_data_are_verified(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    config = f"--config={run.folder / 'config.yaml'}"
+    main(["verify", config, "--json=report.json"])  # what is wrong with these data is another test's matter
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "class_weights" in captured.out
+    assert json.loads(Path("report.json").read_text())["splits"]
+    main(["verify", config, f"--data.root={run.root}"])
+    assert capsys.readouterr().err == ""
+
+
+def test_its_weights_start_another_training(run: Run) -> None:
+    weights = f"--model.weights={run.folder / 'checkpoints' / 'best.ckpt'}"
+    assert main(["fit", f"--config={run.recipe}", weights, "--experiment=further"]) == 0
+    assert main(["test", f"--config={run.recipe}", weights, "--run_dir=tested"]) == 0
+
+
+@pytest.mark.parametrize("run", ["Cityscapes"], indirect=True)
+def test_two_processes(run: Run, tmp_path: Path) -> None:
+    """All of it in two processes, which stay for one verb after the other."""
+    again, two = f"--run_dir={tmp_path / 'run'}", ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    best = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'best.ckpt'}"
+    commands = [
+        ["fit", f"--config={run.recipe}", again, *two],
+        ["fit", f"--config={run.recipe}", again, *two, "--trainer.max_epochs=2"],
+        *([verb, best, *two] for verb in ("validate", "test", "predict")),
+    ]
+    script = f"import sys; from hrseg.cli import main; sys.exit(max(main(command) for command in {commands}))"
+    ranks = start(script, 2, Path.cwd(), tmp_path / "output.txt")
+    assert [rank.wait(timeout=200) for rank in ranks] == [0, 0], (tmp_path / "output.txt").read_text()
+    assert len(list((tmp_path / "run" / "predict" / "labels").iterdir())) == run.predicted
+    assert main(["submit", str(tmp_path / "run")]) == 0
