@@ -18,6 +18,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 CITYSCAPES_IDS = np.array([*CITYSCAPES.label_ids, *CITYSCAPES.void_ids], np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seed that `seed_everything` leaves to all that follows does not go from one test to the next."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
 @pytest.fixture
 def cityscapes_root(tmp_path: Path) -> Path:
     """Cityscapes with 64x128 images: 6 train in two cities, 3 val, 2 test without labels, 2 train_extra."""

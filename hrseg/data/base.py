@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
@@ -59,7 +61,8 @@ class SegmentationDataModule(LightningDataModule, ABC):
         test_split: Split that `test` scores.
         predict_split: Split that `predict` segments; its labels are not read.
         num_workers: Loading processes per training process; None for one per core of its share, 2 to 8.
-        seed: With epoch and index it decides order and augmentation, whatever the numbers of workers and ranks.
+        seed: With epoch and index it decides order and augmentation, whatever the numbers of workers and ranks. None
+            takes the run's, that of `seed_everything`; a run that goes on keeps its own.
         on_error: Whether files that cannot be used stop the run or are skipped.
         input_size: (height, width) that every image is brought to first, whatever its aspect; labels are scored at
             their own size. None leaves images as they are.
@@ -97,7 +100,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
         test_split: str = "val",
         predict_split: str = "test",
         num_workers: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         input_size: tuple[int, int] | None = None,
     ) -> None:
@@ -123,6 +126,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
         self.predict_split = predict_split
         self.num_workers = num_workers
         self.seed = seed
+        self._seed_of_run = seed
         self.on_error = on_error
         self.input_size = None if input_size is None else (input_size[0], input_size[1])
         self._samples: dict[str, list[Sample]] = {}
@@ -167,18 +171,21 @@ class SegmentationDataModule(LightningDataModule, ABC):
         return []
 
     def augmentation(self) -> A.Compose:
-        """What happens to training samples: scale and crop, flip, and the transforms that were asked for."""
-        steps: list[A.BasicTransform | A.BaseCompose] = [
-            RandomScaleCrop(
-                self.crop_size,
-                self.base_size,
-                self.scale_range,
-                self.scale_step,
-                self.aspect_range,
-                self.ignore_index,
-            ),
-            HorizontalFlip(self.labels.flip_pairs, p=self.flip_probability),
-        ]
+        """What happens to training samples: scale and crop, flip, and the transforms that were asked for.
+
+        With `input_size` the flip comes first, then the resize, so that crops are padded on the right, mirrored or not.
+
+        Source:
+            HRNet-Semantic-Segmentation: lib/datasets/base_dataset.py, gen_sample, flips crops;
+            lib/datasets/lip.py flips, then resizes, and gen_sample does not flip again.
+        """
+        crop = RandomScaleCrop(
+            self.crop_size, self.base_size, self.scale_range, self.scale_step, self.aspect_range, self.ignore_index
+        )
+        flip = HorizontalFlip(self.labels.flip_pairs, p=self.flip_probability)
+        steps: list[A.BasicTransform | A.BaseCompose] = [crop, flip]
+        if self.input_size is not None:
+            steps = [flip, A.Resize(*self.input_size, mask_interpolation=cv2.INTER_NEAREST), crop]
         if self.brightness_shift:
             steps.append(BrightnessShift(self.brightness_shift))
         if self.color_jitter:
@@ -206,6 +213,8 @@ class SegmentationDataModule(LightningDataModule, ABC):
             raise DataNotFoundError(
                 f"no folder {self.root.absolute()}; expected {self.layout} in it. {self.origin}; then set data.root"
             )
+        if stage == "fit":
+            self._seed_of_run = self.seed  # not that of a training before this one
         needed = {
             "fit": (*self._training_splits, self.val_split),
             "validate": (self.val_split,),
@@ -226,19 +235,19 @@ class SegmentationDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> SegmentationLoader:
         """Shuffled crops; the samples that do not fill a batch are left out of the epoch."""
         samples = self._training_samples
+        seed = self._settled_seed()
         dataset = SegmentationDataset(
             samples,
             self.labels,
             self.augmentation(),
-            self.seed,
+            seed,
             self.on_error,
-            self.input_size,
         )
         main = len(self._samples[self.train_split])
         extra = len(samples) - main
         sampler = EpochSampler(
             dataset,
-            self.seed,
+            seed,
             self._rank,
             self._world_size,
             extra,
@@ -267,6 +276,23 @@ class SegmentationDataModule(LightningDataModule, ABC):
             if number := int(dataset.skipped.sum()):
                 _log.warning("skipped %d of %d files of %s", number, len(dataset), self.labels.name)
         self._datasets.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed of order and augmentation, for the checkpoint."""
+        return {"seed": self._seed_of_run}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the checkpoint's seed, unless one was given."""
+        if self.seed is None:
+            self._seed_of_run = state_dict.get("seed")
+
+    def _settled_seed(self) -> int:
+        """The seed that was given, that of the checkpoint to go on from, or rank 0's."""
+        if self._seed_of_run is None:
+            # `torch.initial_seed` alone would do in a process's first training: the task seeds every step anew
+            seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
+            self._seed_of_run = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
+        return self._seed_of_run
 
     def _eval_loader(self, samples: list[Sample]) -> SegmentationLoader:
         dataset = SegmentationDataset(samples, self.labels, on_error=self.on_error, input_size=self.input_size)
@@ -369,7 +395,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
             "extra_ratio": (self.extra_ratio, self.extra_ratio > 0, "more than 0"),
             "class_uniform": (self.class_uniform, 0 <= self.class_uniform <= 1, "0 to 1"),
             "num_workers": (self.num_workers, self.num_workers is None or self.num_workers >= 0, "0 or more"),
-            "seed": (self.seed, self.seed >= 0, "0 or more"),
+            "seed": (self.seed, self.seed is None or self.seed >= 0, "0 or more, or null for that of the run"),
             "on_error": (self.on_error, self.on_error in ("raise", "skip"), "raise or skip"),
         }
         for name, (value, is_right, expected) in faults.items():

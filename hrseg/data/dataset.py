@@ -89,8 +89,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         seed: Decides the augmentation.
         on_error: Whether a file that cannot be used stops the run or is skipped: replaced by the next one in
             training, left out in evaluation. Each is logged once and marked in `skipped`.
-        input_size: (height, width) that images are brought to whatever their aspect, and in training labels too; None
-            leaves them as they are.
+        input_size: (height, width) that images are resized to, ignoring their aspect ratio; labels keep their size, at
+            which they are scored. None leaves images as they are. In training `augment` resizes both.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         arrays = read_sample(sample, self.labels)
         size = arrays["image"].shape[:2]
         if self.input_size is not None:
-            arrays = self._squashed(arrays, self.input_size)
+            arrays["image"] = brought_to(arrays["image"], self.input_size)
         if self.augment is not None:
             arrays = self._augmented(arrays, key, size)
         item: dict[str, Any] = {"image": torch.from_numpy(arrays["image"]).permute(2, 0, 1)}
@@ -160,13 +160,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 return error
         return DataFileError(f"none of the {len(self)} samples can be used; see the log") if is_training else None
 
-    def _squashed(self, arrays: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """The image at a size whatever its aspect, and the label too where it is trained on: it is scored as it is."""
-        squashed = {**arrays, "image": brought_to(arrays["image"], size)}
-        if self.augment is not None:
-            squashed["mask"] = cv2.resize(arrays["mask"], size[::-1], interpolation=cv2.INTER_NEAREST)
-        return squashed
-
     def _augmented(
         self, arrays: dict[str, np.ndarray], key: SampleKey, size_on_disk: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
@@ -175,7 +168,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         what = (self.seed, key.epoch, key.position, *(key.centre or ()))
         state = np.random.SeedSequence(what).generate_state(2, np.uint64)
         self.augment.set_random_state(np.random.default_rng(state[0]), random.Random(int(state[1])))
-        # as shares of height and width, which squashing leaves alone
+        # as shares of height and width, which a resize leaves alone
         centre = key.centre and tuple((at + 0.5) / n for at, n in zip(key.centre, size_on_disk, strict=True))
         augmented: dict[str, np.ndarray] = self.augment(**arrays, centre=centre)
         del augmented["centre"]

@@ -130,6 +130,15 @@ class HorizontalFlip(A.DualTransform):
         """Mirrors the label and renames the classes that have a side."""
         return _mirrored(cv2.LUT(mask, self._mirrored_id) if self.flip_pairs else mask)
 
+    def apply_to_centre(self, centre: tuple[float, float], **params: Any) -> tuple[float, float]:
+        """Mirrors the place that a crop after this is centred on."""
+        return centre[0], 1 - centre[1]
+
+    @property
+    def targets(self) -> dict[str, Any]:
+        """What is mirrored, by its name in a sample."""
+        return {**super().targets, "centre": self.apply_to_centre}
+
 
 class BrightnessShift(A.ImageOnlyTransform):
     """Adds one whole number to all channels of all pixels; what leaves 0 to 255 stays at the end of it.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,16 +14,23 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer, seed_everything
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
-from hrseg.data import CamVidDataModule, CityscapesDataModule, SegmentationDataModule
+from hrseg.data import (
+    CamVidDataModule,
+    CityscapesDataModule,
+    LIPDataModule,
+    PascalContextDataModule,
+    SegmentationDataModule,
+)
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError, UnknownNameError
 from hrseg.images import write_image
+from tests.references import augmentation
 
 
 class Listener(LightningModule):
@@ -175,6 +183,35 @@ def test_the_augmentation_is_made_of_the_settings() -> None:
     assert more[2].hue == pytest.approx((-0.1, 0.1))
 
 
+@pytest.mark.parametrize("mirrored", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("data", "official"),
+    [
+        (CityscapesDataModule("nowhere", 1, (64, 64), 96, (0.5, 2.1)), augmentation.plain),
+        (PascalContextDataModule("nowhere", 1, (64, 64), base_size=72, scale_range=(0.5, 2.1)), augmentation.plain),
+        (LIPDataModule("nowhere", 1, (64, 64), (64, 64), base_size=64, scale_range=(0.5, 1.6)), augmentation.lip),
+    ],
+    ids=["cityscapes", "pascal_context", "lip"],
+)
+def test_crops_are_the_official_ones_mirrored_or_not(
+    data: SegmentationDataModule, official: Callable[..., augmentation.Pair], mirrored: float
+) -> None:
+    """Of LIP the mirrored crops below scale 1 had their padding on the left."""
+    rng = np.random.default_rng(0)
+    image = cv2.blur(rng.integers(0, 256, (50, 40, 3), dtype=np.uint8), (5, 5))
+    label = rng.integers(0, data.num_classes, (50, 40), dtype=np.uint8)
+    data.flip_probability = mirrored
+    pipeline = data.augmentation()
+    crop = next(step for step in pipeline.transforms if isinstance(step, RandomScaleCrop))
+    for number in range(12):
+        pipeline.set_random_seed(number)
+        sample = pipeline(image=image, mask=label)
+        draws = crop.get_applied_params()
+        pixels, target = official(image, label, mirrored == 1, draws["scaled_size"], draws["corner"], 64)
+        np.testing.assert_array_equal(sample["mask"], target)
+        assert np.abs(sample["image"].astype(int) - pixels).max() <= 1
+
+
 def test_rare_classes_are_seen_in_every_crop_that_is_drawn_by_class(
     camvid_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,10 +278,54 @@ def test_lightning_keeps_the_samplers_and_moves_the_epoch_on(camvid_root: Path) 
     assert listener.seen["val"] == [("0000",), ("0001",)] * 3
 
 
+def test_one_seed_decides_order_and_augmentation_too(camvid_root: Path) -> None:
+    """`--seed_everything 1` left `data.seed` at the recipe's 304: three seeds shared order and augmentation."""
+
+    def sums(everything: int, **settings: Any) -> list[float]:
+        seed_everything(everything)
+        listener = Listener()
+        trainer(max_epochs=1).fit(listener, camvid(camvid_root, batch_size=1, **settings))
+        return listener.sums
+
+    assert sums(1) == sums(1) == sums(9, seed=1)
+    assert sums(1) != sums(2)
+    data = camvid(camvid_root, batch_size=1)  # one module for several trainings takes the seed of each
+    seen = []
+    for seed in (1, 2):
+        seed_everything(seed)
+        listener = Listener()
+        trainer(max_epochs=1).fit(listener, data)
+        seen.append(listener.sums)
+    assert seen == [sums(1), sums(2)]
+
+
+def test_a_restart_keeps_the_seed_of_its_checkpoint_unless_one_is_given(camvid_root: Path) -> None:
+    data = camvid(camvid_root)
+    data.setup("fit")
+    data.load_state_dict({"seed": 5})
+    assert data.train_dataloader().sampler.seed == 5  # type: ignore[attr-defined]
+    assert data.state_dict() == {"seed": 5}
+    data = camvid(camvid_root, seed=3)
+    data.setup("fit")
+    data.load_state_dict({"seed": 5})
+    assert data.train_dataloader().sampler.seed == 3  # type: ignore[attr-defined]
+
+
+def test_ranks_share_the_seed_of_the_first(camvid_root: Path) -> None:
+    """`torch.initial_seed` differs between ranks once a training has seeded each of its steps."""
+    data = camvid(camvid_root)
+    data.trainer = fake_trainer(1, 2)  # type: ignore[assignment]
+    data.trainer.strategy = SimpleNamespace(broadcast=lambda seed: 11)  # type: ignore[union-attr]
+    data.setup("fit")
+    assert data.train_dataloader().sampler.seed == 11  # type: ignore[attr-defined]
+
+
 def fake_trainer(rank: int, world_size: int, batches_done: int = 0) -> SimpleNamespace:
     progress = SimpleNamespace(current=SimpleNamespace(completed=batches_done))
     loops = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    return SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1, overfit_batches=0.0, fit_loop=loops)
+    strategy = SimpleNamespace(broadcast=lambda seed: seed)
+    facts = {"global_rank": rank, "world_size": world_size, "num_devices": 1, "overfit_batches": 0.0}
+    return SimpleNamespace(**facts, fit_loop=loops, strategy=strategy)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
