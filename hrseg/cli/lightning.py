@@ -6,11 +6,12 @@ import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
@@ -111,6 +112,7 @@ class HrsegCLI(LightningCLI):
         arguments = [*_config_beside_checkpoint(verb, arguments), *arguments]
         self._default_experiment = _first_config(arguments).stem
         self._arguments = arguments
+        self._with_task_class = _names_a_task(arguments)
         try:
             with ExitStack() as self._folder:
                 super().__init__(
@@ -119,6 +121,7 @@ class HrsegCLI(LightningCLI):
                     save_config_callback=RunConfig,
                     trainer_defaults=DEFAULTS,
                     seed_everything_default=304,
+                    subclass_mode_model=self._with_task_class,
                     subclass_mode_data=True,
                     args=[verb, *arguments],
                     auto_configure_optimizers=False,
@@ -158,8 +161,9 @@ class HrsegCLI(LightningCLI):
             default=30.0,
             help="How long processes wait for one that does not answer, before all of them end.",
         )
+        model = "model.init_args" if self._with_task_class else "model"
         for fact in ("labels", "crop_size", "input_size"):
-            parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
+            parser.link_arguments(f"data.{fact}", f"{model}.{fact}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses `args`, whatever the process's own are, and looks at the checkpoint before Lightning does."""
@@ -173,7 +177,8 @@ class HrsegCLI(LightningCLI):
         config = self.config[self._verb]
         checkpoint = config.get("ckpt_path")
         if self._verb != "fit" and checkpoint is None:
-            _require_whole_network(config.model.network, config.model.weights, config.model.reinit_head)
+            model = config.model.init_args if self._with_task_class else config.model
+            _require_whole_network(*(model.get(key) for key in ("network", "weights", "reinit_head")))
         config.experiment = config.experiment or self._default_experiment
         if self._verb == "fit":
             launch.require_srun()
@@ -295,7 +300,7 @@ def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:
     checkpoint = _value_of("--ckpt_path", arguments)
     if checkpoint is None:
         # a recipe's own weights are what its training starts from; those to be scored are given by the user
-        if _value_of("--model.weights", arguments) is None:
+        if all(_value_of(f"--model.{key}", arguments) is None for key in ("weights", "init_args.weights")):
             raise ConfigError(
                 f"hrseg {verb} needs trained weights; {_CHECKPOINT}, or --config and --model.weights with a published "
                 "file or its name in `hrseg weights list`"
@@ -330,7 +335,7 @@ def _usable_checkpoint(verb: str, checkpoint: str) -> str:
     return str(path)
 
 
-def _require_whole_network(network: object, weights: str | None, reinit_head: bool) -> None:
+def _require_whole_network(network: object, weights: str | None, reinit_head: bool | None) -> None:
     """Raises a `ConfigError` where a head would score at random: it starts anew, or weights are of a trunk alone."""
     if reinit_head:
         raise ConfigError(
@@ -353,6 +358,24 @@ def _of_weights(network: object, weights: str) -> Mapping[str, object]:
     if Path(weights).expanduser().is_file():
         return open_weights(weights).description()
     return {} if weights.startswith("imagenet") else {"name": network}
+
+
+def _names_a_task(arguments: Sequence[str]) -> bool:
+    """Whether a class of the task is given, `--model CLASS` or `model: {class_path: CLASS}`, not its settings alone.
+
+    A recipe's plain `model: {network: ...}` then holds for that class.
+    """
+    if any(argument.split("=")[0] in ("--model", "--model.class_path") for argument in arguments):
+        return True
+    for option, place in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, is_joined, value = option.partition("=")
+        if name in ("--config", "-c"):
+            with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):  # the parser tells what is wrong
+                content = yaml.safe_load(Path(value if is_joined else place).read_text(encoding="utf-8"))
+                model = content.get("model") if isinstance(content, dict) else None
+                if isinstance(model, dict) and "class_path" in model:
+                    return True
+    return False
 
 
 def _first_config(arguments: Sequence[str]) -> Path:
