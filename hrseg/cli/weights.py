@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg.cli.options import OptionParser
-from hrseg.errors import ConfigError, HrsegError, UnknownNameError, WeightsError
+from hrseg.errors import ConfigError, HrsegError, WeightsError
 from hrseg.files import cache_folder, remove_stale
 from hrseg.models.checkpoints import ZOO, Checkpoint
 from hrseg.models.download import Mirror
-from hrseg.models.zoo import check_weights, find_weights, get_weights, list_weights, place_weights
+from hrseg.models.zoo import check_weights, find_weights, get_weights, list_weights, place_weights, unknown_weights
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -28,7 +28,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     getting = actions.add_parser("get", help="fetch weights and print where they are")
     checking = actions.add_parser("check", help="read what is here again, and compare sizes and hashes")
     for action in (listing, checking):
-        action.add_argument("pattern", nargs="?", default="*", help="such as 'hrnetv2_w48.*'")
+        action.add_argument(
+            "pattern", nargs="?", default="*", help="such as 'hrnetv2_w48.*', or of networks, such as hrnetv2_w48"
+        )
     getting.add_argument("names", nargs="+", metavar="NAME", help="of `hrseg weights list`")
     getting.add_argument(
         "--from", dest="source", type=Path, metavar="FILE", help="fetched by hand: the weights, or an archive with them"
@@ -46,7 +48,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         return _get(options.names, options.source)
     names = list_weights(options.pattern)
     if not names:
-        raise UnknownNameError("weights", options.pattern, ZOO)
+        raise unknown_weights(options.pattern)
     if options.action == "check":
         return _check(names)
     if names == [options.pattern]:
@@ -94,7 +96,7 @@ def _get(names: Sequence[str], source: Path | None) -> int:
         raise ConfigError(f"--from {source} is one file, for {len(names)} names; give one name")
     for name in names:
         if name not in ZOO:  # before anything is fetched
-            raise UnknownNameError("weights", name, ZOO)
+            raise unknown_weights(name)
     # downloads may wait and start anew: who sits at the terminal wants to know
     logging.basicConfig(format="%(message)s")
     for talkative in ("hrseg.models.download", "hrseg.files"):

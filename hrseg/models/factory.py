@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from re import fullmatch
 from typing import Any
 
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
@@ -88,7 +89,7 @@ def create_model(
     if name is not None:
         _require_known(name, parameters)  # before anything is fetched
     if from_file is not None:
-        if isinstance(from_file, str) and from_file in ZOO:
+        if isinstance(from_file, str) and (from_file in ZOO or _is_mistyped(from_file)):
             from_file = get_weights(from_file)
         file = _told(open_weights(from_file), given)
         network = _build(**_arguments(file, name) | given)
@@ -130,6 +131,12 @@ def _arguments(file: WeightsFile, name: str | None) -> dict[str, Any]:
         )
     known = _signature(found_name).parameters
     return {"name": found_name, **{key: value for key, value in found.items() if key in known}}
+
+
+def _is_mistyped(name: str) -> bool:
+    """Whether this looks like one of the names, and not like a file that is absent."""
+    of_file = Path(name).suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+    return bool(fullmatch(r"hr\w+(\.\w+)?", name)) and not of_file and not Path(name).exists()
 
 
 def _weights_file(model: str, weights: str | PathLike[str]) -> Path:

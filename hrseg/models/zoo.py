@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from hrseg.errors import UnknownNameError, WeightsError
+from hrseg.errors import HrsegError, UnknownNameError, WeightsError
 from hrseg.files import cache_folder
 from hrseg.models.catalog import MODELS
 from hrseg.models.checkpoints import ZOO, Checkpoint
@@ -39,12 +39,28 @@ NAMED_WEIGHTS = _by_tag()
 
 
 def list_weights(pattern: str = "*") -> list[str]:
-    """Names of the weights that fit a shell pattern, in alphabetical order.
+    """Names of the weights that fit a shell pattern, or that are for networks that fit it, in alphabetical order.
 
     >>> list_weights("hrnetv2_w48.imagenet*")
     ['hrnetv2_w48.imagenet', 'hrnetv2_w48.imagenet_cutmix', 'hrnetv2_w48.imagenet_ssld']
+    >>> list_weights("hrnetv2_w44")
+    ['hrnetv2_w44.imagenet']
     """
-    return sorted(name for name in ZOO if fnmatchcase(name, pattern))
+    by_name = {name for name in ZOO if fnmatchcase(name, pattern)}
+    models = {model for model in MODELS if fnmatchcase(model, pattern)}
+    return sorted(by_name | {fitting[model] for fitting in NAMED_WEIGHTS.values() for model in models & set(fitting)})
+
+
+def unknown_weights(name: str) -> HrsegError:
+    """The error where weights are wanted by a name or pattern that is none: what is near, or fits the network."""
+    if name in MODELS:
+        return WeightsError(f"{name} is a network; give one of its weights: {', '.join(list_weights(name))}")
+    if name in NAMED_WEIGHTS:
+        return WeightsError(
+            f"there are {name} weights of several networks; give {' or '.join(list_weights(f'*.{name}')[:3])}, ... "
+            f"(`hrseg weights list '*.{name}'`)"
+        )
+    return UnknownNameError("weights", name, [*ZOO, *MODELS])
 
 
 def weights_folder(name: str) -> Path:
@@ -86,7 +102,7 @@ def get_weights(name: str, *, for_other_code: bool = False) -> Path:
         The file.
 
     Raises:
-        UnknownNameError: No weights have that name.
+        WeightsError, UnknownNameError: No weights have that name.
         WeightsError: They are in a format that hrseg does not read; they are not here and cannot be fetched, or only
             with a browser; or what was put here by hand is not what was published. The message says what to do.
         OutputError: Where they belong cannot be written to.
@@ -126,7 +142,7 @@ def place_weights(name: str, source: Path) -> Path:
         The file in its place.
 
     Raises:
-        UnknownNameError: No weights have that name.
+        WeightsError, UnknownNameError: No weights have that name.
         WeightsError: There is no such file, it cannot be read, or it is not the published one.
         OutputError: Where it belongs cannot be written to.
     """
@@ -139,7 +155,7 @@ def find_weights(name: str) -> Path | None:
     """The file of named weights if it is on this machine, in our cache or the hub's; asks no network.
 
     Raises:
-        UnknownNameError: No weights have that name.
+        WeightsError, UnknownNameError: No weights have that name.
     """
     checkpoint = _checkpoint(name)
     if path := _in_folder(checkpoint):
@@ -165,7 +181,7 @@ def check_weights(name: str, path: Path) -> tuple[bool, str]:
         Whether nothing is wrong with it, and what was found, to stand behind the file's name.
 
     Raises:
-        UnknownNameError: No weights have that name.
+        WeightsError, UnknownNameError: No weights have that name.
         WeightsError: The file cannot be read.
     """
     checkpoint = _checkpoint(name)
@@ -180,7 +196,7 @@ def check_weights(name: str, path: Path) -> tuple[bool, str]:
 
 def _checkpoint(name: str) -> Checkpoint:
     if name not in ZOO:
-        raise UnknownNameError("weights", name, ZOO)
+        raise unknown_weights(name)
     return ZOO[name]
 
 

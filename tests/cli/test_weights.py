@@ -96,6 +96,13 @@ def test_by_hand_then_get_and_check(capsys: pytest.CaptureFixture[str], home: Pa
     assert line.endswith(" when the file was fetched; remove it and fetch it again\n")
 
 
+def test_weights_of_a_network_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", "list", "hrnetv2_w44_ocr"]) == 0
+    assert "\nhrnetv2_w44.imagenet " in capsys.readouterr().out
+    assert main(["weights", "list", "hrnetv2_w48"]) == 0
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[1:-2]] == list_weights("hrnetv2_w48.*")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -117,6 +124,11 @@ def test_by_hand_then_get_and_check(capsys: pytest.CaptureFixture[str], home: Pa
         (["get", HASHED, "--from", HASHED_FILE], r"-59b7973e\.pth has a sha256 that starts with .*; expected 59b7973e"),
         (["check", HAND], f"{HAND} is neither in .* `hrseg weights get {HAND}` fetches it, or says how to"),
         (["check", "nothing"], "unknown weights 'nothing'"),
+        (["get", "hrnetv2_w44"], "hrnetv2_w44 is a network; give one of its weights: hrnetv2_w44.imagenet$"),
+        (["get", "imagenet"], r"there are imagenet weights of several networks; give hrformer_b\.imagenet or"),
+        (["list", "hrnetv2_w84"], "unknown weights 'hrnetv2_w84'; did you mean hrnetv2_w64"),
+        (["convert", "hrnetv2_w44", "x.pth", "--to", "timm"], "hrnetv2_w44 is a network; give one of its weights"),
+        (["convert", "hrnetv2_w44.imagnet", "x.pth", "--to", "timm"], "did you mean hrnetv2_w44.imagenet"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )
