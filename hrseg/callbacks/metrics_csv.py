@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from hrseg.files import replacing, writing
 
+_log = logging.getLogger(__name__)
+
 
 class MetricsCsv(Logger):
     """Appends a row to a CSV file for every step that logs something.
 
     Lightning's CSVLogger removes the file of the run before when it is restarted in the same folder; this one reads
-    the header and goes on. A metric that comes up later gets a new column, empty in the rows before.
+    the header and goes on. A metric that comes up later gets a new column, empty in the rows before. A file that holds
+    something else than such rows is kept under another name, and its rows are taken over.
 
     Args:
         path: The file.
@@ -34,14 +39,19 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def _go_on(self, step: int | None) -> None:
-        with self._path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows, self._columns = list(reader), list(reader.fieldnames or ())
-            is_whole = not rows or self._path.read_bytes().endswith(b"\n")
-        kept = rows if is_whole else rows[:-1]  # a full disk may have cut the last row short
-        if step is not None:
-            kept = [row for row in kept if int(row["step"]) < step]
-        if len(kept) < len(rows):
+        found = _read(self._path)
+        self._columns = found.columns
+        kept = found.rows if step is None else [row for row in found.rows if int(row["step"]) < step]
+        if found.damaged:
+            aside = next(path for n in count(1) if not (path := self._path.with_suffix(f".damaged{n}.csv")).exists())
+            with writing(aside):
+                self._path.rename(aside)
+            _log.warning(
+                "%s is damaged in %d lines, from line %d on; it is kept as %s, and the training goes on with the %d "
+                "rows that could be read",
+                *(self._path, len(found.damaged), found.damaged[0], aside.name, len(found.rows)),
+            )
+        if self._columns and (found.damaged or found.is_cut or len(kept) < len(found.rows)):
             self._write(self._columns, kept)
 
     @property
@@ -69,26 +79,61 @@ class MetricsCsv(Logger):
         added = [name for name in row if name not in self._columns]
         if added:
             self._widen([*self._columns, *added])
-        with writing(self._path), self._path.open("a", newline="") as file:
+        with writing(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
     def values(self, name: str) -> list[tuple[int, float]]:
         """Step and value of each row that holds a metric."""
-        if not self._path.is_file():
-            return []
-        with self._path.open(newline="") as file:
-            return [(int(row["step"]), float(row[name])) for row in csv.DictReader(file) if row.get(name)]
+        rows = _read(self._path).rows if self._path.is_file() else []
+        return [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
 
     def _widen(self, columns: list[str]) -> None:
-        rows: list[dict[str, str]] = []
-        if self._path.is_file():
-            with self._path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-        self._write(columns, rows)
+        self._write(columns, _read(self._path).rows if self._path.is_file() else [])
 
     def _write(self, columns: list[str], rows: Sequence[Mapping[str, str]]) -> None:
-        with replacing(self._path) as temporary, temporary.open("w", newline="") as file:
+        with replacing(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
         self._columns = columns
+
+
+class _Content(NamedTuple):
+    columns: list[str]
+    rows: list[dict[str, str]]
+    damaged: list[int]  # numbers of the lines that are no such rows, from 1
+    is_cut: bool  # a full disk left half a last line, which is in none of them
+
+
+def _read(path: Path) -> _Content:
+    """Reads line by line, so that what is wrong with one, such as an open quote, leaves the others as they are."""
+    # a byte-order mark is what an editor adds; what is no UTF-8 is no number either, and found by that
+    lines = path.read_bytes().decode("utf-8-sig", errors="replace").split("\n")
+    is_cut = lines.pop() != ""
+    columns = _fields(lines[0]) if lines else []
+    if "step" not in columns or len(set(columns)) < len(columns):
+        return _Content([], [], list(range(1, len(lines) + 1)), is_cut)
+    rows, damaged = [], []
+    for number, line in enumerate(lines[1:], start=2):
+        fields = _fields(line)
+        row = dict(zip(columns, fields, strict=False))
+        if len(fields) == len(columns) and row["step"].isdecimal() and all(map(_is_number, fields)):
+            rows.append(row)
+        else:
+            damaged.append(number)
+    return _Content(columns, rows, damaged, is_cut)
+
+
+def _fields(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line.removesuffix("\r")], strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True
