@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -228,6 +228,7 @@ class SegmentationTask(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of one batch."""
+        _require(batch, "image", "target")
         loss: Tensor = self.loss(self.outputs(self._prepare(batch["image"])), batch["target"])
         self.log("train/loss", self._over_processes(loss), prog_bar=True, batch_size=len(batch["image"]))
         return loss
@@ -250,6 +251,7 @@ class SegmentationTask(LightningModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Train ids of each image at its file's size, (H, W) uint8."""
+        _require(batch, "image", "size")
         sizes = batch["size"]
         predictions = {
             index: self._enlarge(scores, sizes[index]).argmax(1)[0].to(torch.uint8)
@@ -259,6 +261,7 @@ class SegmentationTask(LightningModule):
 
     def _score(self, batch: dict[str, Any], stage: str) -> dict[str, list[Tensor]]:
         """Counts each image at its label's own size; images and labels of a batch may differ in size."""
+        _require(batch, "image", "target")
         predictions: dict[int, Tensor] = {}
         protocol = self.val_protocol if stage == "val" else self.test_protocol
         for index, scores, outputs in self._views(batch["image"], protocol):
@@ -356,6 +359,25 @@ class SegmentationTask(LightningModule):
         """Goes on with the seed of the training that is restarted, and notes how far it was trained."""
         self.restored = (checkpoint.get("global_step", 0), checkpoint.get("epoch", 0))
         self._seed = checkpoint.get("hrseg", {}).get("seed")
+
+
+_BATCH = {
+    "image": "(B, 3, H, W) uint8 RGB",
+    "target": "(B, H, W) uint8 train ids",
+    "size": "the (height, width) of each image's file",
+}
+
+
+def _require(batch: Any, *names: str) -> None:
+    """Raises a `ConfigError` where a batch, as of a user's own data module, is no dict with what a step reads."""
+    if isinstance(batch, Mapping) and all(name in batch for name in names):
+        return
+    found = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+    expected = " and ".join(f'"{name}", {_BATCH[name]}' for name in names)
+    raise ConfigError(
+        f"a batch is {found}; expected a dict with {expected}. Have the data module make such batches, or override the "
+        "steps of SegmentationTask"
+    )
 
 
 def _by_size(images: Tensor | Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:

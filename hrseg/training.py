@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -33,7 +33,6 @@ from hrseg.callbacks import (
     TerminalProgress,
     Throughput,
 )
-from hrseg.data.base import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.interruption import Interrupted
 from hrseg.models.reading import read_content
@@ -62,6 +61,8 @@ _ADVICE = (
     # the scores are computed from counts that were summed over the processes
     r".*It is recommended to use `self.log\('val/",
     r".*It is recommended to use `self.log\('test/",
+    # a task that scores in its own way has no counts
+    r".*was called before the ``update`` method",
     # the loaders choose their number of workers themselves
     r".*does not have many workers",
 )
@@ -69,7 +70,7 @@ _ADVICE = (
 
 def fit(
     task: SegmentationTask,
-    data: SegmentationDataModule,
+    data: LightningDataModule,
     *,
     experiment: str = "default",
     run_dir: str | Path | None = None,
@@ -82,7 +83,8 @@ def fit(
 
     Args:
         task: What to train.
-        data: What to train on.
+        data: What to train on; also a data module of one's own, with batches as `SegmentationTask` reads them, or as a
+            class derived from it does.
         experiment: Name of the folder under runs/.
         run_dir: The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that holds
             checkpoints/last.ckpt goes on from it.
@@ -102,7 +104,7 @@ def fit(
     >>> predictor = Predictor.from_checkpoint(trainer.checkpoint_callback.best_model_path)  # doctest: +SKIP
     """
     for fact in ("labels", "input_size"):
-        if getattr(task, fact) != getattr(data, fact):
+        if getattr(task, fact) != getattr(data, fact, getattr(task, fact)):  # another data module may not tell
             raise ConfigError(f"the task's {fact} are not the data's; give SegmentationTask {fact}=data.{fact}")
     launch.require_srun()
     options |= launch.processes(options)

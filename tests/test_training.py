@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
+import re
 import signal
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 import hrseg
 from hrseg import interruption
@@ -213,3 +218,71 @@ def test_fit_asks_srun_for_its_numbers(data: CamVidDataModule, monkeypatch: pyte
     with pytest.raises(ConfigError, match="SLURM job 7 has 2 tasks"):
         hrseg.fit(new_task(data), data, **SMALL)
     assert not Path("runs").exists()
+
+
+class Pairs(LightningDataModule):
+    """A user's own data module, whose batches are pairs of images and labels, or another structure made from them."""
+
+    def __init__(self, form: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.form = form
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        images, target = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.zeros(4, 32, 32).byte()
+        return DataLoader(TensorDataset(images, target), 2, collate_fn=self.collate)
+
+    val_dataloader = train_dataloader
+
+    def collate(self, pairs: list[tuple[Tensor, Tensor]]) -> Any:
+        return self.form(*(torch.stack(parts) for parts in zip(*pairs, strict=True)))
+
+
+class OfPairs(hrseg.SegmentationTask):
+    """Takes other batches, and gives no predictions."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(self.ours(batch), batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        super().validation_step(self.ours(batch), batch_idx)
+
+    def ours(self, batch: Any) -> dict[str, Any]:
+        images, target = batch.values() if isinstance(batch, dict) else batch
+        return {"image": images, "target": target}
+
+
+@pytest.mark.parametrize("form", [lambda x, y: (x, y), lambda x, y: {"pixels": x, "mask": y}])
+def test_batches_of_another_structure_break_none_of_what_a_run_has_beside(
+    form: Callable[[Tensor, Tensor], Any], data: CamVidDataModule
+) -> None:
+    task = OfPairs(torch.nn.Conv2d(3, 11, 1), data.labels)
+    hrseg.fit(task, Pairs(form), run_dir="a", log_every_n_steps=1, **SMALL)
+    assert all(float(row["images/s"]) > 0 for row in rows_of(Path("a")) if row["images/s"])
+    assert json.loads(Path("a/val/scores.json").read_text())["images"] == 4
+
+
+def test_a_task_that_scores_in_its_own_way_is_trained(data: CamVidDataModule) -> None:
+    class Own(OfPairs):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            self.log("val/miou", 0.5)
+
+        def on_validation_epoch_end(self) -> None:
+            pass
+
+    hrseg.fit(Own(torch.nn.Conv2d(3, 11, 1), data.labels), Pairs(lambda x, y: [x, y]), run_dir="a", **SMALL)
+    assert Path("a/checkpoints/best.ckpt").is_file()
+    assert not Path("a/val").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        (lambda x, y: (x, y), "a batch is a tuple; "),
+        (lambda x, y: {"image": x, "mask": y}, "a batch is a dict with image, mask; "),
+    ],
+)
+def test_what_a_batch_holds_is_told(form: Callable[[Tensor, Tensor], Any], found: str, data: CamVidDataModule) -> None:
+    task = hrseg.SegmentationTask(torch.nn.Conv2d(3, 11, 1), data.labels)
+    expected = found + 'expected a dict with "image", (B, 3, H, W) uint8 RGB and "target", (B, H, W) uint8 train ids'
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        hrseg.fit(task, Pairs(form), num_sanity_val_steps=0, **SMALL)

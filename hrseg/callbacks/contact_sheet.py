@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from hrseg.visualize import contact_sheet, panel
 
 class ContactSheet(Callback):
     """Writes `test/contact_sheet.png`: image | truth | prediction | error of the first test images, and a legend.
+
+    With several processes, of the first images of the first one.
 
     Args:
         folder: The run's folder.
@@ -46,7 +49,6 @@ class ContactSheet(Callback):
         """Draws the batch's images while there is room."""
         if not trainer.is_global_zero or len(self._panels) >= self.number:
             return
-        assert isinstance(pl_module, SegmentationTask)
         self._panels += batch_panels(batch, outputs, pl_module, self.height)[: self.number - len(self._panels)]
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,7 +59,7 @@ class ContactSheet(Callback):
             print(f"contact sheet: {self.path}")
 
 
-def batch_panels(batch: Any, outputs: Any, task: SegmentationTask, height: int) -> list[np.ndarray]:
+def batch_panels(batch: Any, outputs: Any, task: LightningModule, height: int) -> list[np.ndarray]:
     """Draws image | truth | prediction | error of each image of a batch, reduced to a height in pixels if larger.
 
     Args:
@@ -67,8 +69,12 @@ def batch_panels(batch: Any, outputs: Any, task: SegmentationTask, height: int) 
         height: Greatest height of the result.
 
     Returns:
-        B arrays (h, w, 3) uint8 RGB.
+        B arrays (h, w, 3) uint8 RGB; none of what a user's own task has as batches and outputs.
     """
+    is_known = isinstance(batch, Mapping) and {"image", "target"} <= batch.keys()
+    if not (is_known and isinstance(outputs, Mapping) and "prediction" in outputs):
+        return []
+    assert isinstance(task, SegmentationTask)
     pictures = []
     for image, target, prediction in zip(batch["image"], batch["target"], outputs["prediction"], strict=True):
         maps = (target.cpu().numpy(), prediction.cpu().numpy())

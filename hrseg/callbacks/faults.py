@@ -54,6 +54,8 @@ def _free_in_shm() -> str:
 def _out_of_memory(trainer: Trainer, task: LightningModule) -> str:
     data = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
     peak = f"{peak_memory(task.device):.2f} GiB on {task.device} at the peak"
+    if not hasattr(data, "eval_batch_size"):  # a data module of the user's own
+        return f"out of memory, {peak}"
     to_bf16 = {"--config experiments/options/bf16.yaml": trainer.precision == "32-true"}
     if not trainer.training:
         what = f"{data.eval_batch_size} whole images at once (data.eval_batch_size)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,6 +115,8 @@ class _Batch(NamedTuple):
 
 def _keep(batches: list[Any], step: int, process: int, folder: Path) -> None:
     """Writes names and crops of batches."""
+    # a user's own data module may make batches of another structure
+    batches = [batch for batch in batches if isinstance(batch, Mapping) and {"name", "image", "target"} <= batch.keys()]
     names = [name for batch in batches for name in batch["name"]]
     write_json(folder / f"step_{step}.process_{process}.json", {"step": step, "process": process, "files": names})
     for batch in batches:

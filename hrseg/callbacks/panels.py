@@ -8,7 +8,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from hrseg.callbacks.contact_sheet import batch_panels
-from hrseg.task import SegmentationTask
 
 
 class PanelPictures(Callback):
@@ -40,7 +39,6 @@ class PanelPictures(Callback):
         """Draws the batch's images while panels are missing."""
         if trainer.sanity_checking or not trainer.is_global_zero or self._shown >= self.number:
             return
-        assert isinstance(pl_module, SegmentationTask)
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         for picture in batch_panels(batch, outputs, pl_module, self.height)[: self.number - self._shown]:
             for board in boards:

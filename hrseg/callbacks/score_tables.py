@@ -73,6 +73,8 @@ class ScoreTables(Callback):
             self._report(trainer, pl_module, "val")
             return
         scores = pl_module.metrics.compute()
+        if not scores["images"]:
+            return  # a task of the user's own scores in its own way
         # as `ModelCheckpoint` compares, so that the table is that of its file
         if self._best is None or _miou(scores) > _miou(self._best["scores"]):
             facts = provenance(trainer, pl_module, "val", self.folder) | {"checkpoint": _best_checkpoint(trainer)}
@@ -99,7 +101,7 @@ class ScoreTables(Callback):
 
     def _report(self, trainer: Trainer, task: SegmentationTask, stage: str) -> None:
         scores = task.metrics.compute()
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not scores["images"]:
             return
         facts = provenance(trainer, task, stage, self.folder)
         before = _read(self.folder / stage / "scores.json")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from hrseg.memory import peak_memory
 
@@ -16,7 +18,8 @@ _WINDOW = 20
 class Throughput(Callback):
     """Logs images per second over all processes, the share of a step spent waiting for data, and the peak memory.
 
-    The first two are means over the last 20 steps of an epoch. The memory is the GPU's, in GiB, as allocated by
+    The first two are means over the last 20 steps of an epoch; of a batch that is no dict with "image", the first
+    tensor tells how many images it has. The memory is the GPU's, in GiB, as allocated by
     PyTorch, or the process's resident memory where there is no GPU.
     """
 
@@ -41,9 +44,19 @@ class Throughput(Callback):
     ) -> None:
         """Marks the end of the step and logs."""
         now = time.perf_counter()
-        images = len(batch["image"]) * trainer.world_size
+        images = _batch_size(batch) * trainer.world_size
         self._steps.append((self._start - self._last_end, now - self._last_end, images))
         self._last_end = now
         waited, taken, seen = (sum(column) for column in zip(*self._steps, strict=True))
         pl_module.log("images/s", seen / taken, prog_bar=True)
         pl_module.log_dict({"data_wait": waited / taken, "peak_memory_gib": peak_memory(pl_module.device)})
+
+
+def _batch_size(batch: Any) -> int:
+    """Length of the images of a batch, or of the first tensor in a batch of another structure; 0 without any."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 0
+    if isinstance(batch, Mapping):
+        batch = [batch["image"]] if "image" in batch else list(batch.values())
+    sizes = map(_batch_size, batch) if isinstance(batch, (list, tuple)) else ()
+    return next((size for size in sizes if size), 0)

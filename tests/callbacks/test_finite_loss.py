@@ -14,6 +14,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from hrseg.callbacks import FiniteLoss
+from hrseg.callbacks.finite_loss import _keep
 from hrseg.data.camvid import CamVidDataModule
 from hrseg.errors import ConfigError, TrainingError
 from hrseg.images import read_image, write_image
@@ -163,3 +164,8 @@ def test_two_processes_leave_out_the_same_steps(root: Path, tmp_path: Path) -> N
 def test_a_number_out_of_range() -> None:
     with pytest.raises(ConfigError, match="max_skipped is -1"):
         FiniteLoss(max_skipped=-1)
+
+
+def test_batches_of_another_structure_do_not_hide_the_message(tmp_path: Path) -> None:
+    _keep([(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2))], step=3, process=0, folder=tmp_path)
+    assert json.loads((tmp_path / "step_3.process_0.json").read_text()) == {"step": 3, "process": 0, "files": []}

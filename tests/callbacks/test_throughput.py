@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hrseg.callbacks import Throughput
+from hrseg.callbacks.throughput import _batch_size
 
 
 class Module:
@@ -49,3 +50,20 @@ def test_the_wait_for_data_and_the_speed_show(monkeypatch: pytest.MonkeyPatch) -
     throughput.on_train_batch_end(trainer, module, None, batch, 0)  # type: ignore[arg-type]
     assert module.logged["data_wait"] == 0
     assert module.logged["images/s"] == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [
+        ({"image": torch.zeros(3, 3, 1, 1), "weight": torch.zeros(7)}, 3),
+        ({"weight": torch.tensor(1.0), "pixels": torch.zeros(3, 3, 1, 1)}, 3),
+        ((torch.zeros(3, 3, 1, 1), torch.zeros(3, 1, 1)), 3),
+        ([{"name": ["a", "b", "c"]}, {"x": [torch.zeros(3, 1)]}], 3),
+        (torch.zeros(3, 1), 3),
+        ("abc", 0),
+        (None, 0),
+        ({}, 0),
+    ],
+)
+def test_batches_of_any_structure_are_counted(batch: object, size: int) -> None:
+    assert _batch_size(batch) == size
