@@ -68,6 +68,8 @@ def save_pickle(content: Any, path: Path) -> None:
 def writing(path: Path) -> Iterator[None]:
     """Turns what the system refuses while the block writes to `path` into an `OutputError` that names it."""
     try:
+        if "\0" in str(path):
+            raise OSError("its name holds a NUL")
         yield
     except OSError as error:
         raise OutputError(
@@ -96,9 +98,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The system refuses; what stood at `path` before is intact.
     """
-    # the suffix stays last: OpenCV and `open_weights` go by it
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.{path.name}")
     with writing(path):
+        if not path.name or (path.exists() and not path.is_file()):  # replaced, a device would be gone
+            raise OSError("it is a folder, a device or a pipe; expected the name of a file")
+        # the suffix stays last: OpenCV and `open_weights` go by it
+        temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.{path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary

@@ -27,8 +27,11 @@ def new_run_dir(root: Path, experiment: str) -> Path:
     torchrun started have the one that the first of them makes, however often torchrun starts them again.
 
     Raises:
+        ConfigError: The experiment's name leads out of `root`.
         OutputError: The folder cannot be made.
     """
+    if Path(experiment).is_absolute() or ".." in Path(experiment).parts:
+        raise ConfigError(f"experiment {experiment} leads out of {root}/; give a name, or the whole path as run_dir")
     if (job := slurm.job()) is not None:
         _make(root / experiment / job)
         return root / experiment / job

@@ -65,3 +65,11 @@ def test_what_killed_processes_left_is_removed_after_a_day(tmp_path: Path) -> No
         remove_stale(tmp_path)
         assert set(folder.iterdir()) == {new, other, folder / "w.pth"}
     remove_stale(tmp_path / "missing")
+
+
+def test_a_device_or_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path, Path("/"), Path("")):
+        with pytest.raises(OutputError, match="expected the name of a file"), replacing(place):
+            pass
+    assert (tmp_path / "pipe").is_fifo()

@@ -21,10 +21,17 @@ _NO_WORKER = re.compile(r"DataLoader worker \(pid")
 class Faults(Callback):
     """Finds the words for what a user can do something about, when the run has ended with an exception.
 
-    `explained` is then the error to show in place of it; None where that speaks for itself.
+    `explained` is then the error to show in place of it; None where that speaks for itself. `has_started` is whether
+    the first step has begun: what is refused before is a mistake in the settings.
     """
 
     explained: TrainingError | None = None
+    has_started = False
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.has_started = True
+
+    on_sanity_check_start = on_train_start = on_validation_start = on_test_start = on_predict_start = _start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Looks at the exception."""

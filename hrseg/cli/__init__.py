@@ -26,9 +26,9 @@ VERBS = {
     "benchmark": ("hrseg.cli.benchmark", "measure speed and memory on this machine"),
 }
 
-# what the system refuses because of its disks and permissions, wherever in a library that comes up
-_FORBIDDEN = {errno.EACCES, errno.EPERM}
-_REFUSALS = _FORBIDDEN | {getattr(errno, name) for name in ("EROFS", "ENOSPC", "EDQUOT", "EFBIG")}
+# what the system refuses because of its disks, permissions and names of files, wherever in a library that comes up
+_FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG")}
+REFUSALS = _FULL | {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ENOTDIR", "EISDIR")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_told(error), file=sys.stderr)
         return 2
     except OSError as error:
-        if trace or error.errno not in _REFUSALS:
+        if trace or error.errno not in REFUSALS:
             raise
         what = f"{os.fsdecode(error.filename or 'a file')} cannot be used: {error.strerror}"
-        remedy = "choose a place" if error.errno in _FORBIDDEN else "make room, or choose a place"
+        remedy = "make room, or choose a place" if error.errno in _FULL else "choose a place"
         print(_told(OutputError(f"{what}; {remedy} that you may read and write")), file=sys.stderr)
         return 2
 

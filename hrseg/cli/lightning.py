@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -28,7 +27,7 @@ from hrseg.callbacks import (
     PredictionFiles,
     ScoreTables,
 )
-from hrseg.cli.parsing import told_in_one_line
+from hrseg.cli.config_errors import as_config_error
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.files import replacing
@@ -55,12 +54,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """Parses, instantiates and runs one of Lightning's verbs."""
     _set_up_messages()
     try:
-        with told_in_one_line(), quiet(), interruption.watching() if verb == "fit" else nullcontext():
+        with quiet(), interruption.watching() if verb == "fit" else nullcontext():
             HrsegCLI(verb, arguments)
     except Interrupted as stop:
         return _leave(stop)
-    except MisconfigurationException as error:
-        raise ConfigError(" ".join(str(error).split())) from error
     except SystemExit as stop:  # --help, or Lightning's answer to Ctrl-C
         return 130 if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
     return 0
@@ -110,11 +107,11 @@ class HrsegCLI(LightningCLI):
                 f"hrseg {verb} needs to know on what; give --config with one of the recipes in experiments/"
             )
         arguments = [*_config_beside_checkpoint(verb, arguments), *arguments]
-        self._default_experiment = _first_config(arguments).stem
+        self._default_experiment = _experiment_of(arguments)
         self._arguments = arguments
         self._with_task_class = _names_a_task(arguments)
         try:
-            with ExitStack() as self._folder:
+            with as_config_error(lambda: self._faults.has_started), ExitStack() as self._folder:
                 super().__init__(
                     SegmentationTask,
                     SegmentationDataModule,
@@ -378,8 +375,10 @@ def _names_a_task(arguments: Sequence[str]) -> bool:
     return False
 
 
-def _first_config(arguments: Sequence[str]) -> Path:
-    return Path(_value_of("--config", arguments) or _value_of("-c", arguments) or "default")
+def _experiment_of(arguments: Sequence[str]) -> str:
+    """The name of the first config."""
+    config = _value_of("--config", arguments) or _value_of("-c", arguments) or "default"
+    return "stdin" if config == "-" else Path(config).stem
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

@@ -1,16 +1,14 @@
-"""Settings as `hrseg fit` takes them, for other verbs too, and what jsonargparse complains of told in one line."""
+"""Settings as `hrseg fit` takes them, for other verbs too."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import (  # type: ignore[attr-defined]  # the first is documented, but not re-exported
     ActionConfigFile,
-    ArgumentError,
     ArgumentParser,
     Namespace,
     get_loader,
@@ -18,8 +16,9 @@ from jsonargparse import (  # type: ignore[attr-defined]  # the first is documen
 from yaml import YAMLError
 
 from hrseg.cli import one_line
+from hrseg.cli.config_errors import as_config_error
 from hrseg.data import SegmentationDataModule
-from hrseg.errors import ConfigError, HrsegError
+from hrseg.errors import ConfigError
 
 
 def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
@@ -34,7 +33,7 @@ def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action=_OnlyData)
     parser.add_subclass_arguments(SegmentationDataModule, "data")
-    with told_in_one_line():
+    with as_config_error():
         config = parser.parse_args(arguments)
         if config.data is None:
             raise ConfigError("the data set is not known; give --config with a recipe, or --data with a class")
@@ -70,32 +69,3 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds {type(content).__name__}; expected settings such as `data:` and `model:`")
     return content
-
-
-@contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """Turns the errors of a jsonargparse parser, while it parses and instantiates, into one of ours."""
-    try:
-        yield
-    except ArgumentError as error:
-        raise _innermost(error) or ConfigError(_gist(error)) from error
-    except ValueError as error:  # jsonargparse hides an error of a constructor in one of its own
-        raise _innermost(error) or error from error
-
-
-def _innermost(error: BaseException) -> HrsegError | None:
-    """The error of ours among the causes of an error, if there is one."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, HrsegError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
-
-
-def _gist(error: ArgumentError) -> str:
-    """What jsonargparse says of the innermost key, in one line: `Parser key "KEY": ... Errors: - REASON - ...`."""
-    text = " ".join(str(error).split())
-    _, found, innermost = text.rpartition('Parser key "')
-    if found:
-        key, _, reason = innermost.partition('": ')
-        text = f"{key}: {reason.split('Errors: - ')[-1]}"
-    return text.split(" - Expected a <class 'NoneType'>")[0].split(" Given value type:")[0]

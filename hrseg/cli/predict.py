@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hrseg.cli import one_line
+from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, UnknownNameError
 from hrseg.files import require_writable
@@ -62,10 +63,11 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     from hrseg.inference import Predictor, write_prediction  # torch: only once the input is known to be there
 
-    if options.labels is None:
-        predictor = Predictor.from_checkpoint(options.ckpt_path, options.device, options.protocol)
-    else:
-        predictor = _of_weights(options.ckpt_path, options.labels, options.device, options.protocol or "whole")
+    with as_config_error():
+        if options.labels is None:
+            predictor = Predictor.from_checkpoint(options.ckpt_path, options.device, options.protocol)
+        else:
+            predictor = _of_weights(options.ckpt_path, options.labels, options.device, options.protocol or "whole")
     require_writable(options.output)
     left_out: list[str] = []
     for name, pixels in track_progress(_read_ahead(images), "predicting", len(images)):

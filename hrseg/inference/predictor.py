@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hrseg.data.labels import LabelTable
-from hrseg.errors import WeightsError
+from hrseg.errors import ConfigError, WeightsError
 from hrseg.images import read_image
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
@@ -38,6 +38,9 @@ class Predictor:
         protocol: How images are seen.
         input_size: (height, width) that images are brought to first, whatever their aspect; None leaves them.
 
+    Raises:
+        ConfigError: The device cannot be used.
+
     >>> predictor = Predictor.from_checkpoint("runs/camvid/0/checkpoints/best.ckpt")  # doctest: +SKIP
     >>> labels = predictor("street.jpg")  # doctest: +SKIP
     """
@@ -52,7 +55,7 @@ class Predictor:
         protocol: Protocol = _WHOLE,
         input_size: tuple[int, int] | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # a network of ours is copied with its batch norms folded away: the same results, a quarter faster
         network = fold_batch_norm(network) if isinstance(network, Segmenter) else network.eval()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -123,6 +126,23 @@ class Predictor:
             black=(-self._mean / self._std)[0],
         )
         return at_size(scores, size, align_corners).argmax(1).to(torch.uint8)
+
+
+def _usable_device(device: str | torch.device) -> torch.device:
+    """The device, of which a tensor was asked for.
+
+    Raises:
+        ConfigError: There is none of that name, or it cannot compute.
+    """
+    try:
+        usable = torch.empty(0, device=device).device
+        reason = "it holds shapes alone" if usable.type == "meta" else ""
+    except Exception as error:  # each kind of device has errors of its own
+        reason = str(error).split("\n")[0] or type(error).__name__
+    if reason:
+        expected = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise ConfigError(f"device {device} cannot be used ({reason}); expected {' or '.join(expected)}")
+    return usable
 
 
 def _description(path: str | Path) -> Mapping[str, Any]:

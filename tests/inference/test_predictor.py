@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer
 from safetensors.torch import save
 
 from hrseg.data.labels import LabelTable
-from hrseg.errors import DataFileError, WeightsError
+from hrseg.errors import ConfigError, DataFileError, WeightsError
 from hrseg.images import read_image, read_label, write_image
 from hrseg.inference import (
     IMAGENET_MEAN,
@@ -185,3 +185,9 @@ def test_label_ids_and_overlay_are_written(tmp_path: Path) -> None:
     overlay = read_image(tmp_path / "overlays" / "folder" / "street.png")
     assert overlay.shape[1] == 67
     assert overlay.shape[0] > 40  # the legend below
+
+
+@pytest.mark.parametrize("device", ["foo", "mps", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_told(device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"device {device} cannot be used .*; expected cpu"):
+        Predictor(torch.nn.Conv2d(3, 2, 1), TABLE, device=device)

@@ -1,0 +1,106 @@
+"""The one place where errors of libraries become errors of ours: whatever they refuse before the first step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from hrseg.cli import REFUSALS
+from hrseg.errors import ConfigError, HrsegError
+
+# where an exception is a refusal in the middle of a run, too: an unknown monitor, gradients of a kind
+_REFUSING = ("pytorch_lightning", "lightning_fabric", "torch.optim")
+_LONGEST = 1000  # characters; torch lists every key of a state dict
+# lines of jsonargparse's messages around reasons, and those that tell nothing where there are others
+_FRAME = ("Does not validate against any of the Union subtypes", "Subtypes:", "Errors:", "Given value")
+_OTHER_TYPES = (
+    "Expected a <class",
+    "Expected a path",
+    "Expected a typing.",
+    "Not a valid subclass",
+    "Subclass types expect",
+    "a class path (",
+    "a dict with",
+)
+
+
+@contextmanager
+def as_config_error(has_started: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turns what a library refuses while settings are parsed and objects are built into a `ConfigError`.
+
+    Exceptions that arise in hrseg's own code without being of its own are bugs, and stay as they are. So do those of a
+    step, unless Lightning or the optimiser itself raised them.
+
+    Args:
+        has_started: Whether the first step has begun.
+
+    Raises:
+        HrsegError: The one among the causes of an exception, which libraries wrap in their own; else a `ConfigError`
+            with the library's text.
+    """
+    try:
+        yield
+    except HrsegError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            raise  # `main` knows the remedy
+        causes = list(_causes(error))
+        ours = next((cause for cause in causes if isinstance(cause, HrsegError)), None)
+        module = _origin(causes[-1])
+        if has_started() and not module.startswith(_REFUSING):
+            raise
+        if ours is not None:
+            raise ours from error
+        if any(_origin(cause).startswith("hrseg") for cause in causes):
+            raise
+        raise ConfigError(_text(error, module)) from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _origin(error: BaseException) -> str:
+    """The module that an exception comes from; the standard library raises on behalf of its callers."""
+    module, trace = "", error.__traceback__
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__"))
+        if name.split(".")[0] not in sys.stdlib_module_names:
+            module = name
+        trace = trace.tb_next
+    return module
+
+
+def _text(error: Exception, module: str) -> str:
+    if _origin(error).startswith("jsonargparse"):
+        return _gist(error)
+    text = str(error).strip()
+    if type(error).__name__ not in ("ValueError", "RuntimeError", "MisconfigurationException") or not text:
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return f"{_cut(text)} (raised by {module}; --trace shows where)"
+
+
+def _gist(error: Exception) -> str:
+    """What jsonargparse says of the innermost key, in one line.
+
+    Its messages are `Parser key "KEY":` around lists of why a value is none of the types that it may be.
+    """
+    _, found, innermost = str(error).rpartition('Parser key "')
+    key, _, reasons = innermost.partition('":')
+    lines = [line.strip().removeprefix("- ") for line in (reasons if found else str(error)).splitlines()]
+    lines = [line for line in dict.fromkeys(lines) if line and not line.startswith(_FRAME)]
+    # of a value that may be of several types, the fault of the type that was meant
+    text = " - ".join([line for line in lines if not line.startswith(_OTHER_TYPES)] or lines).replace(": - ", ": ")
+    text = text.split(". Got value: Namespace(")[0]
+    if text.endswith("SegmentationDataModule is abstract"):
+        text = "no data set is named; give --config with a recipe, or --data with a class (hrseg.FolderDataModule)"
+    return f"{key}: {_cut(text)}" if found and key else _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hrseg.cli import main
+from hrseg.cli.config_errors import as_config_error
+from hrseg.errors import ConfigError, DataFileError
+
+EARLY_STOPPING = "pytorch_lightning.callbacks.EarlyStopping"
+SGD = "{{class_path: torch.optim.SGD, init_args: {}}}".format
+
+# what is asked of `hrseg fit` -> what is told
+REFUSED = {
+    "--seed_everything=-1": "-1 is not in bounds",
+    "--seed_everything=99999999999999999999": "is not in bounds",
+    "--model.val_protocol={scales: []}": r"protocol: scales is \(\); expected one or more",
+    "--model.val_protocol={scales: [-1]}": r"protocol: scales is \(-1.0,\)",
+    "--model.val_protocol={window: [8, 8]}": "protocol: window is .* expected 32 or more",
+    f"--model.optimizer={SGD('{lr: -1}')}": "Invalid learning rate: -1.0 .raised by torch.optim",
+    f"--model.optimizer={SGD('{lr: 0.1, momentum: -1}')}": "Invalid momentum value",
+    f"--model.optimizer={SGD('{lr: 0.1, weight_decay: -1}')}": "Invalid weight_decay value",
+    "--model.optimizer={class_path: torch.optim.AdamW, init_args: {betas: [2, 3]}}": "Invalid beta parameter",
+    "--trainer.accelerator=foo": "invalid accelerator name",
+    "--trainer.accelerator=tpu": "torch_xla",
+    "--trainer.strategy=foo": "invalid strategy name",
+    "--trainer.strategy=fsdp": "requires a GPU",
+    "--trainer.devices=-5": "should be an int > 0",
+    "--trainer.devices=0": "not a valid input",
+    "--trainer.devices=foo": "should be an int > 0",
+    "--trainer.num_nodes=0": "must be a positive integer",
+    "--trainer.val_check_interval=1000": "must be less than or equal to the number of the training batches",
+    "--trainer.logger={class_path: pytorch_lightning.loggers.WandbLogger}": "pytorch_lightning.loggers.WandbLogger",
+    f"--trainer.callbacks=[{{class_path: {EARLY_STOPPING}, init_args: {{monitor: val/foo}}}}]": "any .*: .*`val/miou`",
+    f"--trainer.callbacks=[{{class_path: {EARLY_STOPPING}}}]": "EarlyStopping.*: .* required: monitor",
+    f"--trainer.callbacks=[{{class_path: {EARLY_STOPPING}, init_args: {{monitor: x, mode: x}}}}]": "can be min, max",
+    "--model.network={class_path: torch.nn.Conv2d, init_args: {in_channels: -3, out_channels: 1, kernel_size: 1}}": (
+        "negative dimension"
+    ),
+    "--data.transforms=[{class_path: albumentations.GaussNoise, init_args: {std_range: [-5, 3]}}]": "std_range",
+    "--experiment=" + "x" * 300: "File name too long",
+    "--experiment=../x": "leads out of runs/",
+    "--experiment=/": "leads out of runs/",
+    "--run_dir=" + "x" * 300: "File name too long",
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_what_a_library_refuses_is_no_traceback(option: str, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", f"--config={recipe}", option]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hrseg: ")]
+    assert re.search(REFUSED[option], line), line
+
+
+@pytest.mark.parametrize("verb", ["fit", "verify"])
+def test_without_a_recipe_the_data_class_is_asked_for(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--data.root=x"]) == 2
+    assert "give --config with a recipe, or --data with a class" in capsys.readouterr().err
+
+
+def test_a_config_from_stdin_is_the_experiment_stdin(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(recipe.read_text()))
+    assert main(["fit", "--config", "-"]) == 0
+    assert (recipe.parent / "runs" / "stdin" / "0" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("place", ["", "/", "folder", "pipe"])
+def test_a_report_goes_to_a_file_only(place: str, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (recipe.parent / "folder").mkdir()
+    os.mkfifo(recipe.parent / "pipe")  # as a device, it is not to be replaced
+    assert main(["verify", f"--config={recipe}", f"--json={place}"]) == 2
+    assert "expected the name of a file" in capsys.readouterr().err
+    assert (recipe.parent / "pipe").is_fifo()
+
+
+def raising(module: str, error: str = "ValueError('no')") -> ModuleType:
+    """A module whose `call` raises."""
+    library = ModuleType(module)
+    exec(f"def call(): raise {error}", vars(library))
+    return library
+
+
+@pytest.mark.parametrize(
+    ("module", "has_started", "is_refusal"),
+    [
+        ("anything.of_a_user", False, True),
+        ("anything.of_a_user", True, False),
+        ("torch.nn.modules.conv", False, True),
+        ("torch.nn.modules.conv", True, False),
+        ("pytorch_lightning.callbacks.early_stopping", True, True),
+        ("torch.optim.sgd", True, True),
+        ("hrseg.task", False, False),
+    ],
+)
+def test_bugs_and_what_fails_in_a_step_keep_their_traceback(module: str, has_started: bool, is_refusal: bool) -> None:
+    with (
+        pytest.raises(ConfigError if is_refusal else ValueError, match="no"),
+        as_config_error(lambda: has_started),
+    ):
+        raising(module).call()
+
+
+def test_an_error_of_ours_within_one_of_a_library_is_told() -> None:
+    def call() -> None:
+        try:
+            raise DataFileError("a.png is cut")
+        except DataFileError as error:
+            raise ValueError("problem") from error
+
+    with pytest.raises(DataFileError, match=r"a.png is cut"), as_config_error():
+        call()
+
+
+def test_an_error_without_text_names_its_class() -> None:
+    with pytest.raises(ConfigError, match=r"^AssertionError \(raised by some.module; --trace shows"), as_config_error():
+        raising("some.module", "AssertionError()").call()
