@@ -42,7 +42,7 @@ def test_every_format_reads_as_rgb(tmp_path: Path, suffix: str) -> None:
     image = read_image(path)
     assert image.shape == (40, 60, 3)
     assert image.dtype == np.uint8
-    assert np.abs(image.astype(int) - smooth(40, 60)).max() <= (0 if suffix in LOSSLESS else 12)
+    assert np.abs(image.astype(int) - smooth(40, 60)).max() <= (0 if suffix in LOSSLESS else 16)
 
 
 def test_greyscale_alpha_and_palette_images_become_three_channels(tmp_path: Path) -> None:
@@ -63,13 +63,12 @@ def test_greyscale_alpha_and_palette_images_become_three_channels(tmp_path: Path
     np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), np.asarray(palette.convert("RGB")))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_sixteen_bits_become_eight(tmp_path: Path, suffix: str) -> None:
+def test_sixteen_bits_of_a_png_become_eight(tmp_path: Path) -> None:
     deep = smooth(20, 30).astype(np.uint16) * 257
-    cv2.imwrite(str(tmp_path / f"color{suffix}"), deep[..., ::-1])
-    cv2.imwrite(str(tmp_path / f"grey{suffix}"), deep[..., 1])
-    assert np.abs(read_image(tmp_path / f"color{suffix}").astype(int) - smooth(20, 30)).max() <= 1
-    assert np.abs(read_image(tmp_path / f"grey{suffix}").astype(int) - smooth(20, 30)[..., 1:2]).max() <= 1
+    cv2.imwrite(str(tmp_path / "color.png"), deep[..., ::-1])
+    cv2.imwrite(str(tmp_path / "grey.png"), deep[..., 1])
+    np.testing.assert_array_equal(read_image(tmp_path / "color.png"), smooth(20, 30))
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.dstack([smooth(20, 30)[..., 1]] * 3))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from hrseg.data.classes import default_colors
 from hrseg.data.labels import Color, pack_colors, unpack_color
 from hrseg.data.parallel import map_in_processes
 from hrseg.errors import DataFileError, DataNotFoundError
+from hrseg.image_formats import open_image
 from hrseg.images import images_below, read_label
 
 _MOST = 253  # classes that a label table may have
@@ -99,6 +99,6 @@ def _values(path: Path) -> tuple[bool, dict[int, int]]:
 
 
 def _palette(path: Path) -> list[Color]:
-    with Image.open(path) as image:
+    with path.open("rb") as file, open_image(file, path, as_label=True) as image:
         values = (image.getpalette() or []) if image.mode == "P" else []
     return [(red, green, blue) for red, green, blue in zip(values[::3], values[1::3], values[2::3], strict=True)]

@@ -14,6 +14,7 @@ from hrseg.data.cache import map_cached
 from hrseg.data.dataset import Sample, read_sample
 from hrseg.data.labels import LabelTable
 from hrseg.errors import DataFileError, LabelRangeError
+from hrseg.images import read_file
 
 _VERSION = 1  # goes up whenever the same files give other results, so that what is in the cache is read again
 
@@ -53,8 +54,8 @@ def scan_samples(samples: Iterable[Sample], labels: LabelTable, root: Path) -> t
 def scan(sample: Sample, labels: LabelTable) -> Scan:
     """Reads one sample as training would."""
     try:
-        data = sample.image.read_bytes()
-    except OSError:  # `read_sample` says it better
+        data = read_file(sample.image)
+    except DataFileError:  # `read_sample` says it again
         data = b""
     digest = hashlib.blake2b(data, digest_size=16).hexdigest() if data else ""
     try:
