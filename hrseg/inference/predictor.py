@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
-from hrseg.images import read_image
+from hrseg.images import as_rgb, read_image
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
 from hrseg.models import Segmenter, create_model, fold_batch_norm, outputs_of
@@ -96,19 +97,20 @@ class Predictor:
             protocol = named_protocol(protocol, crop_size)
         return cls(network, labels, mean, std, device, protocol or of_run, input_size)
 
-    def __call__(self, image: str | Path | np.ndarray) -> np.ndarray:
+    def __call__(self, image: str | Path | np.ndarray | Image.Image) -> np.ndarray:
         """Segments one image.
 
         Args:
-            image: A file, or (H, W, 3) uint8 RGB.
+            image: A file; (H, W, 3) uint8 RGB, (H, W, 4) uint8 with alpha, which is dropped, or (H, W) uint8 grey; or a
+                Pillow image of any mode that files are read in, whose EXIF orientation is applied.
 
         Returns:
             (H, W) uint8 train ids, at the image's own size.
 
         Raises:
-            DataFileError: The file cannot be read.
+            DataFileError: The file cannot be read, or the image is none of these, such as one of floats.
         """
-        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+        pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else as_rgb(image)
         size = pixels.shape[:2]
         if self.input_size is not None:
             pixels = brought_to(pixels, self.input_size)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytorch_lightning import Trainer
 from safetensors.torch import save
 
@@ -74,6 +75,20 @@ def test_a_file_and_its_pixels_are_the_same(checkpoint: Path, tmp_path: Path) ->
     np.testing.assert_array_equal(predictor(str(tmp_path / "street.png")), predictor(image()))
     with pytest.raises(DataFileError, match=r"nothing\.png"):
         predictor(tmp_path / "nothing.png")
+
+
+def test_pillow_grey_and_rgba_images_are_predicted_and_floats_refused() -> None:
+    predictor = Predictor(torch.nn.Conv2d(3, 2, 1), TABLE, device="cpu")
+    pixels = image()
+    expected = predictor(pixels)
+    np.testing.assert_array_equal(predictor(Image.fromarray(pixels)), expected)
+    np.testing.assert_array_equal(predictor(np.dstack([pixels, pixels[..., 0]])), expected)
+    grey = pixels[..., 0]
+    np.testing.assert_array_equal(predictor(grey), predictor(np.dstack([grey] * 3)))
+    np.testing.assert_array_equal(predictor(Image.fromarray(grey)), predictor(grey))
+    for wrong in (pixels / 255, pixels[None], torch.from_numpy(pixels)):
+        with pytest.raises(DataFileError, match=r"the image in memory is .*; expected"):
+            predictor(wrong)
 
 
 def test_any_module_predicts() -> None:
