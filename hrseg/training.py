@@ -29,6 +29,7 @@ from hrseg.callbacks import (
     NotebookProgress,
     PanelPictures,
     PlainProgress,
+    ResumeCheck,
     ScoreTables,
     TerminalProgress,
     Throughput,
@@ -143,7 +144,7 @@ def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback
     if options.get("logger") in (None, True):
         step = read_content(checkpoint, values=False)["global_step"] if checkpoint else 0
         options["logger"] = loggers_of_run(folder, step)
-    of_run = [ScoreTables(folder), *callbacks_of_training(folder, with_logger, with_checkpoints)]
+    of_run = [ScoreTables(folder), *callbacks_of_training(folder, checkpoint, with_logger, with_checkpoints)]
     if options.get("enable_progress_bar") is not False:
         of_run.append(progress_bar())
     options["callbacks"] = replaced(of_run, callbacks)
@@ -191,8 +192,18 @@ class Events(TensorBoardLogger):
         self.experiment.flush()
 
 
-def callbacks_of_training(folder: Path, with_logger: bool, with_checkpoints: bool) -> Iterator[Callback]:
-    """What every training has beside the tables of its scores and its progress bar."""
+def callbacks_of_training(
+    folder: Path, checkpoint: Path | None, with_logger: bool, with_checkpoints: bool
+) -> Iterator[Callback]:
+    """What every training has beside the tables of its scores and its progress bar.
+
+    Args:
+        folder: The run's folder.
+        checkpoint: What the training goes on from, if anything.
+        with_logger: Whether it logs.
+        with_checkpoints: Whether it writes checkpoints.
+    """
+    yield ResumeCheck(checkpoint)
     yield Throughput()
     yield PanelPictures()
     yield FiniteLoss()

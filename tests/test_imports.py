@@ -35,7 +35,7 @@ ALLOWED = {
     "visualize": {"data.labels"},
     "inference": {"models", "data.labels", "visualize"},
     "task": {"models", "losses", "metrics", "optim", "inference", "data.labels"},
-    "callbacks": {"task", "inference", "metrics", "visualize", "data.labels", "interruption"},
+    "callbacks": {"task", "models", "inference", "metrics", "visualize", "data.labels", "interruption"},
     "training": {"callbacks", "task", "data", "models", "runs", "interruption", "launch", "slurm"},
     "benchmark": {"models", "losses", "metrics", "optim", "inference", "data", "data.labels"},
 }

@@ -13,6 +13,7 @@ from hrseg.callbacks.panels import PanelPictures
 from hrseg.callbacks.prediction_files import PredictionFiles
 from hrseg.callbacks.progress import PlainProgress, TerminalProgress
 from hrseg.callbacks.progressive_resizing import ProgressiveResizing
+from hrseg.callbacks.resume_check import ResumeCheck
 from hrseg.callbacks.score_tables import ScoreTables, score_table
 from hrseg.callbacks.throughput import Throughput
 
@@ -30,6 +31,7 @@ __all__ = [
     "PlainProgress",
     "PredictionFiles",
     "ProgressiveResizing",
+    "ResumeCheck",
     "ScoreTables",
     "TerminalProgress",
     "Throughput",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, get_loader
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -27,7 +28,9 @@ from hrseg.callbacks import (
     PredictionFiles,
     ScoreTables,
 )
+from hrseg.cli.changes import changes
 from hrseg.cli.config_errors import as_config_error
+from hrseg.cli.parsing import read_config
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.files import replacing
@@ -190,7 +193,19 @@ class HrsegCLI(LightningCLI):
                 raise WeightsError(
                     f"{error}. Otherwise give --ckpt_path, or another --run_dir to start anew"
                 ) from error
-            _say(f"going on from {last}")
+        self._checkpoint = Path(config.ckpt_path) if Path(config.ckpt_path or "").is_file() else None
+        if self._verb == "fit" and self._checkpoint is not None:
+            _say(f"going on from {self._checkpoint}{self._changes(self._checkpoint)}")
+
+    def _changes(self, checkpoint: Path) -> str:
+        """Which settings differ from those of the run that a checkpoint is of."""
+        home = run_dir_of(checkpoint)
+        if home is None:
+            return ""
+        found = changes(
+            _read_settings(home / "config.yaml"), _settings(self._parser(self._verb), self.config[self._verb])
+        )
+        return f" with settings other than those of {home / 'config.yaml'}: {found}" if found else ""
 
     def _run_dir(self, config: Namespace) -> Path:
         if config.run_dir:
@@ -241,7 +256,8 @@ class HrsegCLI(LightningCLI):
             with_logger, with_checkpoints = (
                 config.get(name) is not False for name in ("logger", "enable_checkpointing")
             )
-            callbacks += [Timer(), *callbacks_of_training(self.run_dir, with_logger, with_checkpoints)]
+            of_training = callbacks_of_training(self.run_dir, self._checkpoint, with_logger, with_checkpoints)
+            callbacks += [Timer(), *of_training]
         return callbacks
 
     def before_validate(self) -> None:
@@ -269,7 +285,9 @@ class HrsegCLI(LightningCLI):
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes `config.yaml`, from which the run can be repeated as a new one; a restart writes it again.
+    """Writes `config.yaml`, from which the run can be repeated as a new one, when the training starts.
+
+    A restart with other settings keeps the file before as `config_until_step_N.yaml`.
 
     Args:
         parser: The verb's parser.
@@ -281,13 +299,43 @@ class RunConfig(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=False)
         self.folder = folder
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leaves the file alone, as the training may not start."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the file, in one process."""
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes the file, in a training only."""
-        if stage == "fit":
-            config = self.config.clone()
-            del config["run_dir"], config["ckpt_path"]
-            with replacing(self.folder / "config.yaml") as temporary:
-                temporary.write_text(self.parser.dump(config, skip_none=False))
+        """Writes the file."""
+        settings, path = _settings(self.parser, self.config), self.folder / "config.yaml"
+        if path.is_file() and trainer.global_step and changes(_read_settings(path), settings):
+            kept = self.folder / f"config_until_step_{trainer.global_step}.yaml"
+            if not kept.exists():
+                with replacing(kept) as temporary:
+                    shutil.copyfile(path, temporary)
+        with replacing(path) as temporary:
+            temporary.write_text(self.parser.dump(_of_the_run(self.config), skip_none=False))
+
+
+def _of_the_run(config: Namespace) -> Namespace:
+    config = config.clone()
+    del config["run_dir"], config["ckpt_path"]
+    return config
+
+
+def _settings(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """What `config.yaml` would hold, as plain values."""
+    settings: dict[str, Any] = get_loader("yaml")(parser.dump(_of_the_run(config), skip_none=False))
+    return settings
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """What a run's `config.yaml` holds; nothing if it is damaged."""
+    with suppress(ConfigError):
+        return read_config(path)
+    return {}
 
 
 def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:

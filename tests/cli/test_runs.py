@@ -39,10 +39,21 @@ def test_a_run_from_start_to_use(recipe: Path, tmp_path: Path, capsys: pytest.Ca
 
     # the same folder goes on, and keeps what is there
     assert main(["fit", f"--config={recipe}", f"--run_dir={run}", "--trainer.max_epochs=2"]) == 0
-    assert "going on from" in capsys.readouterr().out
+    last, config = run / "checkpoints" / "last.ckpt", run / "config.yaml"
+    told = f"going on from {last} with settings other than those of {config}: trainer.max_epochs 1 -> 2\n"
+    assert told in capsys.readouterr().out
+    kept = yaml.safe_load((run / "config_until_step_2.yaml").read_text())
+    assert [c["trainer"]["max_epochs"] for c in (kept, yaml.safe_load(config.read_text()))] == [1, 2]
     more = rows(run / "metrics.csv")
     assert [row["step"] for row in more[: len(logged)]] == [row["step"] for row in logged]
     assert len(more) > len(logged)
+
+    # another optimiser cannot go on, and changes nothing
+    assert main(["fit", f"--config={config}", f"--run_dir={run}", "--model.optimizer=torch.optim.AdamW"]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"{last} is of a training with SGD, and this one is with AdamW, so that it cannot go on" in told
+    assert told.endswith(f" with --model.weights {run}/checkpoints/best.ckpt")
+    assert yaml.safe_load(config.read_text())["model"]["optimizer"] is None
 
     # config.yaml repeats the run as a new one
     assert main(["fit", f"--config={run / 'config.yaml'}"]) == 0

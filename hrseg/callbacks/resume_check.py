@@ -1,0 +1,124 @@
+"""Whether a checkpoint belongs to the training that is to go on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hrseg.errors import ConfigError
+from hrseg.models.reading import OWN_KEY, read_content
+
+
+class ResumeCheck(Callback):
+    """Refuses, with a `ConfigError`, to go on from a checkpoint of other classes, another network or optimiser.
+
+    Args:
+        path: The checkpoint; None for a training that starts anew.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._optimizers: list[str] = []
+        self._checkpoint: Mapping[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compares classes and network, before Lightning loads the weights."""
+        if stage == "fit" and self._path is not None:
+            self._checkpoint = read_content(self._path, values=False)
+            own = _mapping(self._checkpoint.get(OWN_KEY))
+            _require_same_classes(self._path, _mapping(own.get("labels")), pl_module)
+            _require_same_network(self._path, _mapping(own.get("network")), self._checkpoint, pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compares the optimisers, before Lightning loads their state."""
+        self._optimizers = [type(optimizer).__name__ for optimizer in trainer.optimizers]
+        if self._path is not None:
+            saved = _mapping(_mapping(self._checkpoint.get("callbacks")).get(self.state_key)).get("optimizers")
+            states = self._checkpoint.get("optimizer_states", ())
+            _require_same_optimizers(self._path, saved or self._optimizers, states, trainer.optimizers)
+        self._checkpoint = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The names of the optimisers' classes."""
+        return {"optimizers": self._optimizers}
+
+
+def _require_same_classes(path: Path, labels: Mapping[str, Any], task: LightningModule) -> None:
+    now = getattr(task, "labels", None)
+    before = labels.get("class_names")
+    if now is None or before is None or list(before) == list(now.class_names):
+        return
+    changed = next(((a, b) for a, b in zip(before, now.class_names, strict=False) if a != b), None)
+    detail = f" (where {changed[0]} was, {changed[1]} is)" if changed and len(before) == now.num_classes else ""
+    raise _refusal(
+        path,
+        f"on the {len(before)} classes of {labels.get('name')}",
+        f"on the {now.num_classes} of {now.name}{detail}",
+        f"{_weights(path)} --model.reinit_head true",
+    )
+
+
+def _require_same_network(
+    path: Path, before: Mapping[str, Any], checkpoint: Mapping[str, Any], task: LightningModule
+) -> None:
+    shapes, expected = _shapes(checkpoint.get("state_dict")), _shapes(task.state_dict())
+    if shapes == expected:
+        return
+    now = _mapping(getattr(getattr(task, "network", None), "config", None))
+    settings = [key for key in ("name", *now) if before.get(key) != now.get(key)]
+    if before and now and settings:
+        key = settings[0]
+        what = "" if key == "name" else f"{now.get('name')} with {key} "
+        raise _refusal(path, f"of {what}{before.get(key)}", f"of {what}{now.get(key)}")
+    name = min(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
+    raise _refusal(
+        path,
+        f"of another network ({name}: {shapes.get(name, 'missing')})",
+        f"of {type(getattr(task, 'network', task)).__name__} ({expected.get(name, 'missing')})",
+    )
+
+
+def _require_same_optimizers(
+    path: Path, before: Sequence[str], states: Sequence[Mapping[str, Any]], optimizers: Sequence[Optimizer]
+) -> None:
+    now = [type(optimizer).__name__ for optimizer in optimizers]
+    if list(before) != now:
+        raise _refusal(path, f"with {', '.join(map(str, before))}", f"with {', '.join(now)}", _weights(path))
+    for state, optimizer in zip(states, optimizers, strict=False):
+        groups, others = (
+            {group.get("name", i): len(group["params"]) for i, group in enumerate(groups)}
+            for groups in (state["param_groups"], optimizer.param_groups)
+        )
+        if list(groups.values()) != list(others.values()):
+            raise _refusal(
+                path, f"with the parameter groups {_listed(groups)}", f"with {_listed(others)}", _weights(path)
+            )
+
+
+def _refusal(path: Path, before: str, now: str, options: str = "") -> ConfigError:
+    return ConfigError(
+        f"{path} is of a training {before}, and this one is {now}, so that it cannot go on from there; start a new run "
+        f"(another --run_dir, no --ckpt_path){options}"
+    )
+
+
+def _weights(path: Path) -> str:
+    best = path.with_name("best.ckpt")
+    return f" with --model.weights {best if best.is_file() else path}"
+
+
+def _listed(groups: Mapping[Any, int]) -> str:
+    return ", ".join(f"{name} ({number})" for name, number in groups.items())
+
+
+def _shapes(entries: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(entry.shape) for name, entry in _mapping(entries).items() if isinstance(entry, Tensor)}
+
+
+def _mapping(content: Any) -> Mapping[str, Any]:
+    return content if isinstance(content, Mapping) else {}
