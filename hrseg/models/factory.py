@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -23,10 +22,8 @@ from hrseg.models.psa import PSA_BLOCKS
 from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
 from hrseg.models.segmenter import HRNetV2
 from hrseg.models.weights import load_weights
-from hrseg.models.weights_file import FUNCTIONAL, WeightsFile, open_weights
+from hrseg.models.weights_file import WeightsFile, open_weights
 from hrseg.models.zoo import NAMED_WEIGHTS, fetch_weights, get_weights
-
-logger = logging.getLogger(__name__)
 
 _HEADS: dict[str, Callable[..., Network]] = {"": HRNetV2, "_ocr": HRNetV2OCR, "_ocr_hmsa": HRNetV2OCRMultiScale}
 # PSA's code is made of NVIDIA's
@@ -68,11 +65,13 @@ def create_model(
         num_classes: K, the channels of the logits; 19 if neither it nor the weights tell.
         weights: None, the name of a set of weights ("imagenet", or one that `hrseg models` or `hrseg weights list`
             shows), or a file that `load_weights` reads. Where they are of the very network that is named, they also
-            supply the arguments that are not given.
+            supply the arguments that are not given. `init` is "official" with weights, as in the official trainings
+            from ImageNet weights, and "kaiming" without, unless it is given.
         from_file: What `load_weights` takes, or a name in `hrseg weights list`; supplies weights, and every argument
             not given here that the file or its layout tells. A file of a trunk alone needs a name.
         reinit_head: Take the trunk of the weights only, for other classes than theirs.
-        parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`.
+        parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`. They
+            override what files of the weights' layout are usually made with, never what the file itself states.
 
     Returns:
         The network, in training mode; its `config` holds the name and every constructor argument.
@@ -88,32 +87,24 @@ def create_model(
     given |= parameters
     if name is not None:
         _require_known(name, parameters)  # before anything is fetched
+    file = None
+    of_file: dict[str, Any] = {}
     if from_file is not None:
         if isinstance(from_file, str) and (from_file in ZOO or _is_mistyped(from_file)):
             from_file = get_weights(from_file)
-        file = _told(open_weights(from_file), given)
-        network = _build(**_arguments(file, name) | given)
-        load_weights(network, file, reinit_head=reinit_head)
+        file = open_weights(from_file)
+        of_file = _arguments(file, name)
     elif weights is not None:
         assert name is not None
-        file = _told(open_weights(_weights_file(name, weights)), given)
-        of_file = _arguments(file, name) if file.description().get("name") == name else {}
-        network = _build(**of_file | given)
+        file = open_weights(_weights_file(name, weights))
+        of_file = _arguments(file, name) if file.description().get("name") == name else {"name": name}
+    if file is not None and "init" in _signature(of_file["name"]).parameters:
+        of_file.setdefault("init", "official")
+    network = _build(**of_file | given)
+    network.given = frozenset(given)
+    if file is not None:
         load_weights(network, file, reinit_head=reinit_head)
-    else:
-        network = _build(**given)
     return network
-
-
-def _told(file: WeightsFile, given: Mapping[str, Any]) -> WeightsFile:
-    """What the user says counts more than what files of a layout usually are, but not more than the file itself."""
-    told = {name: given[name] for name in FUNCTIONAL if name in given}
-    usual = {} if file.config else file.facts(file.converted(lambda _: True)[0])
-    for name in told:
-        if name in usual and usual[name] != told[name]:
-            usually = f"{file.origin} are usually made with {name}={usual[name]!r}"
-            logger.warning("%s: files of %s; taken with %r, as given", file.where, usually, told[name])
-    return replace(file, told=told)
 
 
 def _arguments(file: WeightsFile, name: str | None) -> dict[str, Any]:

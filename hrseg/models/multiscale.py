@@ -37,7 +37,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         fuse_mode: How coarser maps are enlarged before they are added to finer ones, "bilinear" or "nearest".
         align_corners: Of every bilinear enlargement.
         bn_momentum: Share of the newest batch in the running statistics of batch norm.
-        init: "official" or "kaiming", as of `HRNetV2OCR`; the attention over the scales starts as torch draws it.
+        init: "kaiming" or "official", as of `HRNetV2OCR`; the attention over the scales starts as torch draws it.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
         mid_channels: Channels of pixels and regions.
         key_channels: Channels in which they are compared.
@@ -59,7 +59,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         fuse_mode: str = "bilinear",
         align_corners: bool = False,
         bn_momentum: float = 0.1,
-        init: str = "official",
+        init: str = "kaiming",
         checkpoint_stages: Sequence[int] = (),
         mid_channels: int = 512,
         key_channels: int = 256,

@@ -56,6 +56,9 @@ class Network(nn.Module, ModelHubMixin):
         head_names: The attributes that make up the head: what fine-tuning starts anew or trains faster.
         config: Name and constructor arguments as plain values, from which `create_model` builds the network again.
             Empty for a network built without it.
+        given: Names of the arguments that `create_model` was given, which override what a layout of weights is usually
+            made with.
+        loaded_from: The file of weights that `load_weights` read last; None for a random start.
     """
 
     head_names: ClassVar[tuple[str, ...]]
@@ -67,6 +70,8 @@ class Network(nn.Module, ModelHubMixin):
     def __init__(self) -> None:
         super().__init__()
         self.config: dict[str, Any] = {}
+        self.given: frozenset[str] = frozenset()
+        self.loaded_from: str | None = None
 
     @classmethod
     def from_pretrained(

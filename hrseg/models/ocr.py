@@ -219,8 +219,8 @@ class HRNetV2OCR(HRNet, OCRHead):
             segmentation code, or "nearest" as in the official classification code.
         align_corners: Of every bilinear enlargement, in the trunk, in the head, and of the logits.
         bn_momentum: Share of the newest batch in the running statistics of batch norm.
-        init: "official" for a network that is given ImageNet weights; the head stays as torch draws it. "kaiming" for
-            training from scratch.
+        init: "kaiming" for training from scratch, "official" for a network that is given ImageNet weights, whose head
+            stays as torch draws it.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
             being kept: more time for less memory, the same result.
         mid_channels: Channels of pixels and regions; 256 in openseg's OCR_B.
@@ -249,7 +249,7 @@ class HRNetV2OCR(HRNet, OCRHead):
         fuse_mode: str = "bilinear",
         align_corners: bool = True,
         bn_momentum: float = 0.1,
-        init: str = "official",
+        init: str = "kaiming",
         checkpoint_stages: Sequence[int] = (),
         mid_channels: int = 512,
         key_channels: int = 256,

@@ -43,7 +43,8 @@ class HRNetV1(HRNet, Segmenter):
         align_corners: Of every bilinear enlargement, in the trunk and of the logits.
         bn_momentum: Share of the newest batch in the running statistics of batch norm: 0.1 in the official pose code,
             0.01 in the segmentation code.
-        init: "official" for a network that is given ImageNet weights, "kaiming" for training from scratch.
+        init: "kaiming" for training from scratch, "official" for a network that is given ImageNet weights; see
+            `initialize`.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
             being kept: more time for less memory, the same result.
 
@@ -65,7 +66,7 @@ class HRNetV1(HRNet, Segmenter):
         fuse_mode: str = "nearest",
         align_corners: bool = False,
         bn_momentum: float = 0.1,
-        init: str = "official",
+        init: str = "kaiming",
         checkpoint_stages: Sequence[int] = (),
     ) -> None:
         _require_classes(num_classes)

@@ -87,7 +87,8 @@ class HRNetV2(HRNet, Segmenter):
         align_corners: Of every bilinear enlargement, in the trunk, in the head, and of the logits.
         bn_momentum: Share of the newest batch in the running statistics of batch norm. 0.01 is official for the plain
             HRNetV2; trainings of a few hundred steps want more, as it takes that long to forget the first values.
-        init: "official" for a network that is given ImageNet weights, "kaiming" for training from scratch.
+        init: "kaiming" for training from scratch, "official" for a network that is given ImageNet weights; see
+            `initialize`.
         checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
             being kept: more time for less memory, the same result.
         head_kernel: Size of the head's first convolution; 3 in openseg.
@@ -110,7 +111,7 @@ class HRNetV2(HRNet, Segmenter):
         fuse_mode: str = "bilinear",
         align_corners: bool = False,
         bn_momentum: float = 0.01,
-        init: str = "official",
+        init: str = "kaiming",
         checkpoint_stages: Sequence[int] = (),
         head_kernel: int = 1,
         channel_order: str = "rgb",

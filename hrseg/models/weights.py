@@ -74,7 +74,7 @@ def load_weights(
 
     What travels with weights unsaid is checked too: in which order the channels come, and, of networks for
     segmentation, whether corners are aligned and how maps are enlarged. Where the file itself does not say it, its
-    layout does.
+    layout does; arguments that `create_model` was given override the layout with a warning, never the file itself.
 
     Args:
         network: Changed in place.
@@ -133,9 +133,10 @@ def load_weights(
     # the trunk of a network for poses or detection is trained further, and gets used to how its maps are enlarged
     if not reinit_head and not any(name in head for name in found):
         facts = {name: value for name, value in facts.items() if name not in ("fuse_mode", "align_corners")}
-    _check_facts(facts, network, title, strict)
+    _check_facts(facts, network, file, strict)
     _drop(found, unknown, dropped, "unknown to the network")
     network.load_state_dict(found, strict=False)
+    network.loaded_from = file.where
     report = LoadReport(file.origin, tuple(found), dropped, tuple(misfits))
     logger.info("%s: %s", file.where, report)
     return report
@@ -194,17 +195,28 @@ def _is_of_coarser_maps(name: str, wanted: Mapping[str, object]) -> bool:
     return match is not None and f"{match[1]}.0.1.0.weight" in wanted
 
 
-def _check_facts(facts: Mapping[str, Any], network: Network, title: str, strict: bool) -> None:
+def _check_facts(facts: Mapping[str, Any], network: Network, file: WeightsFile, strict: bool) -> None:
     """Refuses weights that were trained with other arguments that change the network's function unnoticed."""
     ours = {name: getattr(network, name, FUNCTIONAL[name]) for name in facts}
     differing = [name for name, value in facts.items() if ours[name] != value]
+    for name in _overrides(file, network):
+        if name in differing:
+            differing.remove(name)
+            usually = f"{file.origin} are usually made with {name}={facts[name]!r}"
+            logger.warning("%s: files of %s; taken with %r, as given", file.where, usually, ours[name])
     if not differing:
         return
+    title = f"{file.where} ({file.origin})"
     fitting = ", ".join(f"{name}={facts[name]!r}" for name in differing)
     message = f"{title} was made with {fitting}; the network has {', '.join(f'{n}={ours[n]!r}' for n in differing)}"
     if strict:
         raise WeightsError(f"{message}. Build it with {fitting}, or load the weights all the same with strict=False")
     logger.warning("%s. It will compute something else", message)
+
+
+def _overrides(file: WeightsFile, network: Network) -> frozenset[str]:
+    """The arguments given by the user, which override what a layout is usually made with, not what a file states."""
+    return frozenset() if file.config else network.given & FUNCTIONAL.keys()
 
 
 def _startable(found: Entries, misfits: Mapping[str, str], head: set[str], strict: bool) -> set[str]:
@@ -225,7 +237,8 @@ def _remedy(file: WeightsFile, network: Network) -> str:
     if fitting.get("name", "").endswith("_cls") and network.head_names != ("classifier",):  # it is of use as a trunk
         del fitting["num_classes"]
         fitting["name"] = re.sub(_SIZE, re.findall(_SIZE, fitting["name"])[0], network.config["name"])
-    differing = {key: value for key, value in fitting.items() if network.config.get(key, ...) != value}
+    kept = _overrides(file, network)
+    differing = {k: value for k, value in fitting.items() if network.config.get(k, ...) != value and k not in kept}
     name = differing.pop("name", None)
     arguments = [repr(name)] if name else []
     arguments += [f"{key}={value!r}" for key, value in differing.items() if key in network.config or name]

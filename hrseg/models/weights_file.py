@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hrseg.errors import WeightsError
@@ -33,7 +33,6 @@ class WeightsFile:
         layout: How its entries are named.
         entries: By their own names, without what wrappers put before them.
         beside: Names of what is not in the network itself.
-        told: Of `FUNCTIONAL`, what the user knows better than the layout.
     """
 
     where: str
@@ -41,7 +40,6 @@ class WeightsFile:
     layout: Layout
     entries: Entries
     beside: tuple[str, ...]
-    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -74,7 +72,7 @@ class WeightsFile:
 
     def facts(self, found: Entries) -> dict[str, Any]:
         """Of `FUNCTIONAL`, what is known of the network with these entries, which are by our names."""
-        known = self.config or {**self.layout.facts_of(found), **self.told}
+        known = self.config or self.layout.facts_of(found)
         return {name: known[name] for name in FUNCTIONAL if name in known}
 
 

@@ -419,6 +419,30 @@ def test_what_the_user_gives_counts_more_than_what_files_of_a_layout_usually_are
         create_model(from_file={**weights, "hrseg": {"network": create_model(SMALL).config}}, align_corners=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "value", "usual"),
+    [
+        (SMALL, "align_corners", True, False),
+        (f"{SMALL}_ocr", "align_corners", False, True),
+        (SMALL, "fuse_mode", "nearest", "bilinear"),
+    ],
+)
+def test_an_explicit_argument_and_official_weights_of_another_habit_were_refused_by_load_weights(
+    name: str, argument: str, value: Any, usual: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = create_model(name).state_dict()
+    network = create_model(name, **{argument: value})
+    load_weights(network, weights)
+    assert f"usually made with {argument}={usual!r}; taken with {value!r}, as given" in caplog.text
+    by_default = create_model(name)
+    setattr(by_default, argument, value)  # as if the default were another than the layout's
+    with pytest.raises(WeightsError, match=f"Build it with {argument}={usual!r}"):
+        load_weights(by_default, weights)
+    itself = {**weights, "hrseg": {"network": create_model(name).config}}
+    with pytest.raises(WeightsError, match=f"Build it with {argument}={usual!r}"):
+        load_weights(network, itself)
+
+
 def test_for_other_classes_than_the_official_ones_any_alignment_will_do() -> None:
     weights = create_model(SMALL, 7, align_corners=True).state_dict()
     for align_corners in (False, True):
