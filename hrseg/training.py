@@ -36,6 +36,7 @@ from hrseg.callbacks import (
 )
 from hrseg.errors import ConfigError
 from hrseg.interruption import Interrupted
+from hrseg.models.network import Network
 from hrseg.models.reading import read_content
 from hrseg.runs import in_use, last_checkpoint, new_run_dir
 from hrseg.task import SegmentationTask
@@ -116,7 +117,7 @@ def fit(
             trainer = _trainer(folder, checkpoint, callbacks, options)
             if trainer.is_global_zero:
                 devices = f"{trainer.num_devices} x {trainer.strategy.root_device.type}"
-                print(f"fit: {description(task)}; {devices}; files in {folder}", flush=True)
+                print(f"fit: {description(task, starts=checkpoint is None)}; {devices}; files in {folder}", flush=True)
             with interruption.watching():
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
     except BaseException as error:
@@ -222,11 +223,27 @@ def progress_bar() -> ProgressBar:
     return TerminalProgress() if sys.stdout.isatty() else PlainProgress()
 
 
-def description(task: SegmentationTask) -> str:
-    """The network, its size, and what it is trained on, for the first line of a run."""
+def description(task: SegmentationTask, starts: bool = False) -> str:
+    """The network, its size, and what it is trained on, for the first line of a run.
+
+    Args:
+        task: The task.
+        starts: Whether a training begins, for which the network's first values count.
+    """
     parameters = sum(parameter.numel() for parameter in task.network.parameters())
     name = getattr(task.network, "config", {}).get("name", type(task.network).__name__)
-    return f"{name} ({parameters / 1e6:.2f} M parameters) on {task.labels.name}, {task.labels.num_classes} classes"
+    start = f", {start_of(task.network)}" if starts and isinstance(task.network, Network) else ""
+    return (
+        f"{name} ({parameters / 1e6:.2f} M parameters{start}) on {task.labels.name}, {task.labels.num_classes} classes"
+    )
+
+
+def start_of(network: Network) -> str:
+    """What the first values of a network are: weights of a file, or random ones."""
+    if network.loaded_from is not None:
+        return f"weights of {Path(network.loaded_from).name}"
+    init = network.config.get("init")
+    return f"no weights, init {init}" if init else "no weights"
 
 
 @contextmanager

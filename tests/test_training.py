@@ -27,7 +27,7 @@ from hrseg import interruption
 from hrseg.callbacks import AtomicCheckpointIO, LastCheckpoint, NotebookProgress, PlainProgress
 from hrseg.data.camvid import CamVidDataModule
 from hrseg.errors import ConfigError
-from hrseg.training import plugins_of_run, progress_bar, shared_run_dir
+from hrseg.training import description, plugins_of_run, progress_bar, shared_run_dir
 
 SMALL: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": 2}
 
@@ -133,6 +133,20 @@ def test_other_signals_reach_the_process_once_its_state_is_saved(data: CamVidDat
         signal.signal(signal.SIGTERM, before)
     assert received == [signal.SIGTERM]
     assert Path("a/checkpoints/last.ckpt").is_file()
+
+
+def test_the_first_line_says_what_the_network_starts_from(tmp_path: Path) -> None:
+    network = hrseg.create_model("hrnetv2_w18_small_v1", 19)
+    hrseg.save_weights(network, tmp_path / "street.safetensors")
+    labels = CamVidDataModule.labels
+    random = hrseg.SegmentationTask("hrnetv2_w18_small_v1", labels)
+    assert "M parameters, no weights, init kaiming) on CamVid" in description(random, starts=True)
+    assert "M parameters) on CamVid" in description(random)
+    started = hrseg.SegmentationTask(
+        "hrnetv2_w18_small_v1", labels, weights=str(tmp_path / "street.safetensors"), reinit_head=True
+    )
+    assert "M parameters, weights of street.safetensors) on CamVid" in description(started, starts=True)
+    assert "Linear (0.00 M parameters) on" in description(hrseg.SegmentationTask(torch.nn.Linear(1, 1), labels), True)
 
 
 @pytest.mark.parametrize("changed", ["labels", "input_size"])

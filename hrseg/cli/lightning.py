@@ -217,7 +217,8 @@ class HrsegCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the loggers, checkpoints and callbacks of a run."""
         config = self._get(self.config_init, "trainer")
-        _say(f"{self._verb}: {description(self.model)}; files in {self.run_dir}")
+        starts = self._verb == "fit" and self.config[self._verb].get("ckpt_path") is None
+        _say(f"{self._verb}: {description(self.model, starts)}; files in {self.run_dir}")
         if self._verb != "fit":
             kwargs["logger"] = False
         elif config.get("logger") in (None, True):
