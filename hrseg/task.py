@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -26,6 +27,8 @@ from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_part
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_log = logging.getLogger(__name__)
 
 
 class SegmentationTask(LightningModule):
@@ -53,7 +56,8 @@ class SegmentationTask(LightningModule):
             and 90 % of the steps; or a function that makes a schedule of an optimiser, such as a class of torch. A
             `ReduceLROnPlateau` watches its `monitor`, else val/miou if its mode is "max" and val/loss if it is "min".
         power: Power of the poly schedule; 0 keeps the learning rate constant.
-        warmup_steps: Optimiser steps over which the learning rate rises linearly to its full value.
+        warmup_steps: Optimiser steps over which the learning rate rises linearly to its full value; a tenth of a
+            training that has no more steps than that.
         head_lr_factor: Learning rate of the head over that of the trunk.
         lr_factors: Likewise of other parts, by pattern, such as {"stage4": 0.1, "*.bn1": 2.0}: the name of a parameter
             or of a module that holds it, "head" or "backbone", which is all but the head. Where several fit, the last.
@@ -332,13 +336,22 @@ class SegmentationTask(LightningModule):
         )
         optimizer = create_optimizer(self.make_optimizer, groups)
         steps = self.trainer.estimated_stepping_batches
-        schedule = create_schedule(optimizer, self.schedule, steps, self.power, self.warmup_steps)
+        schedule = create_schedule(optimizer, self.schedule, steps, self.power, self._warmup(steps))
         settings: dict[str, Any] = {"scheduler": schedule, "interval": "step"}
         if isinstance(schedule, ReduceLROnPlateau):  # looks at scores, which there are after a validation
             by_mode = {"max": "val/miou", "min": "val/loss"}
             settings |= {"interval": "epoch", "frequency": self.trainer.check_val_every_n_epoch or 1}
             settings |= {"monitor": getattr(schedule, "monitor", by_mode[schedule.mode])}
         return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    def _warmup(self, steps: float) -> int:
+        """Steps of the warm-up: a tenth of a training that is too short for those that were asked for."""
+        if self.warmup_steps < steps:
+            return self.warmup_steps
+        if self.trainer.is_global_zero:
+            found = f"a warm-up of {self.warmup_steps} steps does not fit into a training of {steps:.0f}"
+            _log.warning("%s; it takes %d, a tenth", found, steps // 10)
+        return int(steps // 10)
 
     # ---------------------------------------------------------------------------------------------- checkpoint
 

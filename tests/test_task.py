@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -288,6 +289,18 @@ def test_the_schedule_spans_the_whole_training(camvid_root: Path) -> None:
     trainer(max_epochs=2).fit(task, data)
     # 2 epochs of 2 steps; the official schedule lags by one step
     assert rates == pytest.approx([0.01 * (1 - max(step - 1, 0) / 4) ** 0.9 for step in range(4)])
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(100, 2), (19, 19), (0, 0)])
+def test_a_warm_up_longer_than_the_training_stopped_it(
+    asked: int, taken: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = SegmentationTask(OneConv(), TABLE, warmup_steps=asked)
+    task._trainer = SimpleNamespace(estimated_stepping_batches=20, is_global_zero=True)  # type: ignore[assignment]
+    schedule = task.configure_optimizers()["lr_scheduler"]["scheduler"]
+    (factor,) = schedule.lr_lambdas
+    assert [step for step in range(21) if factor(step) < (1 - max(step - 1, 0) / 20) ** 0.9] == list(range(taken))
+    assert ("takes 2, a tenth" in caplog.text) == (asked > 20)
 
 
 def test_a_training_without_an_end_is_refused(camvid_root: Path) -> None:
