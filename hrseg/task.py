@@ -346,7 +346,7 @@ class SegmentationTask(LightningModule):
 
     def _warmup(self, steps: float) -> int:
         """Steps of the warm-up: a tenth of a training that is too short for those that were asked for."""
-        if self.warmup_steps < steps:
+        if self.warmup_steps == 0 or self.warmup_steps < steps:
             return self.warmup_steps
         if self.trainer.is_global_zero:
             found = f"a warm-up of {self.warmup_steps} steps does not fit into a training of {steps:.0f}"
