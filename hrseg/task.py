@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, distributed, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
@@ -24,6 +26,14 @@ from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import create_model, outputs_of
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
+from hrseg.task_checks import (
+    check_clipping,
+    check_logits,
+    check_network,
+    check_settings,
+    check_trainer,
+    checked_labels,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +46,7 @@ class SegmentationTask(LightningModule):
 
     Args:
         network: Name of a network (`hrseg models` lists them), or a module that maps images (B, 3, H, W) to logits
-            (B, K, H, W).
+            (B, K, H, W), or to a mapping with them under "out", as those of torchvision.
         labels: The data set's classes; the command links it from the data module.
         network_args: Further constructor parameters of a network given by name.
         weights: Where a network given by name starts from: "imagenet", another name that `hrseg models` shows, a file
@@ -44,8 +54,9 @@ class SegmentationTask(LightningModule):
         reinit_head: Starts from the trunk of the weights only, as for other classes than theirs.
         checkpoint_stages: Stages out of 1, 2, 3, 4, of a network given by name, that are computed again in the backward
             pass instead of being kept: less memory, more time, the same result.
-        loss: Loss on the main output, or a `WeightedOutputsLoss` over several; None is cross entropy on each output
-            that the network is trained with, weighted as published.
+        loss: Loss on the main output, of ours or a module of (logits, target) such as `torch.nn.CrossEntropyLoss`; or a
+            `WeightedOutputsLoss` over several; None is cross entropy on each output that the network is trained with,
+            weighted as published.
         optimizer: Makes the optimiser from parameter groups; None is the papers' SGD (0.01, 0.9, 5e-4).
         average_over: What the loss of a step is a mean over. "processes": each process has the mean over the pixels of
             its batch, and the gradients are averaged, as in the code of the HRNet papers, of OCR, of NVIDIA and in
@@ -93,7 +104,7 @@ class SegmentationTask(LightningModule):
         weights: str | None = None,
         reinit_head: bool = False,
         checkpoint_stages: list[int] | None = None,
-        loss: Criterion | None = None,
+        loss: Criterion | nn.Module | None = None,
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None,
         average_over: AverageOver = "processes",
         schedule: Schedule = "poly",
@@ -114,9 +125,9 @@ class SegmentationTask(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if labels is None:
-            raise ConfigError("SegmentationTask needs the classes to train on; give labels=data.labels")
-        self.labels = labels if isinstance(labels, LabelTable) else LabelTable.from_dict(labels)
+        self.labels = checked_labels(labels)
+        protocols = {"val_protocol": val_protocol, "test_protocol": test_protocol}
+        check_settings(optimizer, warmup_steps, protocols, mean, std)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if isinstance(network, str):
             parameters = dict(network_args or {})
@@ -132,13 +143,18 @@ class SegmentationTask(LightningModule):
             )
         else:
             self.network = network
+        check_network(self.network, self.labels)
+        if not self.network.training:
+            _log.warning("the network was in evaluation mode, and is trained all the same; give freeze for what is not")
+            self.network.train()
         self.network.to(memory_format=self.memory_format)
         self._head_names: Sequence[str] = getattr(self.network, "head_names", ())
         self._frozen = freeze_parts(self.network, freeze, self._head_names) if freeze else []
         if loss is None:
             by_output = getattr(self.network, "output_weights", {"out": 1.0})
             loss = WeightedOutputsLoss({name: CrossEntropyLoss() for name in by_output}, by_output)
-        self.loss = WeightedOutputsLoss({"out": loss}) if isinstance(loss, SegmentationLoss) else loss
+        is_complete = isinstance(loss, Criterion) and not isinstance(loss, SegmentationLoss)
+        self.loss: Criterion = loss if is_complete else WeightedOutputsLoss({"out": loss})
         if self.loss.num_classes not in (None, self.labels.num_classes):
             raise ConfigError(
                 f"{self.loss.num_classes} class weights for the {self.labels.num_classes} classes of "
@@ -149,7 +165,7 @@ class SegmentationTask(LightningModule):
         self.make_optimizer = optimizer or partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.val_protocol, self.test_protocol = (
             named_protocol(protocol, crop_size) if isinstance(protocol, str) else protocol
-            for protocol in (val_protocol, test_protocol)
+            for protocol in protocols.values()
         )
         self.crop_size = crop_size
         self.input_size = input_size
@@ -175,7 +191,8 @@ class SegmentationTask(LightningModule):
     # ------------------------------------------------------------------------------------------------- network
 
     def setup(self, stage: str) -> None:
-        """Compiles the network, once, if asked to."""
+        """Looks at what the task is run with; compiles the network, once, if asked to."""
+        check_trainer(self.trainer, self.labels)
         if self.compile_network and "outputs" not in vars(self):
             self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
 
@@ -206,7 +223,9 @@ class SegmentationTask(LightningModule):
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The network's logits before their resize to the image: "out" (B, K, h, w), and "aux" where it has one."""
-        return outputs_of(self.network, images)
+        outputs = outputs_of(self.network, images)
+        check_logits(outputs, images, self.labels.num_classes, self.network)
+        return outputs
 
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Maps uint8 images to logits.
@@ -334,7 +353,10 @@ class SegmentationTask(LightningModule):
             head_names=self._head_names,
             lr_factors=self.lr_factors,
         )
+        if not groups:
+            raise ConfigError(f"nothing of {type(self.network).__name__} is trained: no parameter needs a gradient")
         optimizer = create_optimizer(self.make_optimizer, groups)
+        check_clipping(self.trainer, optimizer)
         steps = self.trainer.estimated_stepping_batches
         schedule = create_schedule(optimizer, self.schedule, steps, self.power, self._warmup(steps))
         settings: dict[str, Any] = {"scheduler": schedule, "interval": "step"}
@@ -343,6 +365,20 @@ class SegmentationTask(LightningModule):
             settings |= {"interval": "epoch", "frequency": self.trainer.check_val_every_n_epoch or 1}
             settings |= {"monitor": getattr(schedule, "monitor", by_mode[schedule.mode])}
         return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips gradients, under bfloat16 also those of a fused optimiser, which Lightning refuses."""
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:  # nothing to unscale
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _warmup(self, steps: float) -> int:
         """Steps of the warm-up: a tenth of a training that is too short for those that were asked for."""

@@ -5,6 +5,7 @@ A new loss is one file: a subclass of `SegmentationLoss` with a `compute` method
 
 from hrseg.losses.base import AverageOver, Criterion, SegmentationLoss
 from hrseg.losses.cross_entropy import CrossEntropyLoss
+from hrseg.losses.module_loss import ModuleLoss
 from hrseg.losses.ohem import OhemCrossEntropyLoss
 from hrseg.losses.outputs import SumLoss, WeightedOutputsLoss
 from hrseg.losses.rmi import RMILoss
@@ -14,6 +15,7 @@ __all__ = [
     "AverageOver",
     "Criterion",
     "CrossEntropyLoss",
+    "ModuleLoss",
     "OhemCrossEntropyLoss",
     "RMILoss",
     "SegmentationLoss",

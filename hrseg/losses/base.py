@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,10 @@ class Criterion(nn.Module):
             average_over: See `SegmentationTask`.
 
         Raises:
-            ConfigError: A loss cannot be averaged over the pixels of all processes.
+            ConfigError: A loss cannot be averaged in that way.
         """
+        if average_over not in get_args(AverageOver):
+            raise ConfigError(f"average_over is {average_over!r}; expected one of {', '.join(get_args(AverageOver))}")
         for module in self.modules():
             if isinstance(module, SegmentationLoss):
                 if average_over == "pixels" and not module.sums_over_pixels:

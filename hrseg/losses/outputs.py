@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
 from hrseg.losses.base import Criterion, SegmentationLoss
+from hrseg.losses.module_loss import as_loss
 
 
 class WeightedOutputsLoss(Criterion):
@@ -19,7 +20,8 @@ class WeightedOutputsLoss(Criterion):
     Outputs without a loss are left out.
 
     Args:
-        losses: The loss of each output, by the output's name.
+        losses: The loss of each output, by the output's name; one of ours, or a module of (logits, target), which
+            becomes a `ModuleLoss`.
         weights: The weights, by the output's name; 1 where an output is not named.
 
     Raises:
@@ -29,13 +31,15 @@ class WeightedOutputsLoss(Criterion):
         HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/core/criterion.py (BALANCE_WEIGHTS).
     """
 
-    def __init__(self, losses: Mapping[str, SegmentationLoss], weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, losses: Mapping[str, SegmentationLoss | nn.Module], weights: Mapping[str, float] | None = None
+    ) -> None:
         super().__init__()
         weights = weights or {}
         unknown = sorted(set(weights) - set(losses))
         if not losses or unknown:
             raise ConfigError(f"weights for outputs {unknown}, losses for {sorted(losses)}; give each output its loss")
-        self.losses = nn.ModuleDict(losses)
+        self.losses = nn.ModuleDict({name: as_loss(loss) for name, loss in losses.items()})
         self.weights = {name: float(weights.get(name, 1.0)) for name in losses}
 
     def forward(self, outputs: Mapping[str, Tensor], target: Tensor) -> Tensor:
@@ -70,7 +74,7 @@ class SumLoss(SegmentationLoss):
     """The weighted sum of several losses on the same output, such as cross entropy and Dice.
 
     Args:
-        losses: The losses.
+        losses: The losses; of ours, or modules of (logits, target).
         weights: One weight per loss; None weighs all with 1.
         ignore_index: Value of the pixels in the target that do not count, for all of them.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
@@ -83,7 +87,7 @@ class SumLoss(SegmentationLoss):
 
     def __init__(
         self,
-        losses: Sequence[SegmentationLoss],
+        losses: Sequence[SegmentationLoss | nn.Module],
         weights: Sequence[float] | None = None,
         ignore_index: int = 255,
         align_corners: bool = False,
@@ -92,7 +96,7 @@ class SumLoss(SegmentationLoss):
         weights = [1.0] * len(losses) if weights is None else list(weights)
         if not losses or len(weights) != len(losses):
             raise ConfigError(f"{len(losses)} losses and {len(weights)} weights; expected one weight per loss")
-        self.losses = nn.ModuleList(losses)
+        self.losses = nn.ModuleList(as_loss(loss) for loss in losses)
         self.weights = weights
         self.bind(ignore_index, align_corners)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hrseg.errors import ConfigError
 from hrseg.models.heads import V2Head
 from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, require, resize
 from hrseg.models.network import Network
@@ -61,15 +62,30 @@ def outputs_of(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """What `Segmenter.outputs` gives, of any network: one without that method has logits only, {"out": (B, K, h, w)}.
 
     Args:
-        network: A `Segmenter`, or a module that maps images to logits.
+        network: A `Segmenter`, or a module that maps images to logits, or to a mapping with logits under "out" or
+            "logits", as those of torchvision and transformers.
         images: (B, C, H, W) float, normalised.
 
     Returns:
         The outputs by name, in single precision if the network computed in half: what follows, an enlargement, a sum
         of views, decides between classes by less than half precision tells apart.
+
+    Raises:
+        ConfigError: The network gives something else, such as a tuple, of which nobody knows which are the logits.
     """
     of_network = getattr(network, "outputs", None)
-    outputs: dict[str, Tensor] = of_network(images) if callable(of_network) else {"out": network(images)}
+    found = of_network(images) if callable(of_network) else network(images)
+    if isinstance(found, Tensor):
+        found = {"out": found}
+    if isinstance(found, Mapping) and "out" not in found and "logits" in found:
+        found = {"out": found["logits"]}
+    if not isinstance(found, Mapping) or not isinstance(found.get("out"), Tensor):
+        held = f" of {', '.join(map(str, found))}" if isinstance(found, Mapping) else ""
+        raise ConfigError(
+            f"{type(network).__name__} gives a {type(found).__name__}{held}; expected logits (B, K, h, w), alone or "
+            'under "out". Give it a method `outputs` of the images that returns {"out": logits}'
+        )
+    outputs = {name: output for name, output in found.items() if isinstance(output, Tensor)}
     return {name: output.to(torch.promote_types(output.dtype, torch.float32)) for name, output in outputs.items()}
 
 

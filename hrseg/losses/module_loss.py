@@ -1,0 +1,76 @@
+"""Losses of torch and of other libraries under our contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.errors import ConfigError
+from hrseg.losses.base import Criterion, SegmentationLoss
+
+
+class ModuleLoss(SegmentationLoss):
+    """A module of logits (B, K, H, W) and target (B, H, W) as a loss, such as `torch.nn.CrossEntropyLoss`.
+
+    Logits are upsampled to the target's size. Ignored pixels get the module's own `ignore_index`; a module without one
+    sees them as they stand in the target, and has to leave them out itself. A module's `weight` (K,) is taken for class
+    weights.
+
+    Args:
+        module: The loss.
+        ignore_index: Value of the pixels in the target that do not count.
+        align_corners: How logits smaller than the target are upsampled; the network's own setting.
+
+    Raises:
+        ConfigError: A class weight is negative or not finite.
+    """
+
+    def __init__(self, module: nn.Module, ignore_index: int = 255, align_corners: bool = False) -> None:
+        weight = getattr(module, "weight", None)
+        is_by_class = isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter) and weight.ndim == 1
+        super().__init__(weight.tolist() if is_by_class else None, ignore_index, align_corners)
+        self.module = module
+
+    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
+        """See `SegmentationLoss.compute`.
+
+        Raises:
+            ConfigError: The module gives no scalar.
+        """
+        logits = self.enlarge(logits, target)
+        known, valid = self.split_valid(target)
+        # torch's losses divide by the number of valid pixels: where there is none, by all of them, times zero
+        some = valid.any()
+        loss: Any = self.module(logits, torch.where(valid | ~some, known, self._ignored()))
+        if not isinstance(loss, Tensor) or loss.ndim:
+            found = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ConfigError(
+                f"the loss {type(self.module).__name__} gives {found}; expected one number, as with reduction='mean'"
+            )
+        return loss * some
+
+    def _ignored(self) -> int:
+        """The value in place of ignored pixels."""
+        if getattr(self.module, "ignore_index", self.ignore_index) is None:
+            self.module.ignore_index = self.ignore_index  # type: ignore[assignment]
+        return int(getattr(self.module, "ignore_index", self.ignore_index))  # type: ignore[arg-type]
+
+
+def as_loss(loss: object) -> SegmentationLoss:
+    """The loss itself, or a module of (logits, target) as one.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if isinstance(loss, SegmentationLoss):
+        return loss
+    if isinstance(loss, nn.Module) and not isinstance(loss, Criterion):
+        return ModuleLoss(loss)
+    if isinstance(loss, type):
+        raise ConfigError(f"the loss is the class {loss.__name__}; give an instance, {loss.__name__}(...)")
+    raise ConfigError(
+        f"the loss is {str(loss)[:60]!r} ({type(loss).__name__}); expected one of hrseg.losses, or a module of "
+        "(logits, target) such as torch.nn.CrossEntropyLoss()"
+    )
