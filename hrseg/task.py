@@ -153,8 +153,8 @@ class SegmentationTask(LightningModule):
         if loss is None:
             by_output = getattr(self.network, "output_weights", {"out": 1.0})
             loss = WeightedOutputsLoss({name: CrossEntropyLoss() for name in by_output}, by_output)
-        is_complete = isinstance(loss, Criterion) and not isinstance(loss, SegmentationLoss)
-        self.loss: Criterion = loss if is_complete else WeightedOutputsLoss({"out": loss})
+        of_outputs = isinstance(loss, Criterion) and not isinstance(loss, SegmentationLoss)
+        self.loss: Criterion = loss if of_outputs else WeightedOutputsLoss({"out": loss})  # type: ignore[assignment]
         if self.loss.num_classes not in (None, self.labels.num_classes):
             raise ConfigError(
                 f"{self.loss.num_classes} class weights for the {self.labels.num_classes} classes of "

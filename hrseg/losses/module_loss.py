@@ -29,8 +29,9 @@ class ModuleLoss(SegmentationLoss):
 
     def __init__(self, module: nn.Module, ignore_index: int = 255, align_corners: bool = False) -> None:
         weight = getattr(module, "weight", None)
-        is_by_class = isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter) and weight.ndim == 1
-        super().__init__(weight.tolist() if is_by_class else None, ignore_index, align_corners)
+        is_learnt = isinstance(weight, nn.Parameter)
+        by_class = weight.tolist() if isinstance(weight, Tensor) and weight.ndim == 1 and not is_learnt else None
+        super().__init__(by_class, ignore_index, align_corners)
         self.module = module
 
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -55,7 +56,8 @@ class ModuleLoss(SegmentationLoss):
         """The value in place of ignored pixels."""
         if getattr(self.module, "ignore_index", self.ignore_index) is None:
             self.module.ignore_index = self.ignore_index  # type: ignore[assignment]
-        return int(getattr(self.module, "ignore_index", self.ignore_index))  # type: ignore[arg-type]
+        value: int = getattr(self.module, "ignore_index", self.ignore_index)
+        return value
 
 
 def as_loss(loss: object) -> SegmentationLoss:
