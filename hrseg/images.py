@@ -11,7 +11,7 @@ import struct
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -211,11 +211,17 @@ def images_below(folder: Path, suffix: str = "") -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Walks all files below a folder; links are followed once, hidden files and folders passed over."""
+def files_below(folder: Path, is_left_out: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
+    """Walks the files below a folder in a fixed order; links are followed once, hidden files and folders passed over.
+
+    Args:
+        folder: Where to look; nothing is found in a folder that is not there.
+        is_left_out: Whether a folder below it is passed over as well.
+    """
     for place, folders, names in os.walk(folder, followlinks=True):
         here = Path(place)
-        folders[:] = sorted(name for name in folders if name[0] != "." and not _is_loop(here / name))
+        visible = sorted(name for name in folders if name[0] != ".")
+        folders[:] = [name for name in visible if not _is_loop(here / name) and not is_left_out(here / name)]
         yield from (here / name for name in sorted(names) if name[0] != ".")
 
 

@@ -59,7 +59,7 @@ def test_pictures(foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     for labels, message in (
         ("cityscapes", "has 11 classes, Cityscapes has 19; give other --labels"),
-        ("camvit", "unknown labels 'camvit'; did you mean camvid"),
+        ("camvit", "unknown labels 'camvit'; did you mean camvid? Expected one of"),
     ):
         assert main([*arguments, "--ckpt_path", str(foreign), "--labels", labels]) == 2
         assert message in capsys.readouterr().err

@@ -84,7 +84,7 @@ def predict_any_images(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureF
     captured = capsys.readouterr()
     (unreadable,) = captured.err.splitlines()
     assert "broken.png" in unreadable
-    assert "3 of 4 images predicted" in captured.out
+    assert "3 of 4 images predicted\npassed over, as no images: 1 of other names (1 .txt)" in captured.out
     assert sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*.png")) == [
         "labels/deep/colour.png",
         "labels/grey.png",

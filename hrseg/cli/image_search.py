@@ -1,0 +1,105 @@
+"""Which files `hrseg predict --images` means, and the names that their outputs get."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hrseg.errors import DataNotFoundError
+from hrseg.images import IMAGE_SUFFIXES, files_below
+
+_OUTPUTS = ("labels", "overlays")  # the folders that `hrseg.inference.write_prediction` makes
+
+
+def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], list[str]]:
+    """Finds the images to predict.
+
+    Hidden files are passed over, and what hrseg wrote: runs, and predictions in `output` or elsewhere.
+
+    Args:
+        places: Files; folders, with all below them; and globs, where no file or folder has that very name.
+        output: The folder that predictions go to.
+
+    Returns:
+        The files by the name that their output gets: the path below the folder given, without its suffix; with it, or
+        with the folder's name, where several would share a name. And what the user is told of all this, in lines.
+
+    Raises:
+        DataNotFoundError: A place is not there, or no place holds an image.
+    """
+    names: dict[Path, list[str]] = {}  # those that each file may have, the shortest first
+    passed_over: Counter[str] = Counter()
+    written_by_us: list[Path] = []
+
+    def is_output(folder: Path) -> bool:
+        if _is_output(folder, output):
+            written_by_us.append(folder)
+            return True
+        return False
+
+    for place in places:
+        roots = [Path(place)] if os.path.lexists(place) else sorted(map(Path, glob.glob(place, recursive=True)))
+        if not roots:
+            raise DataNotFoundError(f"no file or folder {place}, nor any that matches it as a glob")
+        for root in roots:
+            for path in files_below(root, is_output) if root.is_dir() else [root]:
+                if path.suffix.lower() in IMAGE_SUFFIXES:
+                    relative = path.relative_to(root) if root.is_dir() else Path(path.name)
+                    names.setdefault(Path(os.path.abspath(path)), _names(path, relative, root))
+                else:
+                    passed_over[path.suffix.lower() or "without suffix"] += 1
+    kinds = ", ".join(f"{number} {suffix}" for suffix, number in passed_over.most_common(5))
+    others = f"{passed_over.total()} of other names ({kinds})"
+    if not names:
+        found = f", but {others}" * bool(passed_over)
+        raise DataNotFoundError(f"no image at {' '.join(places)}{found}; expected {' '.join(IMAGE_SUFFIXES)}")
+    images, num_renamed = _named(names)
+    told = []
+    if passed_over:
+        told.append(f"passed over, as no images: {others}")
+    if written_by_us:
+        told.append(f"passed over what hrseg wrote: {', '.join(map(str, sorted(set(written_by_us))[:5]))}")
+    if num_renamed:
+        told.append(
+            f"{num_renamed} images share their name with another; their outputs keep suffix or folder in theirs"
+        )
+    return images, told
+
+
+def _is_output(folder: Path, output: Path) -> bool:
+    """Whether a folder holds a run of hrseg, or its predictions."""
+    if folder.name in _OUTPUTS:
+        is_given = output.is_dir() and folder.parent.samefile(output)
+        return is_given or all((folder.parent / name).is_dir() for name in _OUTPUTS)
+    return (folder / "checkpoints").is_dir() and any(
+        (folder / name).is_file() for name in ("config.yaml", "metrics.csv")
+    )
+
+
+def _names(path: Path, relative: Path, root: Path) -> list[str]:
+    absolute = Path(os.path.abspath(path))
+    place = Path(os.path.abspath(root)).name if root.is_dir() else absolute.parent.name
+    candidates = (relative.with_suffix(""), relative, Path(place) / relative, absolute.relative_to(absolute.anchor))
+    return [candidate.as_posix() for candidate in candidates]
+
+
+def _named(names: dict[Path, list[str]]) -> tuple[dict[str, Path], int]:
+    """Gives each file the shortest name that it shares with no other; says how many have not their first."""
+    chosen = dict.fromkeys(names, 0)
+    while True:
+        files: defaultdict[str, list[Path]] = defaultdict(list)
+        for path, which in chosen.items():
+            files[names[path][which]].append(path)
+        shared = _longer_ones(files.values(), names, chosen)
+        if not shared:
+            return {name: path for name, (path,) in files.items()}, sum(map(bool, chosen.values()))
+        for path in shared:
+            chosen[path] += 1
+
+
+def _longer_ones(groups: Iterable[list[Path]], names: dict[Path, list[str]], chosen: dict[Path, int]) -> list[Path]:
+    """The files that share a name and have a longer one left; the last one is the whole path, which is unique."""
+    return [path for group in groups if len(group) > 1 for path in group if chosen[path] + 1 < len(names[path])]

@@ -1,0 +1,77 @@
+"""What `hrseg predict --labels` takes: the classes of weights that are of no run."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hrseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hrseg.data.labels import LabelTable
+
+
+class _Table(NamedTuple):
+    """Module and name of a table, and the size to which its networks resize all images."""
+
+    module: str
+    name: str
+    input_size: tuple[int, int] | None = None
+
+
+TABLES = {
+    "cityscapes": _Table("cityscapes", "CITYSCAPES"),
+    "pascal_context_59": _Table("pascal_context", "PASCAL_CONTEXT_59"),
+    "pascal_context_60": _Table("pascal_context", "PASCAL_CONTEXT_60"),
+    "lip": _Table("lip", "LIP", (473, 473)),
+    "camvid": _Table("camvid", "CAMVID"),
+    "ade20k": _Table("ade20k", "ADE20K"),
+    "coco_stuff": _Table("coco_stuff", "COCO_STUFF"),
+}
+ACCEPTED = (
+    f"one of {', '.join(TABLES)}; the folder of a run; or a classes.yaml, which lists the names in the order of the "
+    "network's outputs"
+)
+
+
+def read_labels(source: str) -> tuple[LabelTable, Sequence[int] | None]:
+    """Finds a label table, and the (height, width) to which images are resized whatever their aspect, if any.
+
+    Args:
+        source: A name in `TABLES`; the folder of a run, or a checkpoint in it; a YAML file as `hrseg.data.classes`
+            reads it, or the folder of a data set with such a `classes.yaml`.
+
+    Raises:
+        ConfigError: It is none of these, or what the file says is not right.
+        WeightsError: The checkpoint cannot be read.
+    """
+    path = Path(source)
+    if source in TABLES:
+        module, name, input_size = TABLES[source]
+        return getattr(importlib.import_module(f"hrseg.data.{module}"), name), input_size
+    checkpoints = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    checkpoint = next((file for file in checkpoints if file.is_file()), None)
+    if checkpoint or (path.suffix == ".ckpt" and path.is_file()):
+        return _of_run(checkpoint or path)
+    file = path / "classes.yaml" if path.is_dir() else path
+    if file.is_file() and file.suffix in (".yaml", ".yml"):
+        from hrseg.data.classes import read_classes
+
+        return read_classes(file, file.absolute().parent.name), None
+    nearest = difflib.get_close_matches(source, TABLES, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}? Expected" if nearest else "expected"
+    raise ConfigError(f"unknown labels {source!r}; {hint} {ACCEPTED}")
+
+
+def _of_run(checkpoint: Path) -> tuple[LabelTable, Sequence[int] | None]:
+    from hrseg.data.labels import LabelTable
+    from hrseg.models.reading import read_content
+
+    description: Any = read_content(checkpoint, values=False).get("hrseg")
+    try:
+        return LabelTable.from_dict(description["labels"]), description.get("input_size")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{checkpoint} does not tell its classes; expected {ACCEPTED}") from error
