@@ -320,7 +320,8 @@ def _decode_indices(data: bytes, path: Path) -> np.ndarray:
     with open_image(io.BytesIO(data), path, as_label=True) as image:
         if image.format in _LOSSY or image.info.get("compression") in _LOSSY_COMPRESSION:
             raise DataFileError(
-                f"{path} is a {image.format} whose compression changes labels; expected a PNG with one channel"
+                f"{path} is a {image.format} whose compression changes labels; expected a PNG with one channel. "
+                "`hrseg verify --guess ROOT --snap FOLDER` writes the masks of a folder as PNG without the noise"
             )
         bits = data[24] if image.format == "PNG" else getattr(image, "tag_v2", {}).get(258, (8,))[0]
         with decoding(path, image):

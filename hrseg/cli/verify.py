@@ -25,7 +25,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         prog=f"hrseg {verb}",
         usage="hrseg verify --config RECIPE [--data.KEY VALUE] [--json FILE]\n"
         "       hrseg verify --data CLASS [--data.KEY VALUE] [--json FILE]\n"
-        "       hrseg verify --guess ROOT [--masks FOLDER] [--mask_suffix SUFFIX] [--output FILE]",
+        "       hrseg verify --guess ROOT [--masks FOLDER] [--mask_suffix SUFFIX] [--snap FOLDER] [--output FILE]",
         description="Check every file of a data set, given as to `hrseg fit`; count its classes; suggest class "
         "weights. Or write a first list of the classes that occur in masks, for you to edit.",
         allow_abbrev=False,
@@ -34,12 +34,17 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--guess", type=Path, metavar="ROOT", help="folder of a data set without a list of classes")
     parser.add_argument("--masks", default="masks", metavar="FOLDER", help="of the masks under ROOT (%(default)s)")
     parser.add_argument("--mask_suffix", default="", metavar="SUFFIX", help="what their names end with, such as _mask")
+    parser.add_argument(
+        "--snap",
+        metavar="FOLDER",
+        help="folder under ROOT to write masks to that were saved as JPEG or with smoothed edges, as PNG without noise",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="classes to write (ROOT/classes.yaml)")
     options, others = parser.parse_known_args(arguments)
     if options.guess is not None:
         if others:
             parser.error(f"unrecognized arguments: {' '.join(others)}")
-        return _guess(options.guess, options.masks, options.mask_suffix, options.output)
+        return _guess(options.guess, options.masks, options.mask_suffix, options.snap, options.output)
     return _verify(others, options.json)
 
 
@@ -55,13 +60,17 @@ def _verify(arguments: Sequence[str], json_file: Path | None) -> int:
     return 1 if report.findings else 0
 
 
-def _guess(root: Path, masks: str, mask_suffix: str, output: Path | None) -> int:
+def _guess(root: Path, masks: str, mask_suffix: str, snap: str | None, output: Path | None) -> int:
     output = output or root / "classes.yaml"
     if output.exists():
         raise ConfigError(f"{output} is there already and may have been edited; remove it, or give --output")
 
-    from hrseg.data.guess import guess_classes  # numpy and OpenCV: not for --help
+    from hrseg.data.guess import guess_classes, snap_masks  # numpy and OpenCV: not for --help
 
+    if snap is not None:
+        values = snap_masks(root / masks, mask_suffix, root / snap)
+        print(f"masks of {', '.join(values)} without noise: {root / snap}; data.masks is {snap}\n")
+        masks = snap
     text = guess_classes(root / masks, mask_suffix)
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")

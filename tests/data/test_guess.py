@@ -8,8 +8,8 @@ import yaml
 from PIL import Image
 
 from hrseg.data.classes import default_colors, read_classes
-from hrseg.data.guess import guess_classes
-from hrseg.errors import DataFileError, DataNotFoundError
+from hrseg.data.guess import guess_classes, snap_masks
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError
 from hrseg.images import write_image
 
 IDS = np.random.default_rng(0).choice(np.array([3, 8, 8, 20, 255], np.uint8), (20, 30))
@@ -36,7 +36,7 @@ def test_ids_become_classes_with_their_counts_in_comments(tmp_path: Path) -> Non
     }
     share = 100 * ((IDS == 8).sum() + 600) / 1200
     assert f"class_1  # label id 8: {share:.3g} % of all pixels, in 2 masks" in text
-    assert f"# 255 is ignored: {100 * (IDS == 255).sum() / 1200:.3g} % of all pixels, in 1 masks" in text
+    assert f"# 255 is ignored: {100 * (IDS == 255).sum() / 1200:.3g} % of all pixels, in 1 masks; it lies far" in text
 
 
 def test_the_file_fits_the_masks_it_was_guessed_from(tmp_path: Path) -> None:
@@ -69,6 +69,73 @@ def test_colors_of_pictures_become_classes(tmp_path: Path) -> None:
 def test_masks_of_0_and_255_have_two_classes(tmp_path: Path) -> None:
     save(tmp_path / "a.png", np.where(IDS > 8, 255, 0).astype(np.uint8))
     assert yaml.safe_load(guess_classes(tmp_path))["ids"] == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("others", "is_void"),
+    [
+        ([0, 128], False),  # greys stretched to 0-255: ignored before, and with it 23 % of the pixels of polyps
+        ([0, 85, 170], False),
+        ([1], False),
+        ([0, 1], True),
+        ([1, 2, 3], True),
+        ([0, 15], True),  # a part of VOC's
+        ([*range(21)], True),
+    ],
+)
+def test_255_is_a_class_unless_it_lies_far_from_other_ids_and_the_file_says_which(
+    others: list[int], is_void: bool, tmp_path: Path
+) -> None:
+    mask = np.repeat(np.array([*others, 255], np.uint8), 9)[None].repeat(9, 0)
+    save(tmp_path / "a.png", mask)
+    text = guess_classes(tmp_path)
+    assert yaml.safe_load(text)["ids"] == (others if is_void else [*others, 255])
+    assert ("# 255 is ignored: " in text, "# 255 is a class: " in text) == (is_void, not is_void)
+
+
+def blocks(values: list[int], size: int = 40) -> np.ndarray:
+    return np.repeat(np.array(values, np.uint8), size)[None].repeat(size, 0)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_noise_of_a_jpeg_is_no_class_and_snapped_away(name: str, tmp_path: Path) -> None:
+    clean = blocks([0, 255])
+    rows, columns = np.ogrid[-20:20, -40:40]
+    clean[(rows**2 + columns**2 < 150)] = 128
+    Image.fromarray(clean).save(tmp_path / "noisy.jpg", quality=80)
+    (tmp_path / "masks").mkdir()
+    with Image.open(tmp_path / "noisy.jpg") as noisy:
+        noisy.save(tmp_path / "masks" / name)
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "masks" / name)))) > 10
+    with pytest.raises(DataFileError, match=r"^[^\n]*the others are 0, 128, 255\. Add --snap FOLDER[^\n]*$"):
+        guess_classes(tmp_path / "masks")
+    assert snap_masks(tmp_path / "masks", "", tmp_path / "out") == ["0", "128", "255"]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), clean)
+    assert yaml.safe_load(guess_classes(tmp_path / "out"))["ids"] == [0, 128, 255]
+    with pytest.raises(ConfigError, match=r"out is there already; give a new folder"):
+        snap_masks(tmp_path / "masks", "", tmp_path / "out")
+
+
+def test_smoothed_edges_of_painted_masks_are_snapped_to_the_nearest_colour(tmp_path: Path) -> None:
+    clean = np.zeros((40, 80, 3), np.uint8)
+    clean[:, 40:] = 250, 0, 10
+    smooth = clean.copy()
+    smooth[:, 38:42, 0] = np.random.default_rng(0).integers(0, 250, (40, 4))
+    save(tmp_path / "masks" / "a.png", smooth)
+    with pytest.raises(DataFileError, match=r"the others are \[0, 0, 0\], \[250, 0, 10\]"):
+        guess_classes(tmp_path / "masks")
+    snap_masks(tmp_path / "masks", "", tmp_path / "out")
+    snapped = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    assert {*map(tuple, snapped.reshape(-1, 3).tolist())} == {(0, 0, 0), (250, 0, 10)}
+    np.testing.assert_array_equal(snapped[:, :38], clean[:, :38])
+
+
+def test_values_that_look_like_instances_are_told(tmp_path: Path) -> None:
+    """47 colours of a panoptic PNG were written down as classes without a word."""
+    save(tmp_path / "a.png", blocks([0, *range(1, 15)], 9))
+    assert "do they number instances" in guess_classes(tmp_path)
+    save(tmp_path / "a.png", np.tile(blocks([*range(15)], 9), (1, 3)))  # each in three places, as classes are
+    assert "instances" not in guess_classes(tmp_path)
 
 
 def test_what_are_no_masks_is_told(tmp_path: Path) -> None:
