@@ -91,7 +91,9 @@ def _show(report: Report) -> None:
     Console().print(table)
     for rule, weights in report.class_weights().items():
         print(f"class_weights: {weights}  # {rule} of {report.train_split}")
-    print(f"{report.num_read} images and their labels were read; all others are as they were the last time")
+    print(_what_was_read(report.num_files, report.num_read))
+    for remark in report.remarks:
+        print(f"note: {remark}")
     for kind, messages in report.findings.items():
         print(f"\n{kind}: {len(messages)}")
         for message in messages[:_SHOWN]:
@@ -100,3 +102,11 @@ def _show(report: Report) -> None:
             print(f"  and {len(messages) - _SHOWN} more; --json FILE writes them all")
     if not report.findings:
         print("nothing is wrong")
+
+
+def _what_was_read(number: int, num_read: int) -> str:
+    if num_read == number:
+        return f"all {number} images and their labels were read"
+    if num_read == 0:
+        return f"all {number} images and their labels are as they were the last time; none was read again"
+    return f"{num_read} of {number} images and their labels were read; the others are as they were the last time"

@@ -346,8 +346,10 @@ class SegmentationDataModule(LightningDataModule, ABC):
         samples = self.find_samples(split)
         name = self.labels.name
         if not samples:
+            others = [key for key in ("test_split", "predict_split") if getattr(self, key) == split != self.val_split]
+            remedy = "".join(f", or give --data.{key} {self.val_split}" for key in others)
             raise DataNotFoundError(
-                f"no image of {name} {split} in {self.root.absolute()}; expected {self.layout}. {self.origin}"
+                f"no image of {name} {split} in {self.root.absolute()}; expected {self.layout}{remedy}. {self.origin}"
             )
         if len(samples) < self._world_size:
             raise ConfigError(f"{name} {split} has {len(samples)} images for {self._world_size} processes; use fewer")

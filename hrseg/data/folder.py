@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -13,8 +15,10 @@ from hrseg.data.base import SegmentationDataModule
 from hrseg.data.classes import read_classes
 from hrseg.data.dataset import Sample
 from hrseg.data.lists import read_list
-from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, UnknownNameError
 from hrseg.images import images_below
+
+_log = logging.getLogger(__name__)
 
 _PARTS = ("train", "val", "test")
 _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -24,8 +28,9 @@ class FolderDataModule(SegmentationDataModule):
     """Any images with masks of the same names; arguments beside these are as for `SegmentationDataModule`.
 
     Image and mask belong together if their paths below `images` and `masks` are the same, extensions and suffixes
-    apart. A mask holds label ids, palette indices, or, in three channels, the colours of the classes; each file may
-    be of its own kind.
+    apart. These two folders lie under the root, or, if they do not, in each of its folders train, val and test. A mask
+    holds label ids, palette indices, or, in three channels, the colours of the classes; each file may be of its own
+    kind.
 
     Splits: train, val, trainval (both) and test.
 
@@ -37,14 +42,16 @@ class FolderDataModule(SegmentationDataModule):
         crop_size: (height, width) of training crops in pixels; smaller images are padded.
         images: Folder of the images under the root, with all folders in it.
         masks: Folder of the masks under the root.
-        image_suffix: What image names end with and mask names do not, such as "_leftImg8bit"; other files are no
-            images.
+        image_suffix: What image names end with and mask names do not, such as "_leftImg8bit", or a list where splits
+            differ in it (["_training", "_test"]); other files are no images.
         mask_suffix: The same of the masks, such as "_mask".
         splits: What train, val and perhaps test are: sub-folders of `images` ({"train": "training", ...}); lists under
             the root, which end with .txt and name an image a line, as a path below `images` ({"train": "fold_1.txt",
             ...}); or shares of all images that are drawn at random ({"train": 0.8, ...}). None looks for sub-folders
             train, val and test, then for lists train.txt, val.txt and test.txt, and draws 80, 10 and 10 % otherwise.
         split_seed: Decides the draw. It is not `seed`, so that trainings with other seeds share their splits.
+        test_split: Split that `test` scores; None for test, or for val where there is no test.
+        predict_split: Split that `predict` segments; None likewise.
 
     Raises:
         ConfigError: The classes cannot be read, or a value is out of range.
@@ -53,8 +60,8 @@ class FolderDataModule(SegmentationDataModule):
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test")
     layout: ClassVar[str] = (
-        "images in images/ and masks of the same names in masks/; either in sub-folders train, val and test, or with "
-        "lists train.txt, val.txt and test.txt, or neither"
+        "images in images/ and masks of the same names in masks/; in sub-folders train, val and test of both, in "
+        "train/images and train/masks and so on, with lists train.txt, val.txt and test.txt, or with none of these"
     )
     origin: ClassVar[str] = "Set data.images and data.masks if the folders have other names"
 
@@ -66,10 +73,12 @@ class FolderDataModule(SegmentationDataModule):
         crop_size: tuple[int, int] = (512, 512),
         images: str = "images",
         masks: str = "masks",
-        image_suffix: str = "",
-        mask_suffix: str = "",
+        image_suffix: str | list[str] = "",
+        mask_suffix: str | list[str] = "",
         splits: dict[str, str | float] | None = None,
         split_seed: int = 0,
+        test_split: str | None = None,
+        predict_split: str | None = None,
         **kwargs: Any,
     ) -> None:
         if splits is not None:
@@ -84,7 +93,23 @@ class FolderDataModule(SegmentationDataModule):
         self.mask_suffix = mask_suffix
         self._given_splits = splits
         self.split_seed = split_seed
-        super().__init__(root, batch_size, crop_size, **kwargs)
+        self.root = folder
+        held_out = "test" if "test" in self._sources else "val"
+        super().__init__(
+            root,
+            batch_size,
+            crop_size,
+            test_split=test_split or held_out,
+            predict_split=predict_split or held_out,
+            **kwargs,
+        )
+
+    def setup(self, stage: str) -> None:
+        """As for any data set; says so if val stands for test."""
+        super().setup(stage)
+        chosen = {"test": self.test_split, "predict": self.predict_split}.get(stage)
+        if chosen == "val" and "test" not in self._sources and self._rank == 0:
+            _log.warning("%s has no split test: `%s` takes val", self.labels.name, stage)
 
     def find_samples(self, split: str) -> list[Sample]:
         """Lists a split by name, or in its list's order."""
@@ -92,7 +117,7 @@ class FolderDataModule(SegmentationDataModule):
             return self.find_samples("train") + self.find_samples("val")
         samples = []
         for name in self._names(split):
-            expected = self.root / self.masks / f"{name}{self.mask_suffix}.png"
+            expected = self._place(self.masks, name, f"{_listed(self.mask_suffix)[0]}.png")
             samples.append(Sample(name, self._images[name], self._masks.get(name, expected)))
         return samples
 
@@ -101,17 +126,21 @@ class FolderDataModule(SegmentationDataModule):
         return [mask for name, mask in self._masks.items() if name not in self._images]
 
     def _names(self, split: str) -> list[str]:
-        sources = self._given_splits or self._found_splits()
-        source = sources.get(split, "")
+        source = self._sources.get(split, "")
         if not isinstance(source, str):
-            return self._drawn(sources)[split]
+            return self._drawn(self._sources)[split]
         if source.endswith(".txt"):
             return self._listed(self.root / source)
         return [name for name in self._images if source and name.startswith(f"{source}/")]
 
-    def _found_splits(self) -> dict[str, str | float]:
-        if any(name.startswith(f"{part}/") for part in _PARTS for name in self._images):
-            return {part: part for part in _PARTS}
+    @cached_property
+    def _sources(self) -> Mapping[str, str | float]:
+        """Where each split comes from; without those that there are not."""
+        if self._given_splits:
+            return self._given_splits
+        folders = {part: part for part in _PARTS if any(name.startswith(f"{part}/") for name in self._images)}
+        if folders:
+            return {**folders}
         lists = {part: f"{part}.txt" for part in _PARTS if (self.root / f"{part}.txt").is_file()}
         return {**lists} if lists else {**_SHARES}
 
@@ -139,13 +168,41 @@ class FolderDataModule(SegmentationDataModule):
 
     @cached_property
     def _images(self) -> dict[str, Path]:
-        found = images_below(self.root / self.images, self.image_suffix)
         masks = set(self._masks.values())  # they may lie beside the images
+        found = self._files(self.images, _listed(self.image_suffix))
         return {name: path for name, path in found.items() if path not in masks}
 
     @cached_property
     def _masks(self) -> dict[str, Path]:
-        return images_below(self.root / self.masks, self.mask_suffix)
+        return self._files(self.masks, _listed(self.mask_suffix))
+
+    def _files(self, folder: str, suffixes: Sequence[str]) -> dict[str, Path]:
+        """The files below root/folder by name; or those below root/SPLIT/folder, by SPLIT/name."""
+        parts = [""] if (self.root / folder).is_dir() else self._part_folders
+        found: dict[str, Path] = {}
+        for part, suffix in product(parts, suffixes):
+            for rest, path in images_below(self.root / part / folder, suffix).items():
+                name = str(PurePosixPath(part, rest))
+                if name in found:
+                    raise DataFileError(f"{found[name]} and {path} have the same name; expected one file for both")
+                found[name] = path
+        return dict(sorted(found.items()))
+
+    def _place(self, folder: str, name: str, ending: str) -> Path:
+        """Where a file of a name is expected."""
+        part, _, rest = name.partition("/")
+        if part in self._part_folders and not (self.root / folder).is_dir():
+            return self.root / part / folder / f"{rest}{ending}"
+        return self.root / folder / f"{name}{ending}"
+
+    @property
+    def _part_folders(self) -> list[str]:
+        given = [source for source in (self._given_splits or {}).values() if isinstance(source, str)]
+        return [source for source in given if not source.endswith(".txt")] or [*_PARTS]
+
+
+def _listed(suffix: str | list[str]) -> list[str]:
+    return [suffix] if isinstance(suffix, str) else suffix
 
 
 def _check_splits(splits: Mapping[str, str | float]) -> None:

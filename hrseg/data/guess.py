@@ -156,9 +156,9 @@ def _look_at(folder: Path, suffix: str) -> _Masks:
     paths = list(images_below(folder, suffix).values())
     if not paths:
         others = sorted(path.name for path in folder.iterdir())[:3] if folder.is_dir() else []
-        found = f"it holds {', '.join(others)}, ..." if others else "it is empty or missing"
+        content = f"it holds {', '.join(others)}, ..." if others else "it is empty or missing"
         raise DataNotFoundError(
-            f"no mask *{suffix}.png in {folder.absolute()}: {found}; give --masks the name of the folder below the "
+            f"no mask *{suffix}.png in {folder.absolute()}: {content}; give --masks the name of the folder below the "
             "root and --mask_suffix what the names end with. Polygons have to be drawn as PNG first"
         )
     kinds = ("label ids", "colours")

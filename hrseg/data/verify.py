@@ -29,7 +29,9 @@ class Report:
         num_images: Images of each split.
         counts: How often each class occurs in each split with labels.
         findings: One line for each thing that is wrong, by kind; empty if all is well.
-        num_read: Images, with their labels, that were read just now; the cache answered for the others.
+        remarks: One line for each thing that may be meant so: classes that never occur, labels that are all ignored.
+        num_files: Images, with their labels, in all splits.
+        num_read: Those that were read just now; the cache answered for the others.
     """
 
     labels: LabelTable
@@ -37,6 +39,8 @@ class Report:
     num_images: dict[str, int]
     counts: dict[str, ClassCounts]
     findings: dict[str, list[str]]
+    remarks: list[str]
+    num_files: int
     num_read: int
 
     def class_weights(self) -> dict[str, list[float]]:
@@ -61,6 +65,7 @@ class Report:
             "splits": splits,
             "class_weights": self.class_weights(),
             "findings": self.findings,
+            "remarks": self.remarks,
         }
 
 
@@ -91,15 +96,69 @@ def verify(data: SegmentationDataModule) -> Report:
         "images in several splits": _duplicates(samples, scans),
         "doubts about the numbering": data.check_counts(_per_label_id(histograms.values(), data.labels)),
     }
-    labelled = {split: [histograms[s] for s in members if s in histograms] for split, members in samples.items()}
+    labelled = {split: [s for s in members if s in histograms] for split, members in samples.items()}
+    counts = {
+        split: ClassCounts.of(np.stack([histograms[s] for s in members])[:, : data.num_classes])
+        for split, members in labelled.items()
+        if members
+    }
+    unused = {
+        split: [s for s in members if not histograms[s][: data.num_classes].any()]
+        for split, members in labelled.items()
+    }
+    names = ", ".join(data.labels.class_names)
+    findings["labels of which all is ignored"] = [
+        f"{split}: all {len(labelled[split])} labels hold ignored pixels only, such as {members[0].label}: there is "
+        f"nothing to train on or to score. Are classes among the ignored ids? The classes are {names}"
+        for split, members in unused.items()
+        if members and len(members) == len(labelled[split])
+    ]
+    num_images = {split: len(members) for split, members in samples.items()}
     return Report(
         data.labels,
         data.train_split,
-        {split: len(members) for split, members in samples.items()},
-        {split: ClassCounts.of(np.stack(rows)[:, : data.num_classes]) for split, rows in labelled.items() if rows},
+        num_images,
+        counts,
         {kind: messages for kind, messages in findings.items() if messages},
+        _remarks(data, counts, labelled, unused, num_images),
+        len(distinct),
         num_read,
     )
+
+
+def _remarks(
+    data: SegmentationDataModule,
+    counts: Mapping[str, ClassCounts],
+    labelled: Mapping[str, list[Sample]],
+    unused: Mapping[str, list[Sample]],
+    num_images: Mapping[str, int],
+) -> list[str]:
+    remarks = [
+        f"{split}: {len(members)} of {len(labelled[split])} labels hold ignored pixels only, such as {members[0].label}"
+        for split, members in unused.items()
+        if 0 < len(members) < len(labelled[split])
+    ]
+    occurring = {
+        split: [name for name, pixels in zip(data.labels.class_names, found.pixels, strict=True) if pixels]
+        for split, found in counts.items()
+    }
+    train = occurring.get(data.train_split, [])
+    absent = [name for name in data.labels.class_names if train and name not in train]
+    if absent:
+        scored = [name for name in absent if name in occurring.get(data.val_split, [])]
+        remarks.append(
+            f"{data.train_split}: {len(absent)} of {data.num_classes} classes never occur and cannot be learnt: "
+            f"{', '.join(absent)}" + f"; in {data.val_split} there are {', '.join(scored)}" * bool(scored)
+        )
+    if len(train) == 1:
+        remarks.append(
+            f"{data.train_split}: every pixel that is not ignored is {train[0]}: there is nothing to tell apart. Has "
+            "the background to be a class, too?"
+        )
+    has_no_test = "test" in data.splits and "test" not in (*data.unlabelled_splits, *num_images)
+    if data.test_split == data.val_split and has_no_test:
+        remarks.append(f"`hrseg test` scores {data.val_split}, as validation does")
+    return remarks
 
 
 def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[str], list[str]]:

@@ -26,8 +26,15 @@ def test_a_sound_data_set_ends_with_0_and_a_faulty_one_with_1(
     arguments = ["verify", *CAMVID, f"--data.root={camvid_root}", "--json=out/report.json"]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    for text in ("CamVid: 5 train, 2 val", "pedestrian", "7 images and their labels were read", "nothing is wrong"):
+    for text in (
+        "CamVid: 5 train, 2 val",
+        "pedestrian",
+        "all 7 images and their labels were read\n",
+        "nothing is wrong",
+    ):
         assert text in out
+    assert main(arguments) == 0
+    assert "all 7 images and their labels are as they were the last time; none was" in capsys.readouterr().out
     report = json.loads(Path("out/report.json").read_text())
     assert report["findings"] == {}
     assert report["splits"]["train"]["classes"]["sky"]["images"] == 5
@@ -41,6 +48,7 @@ def test_a_sound_data_set_ends_with_0_and_a_faulty_one_with_1(
     write_image(camvid_root / "trainannot" / "0005.png", np.full((48, 64), 12, np.uint8))
     assert main(arguments) == 1
     out = capsys.readouterr().out
+    assert "7 of 8 images and their labels were read; the others are as they were" in out
     assert "missing files: 1\n" in out
     assert "labels with values outside the table: 6\n" in out
     assert "and 1 more; --json FILE" in out

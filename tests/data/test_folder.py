@@ -146,6 +146,42 @@ def test_masks_may_lie_beside_the_images(tmp_path: Path) -> None:
     assert sorted(names(data, "trainval") + names(data, "test")) == ["a", "b", "c"]
 
 
+def test_images_and_masks_may_lie_in_a_folder_of_each_split(tmp_path: Path) -> None:
+    for part, stems in {"train": "a day/b", "val": "c"}.items():
+        write_pairs(tmp_path / part, stems, f"_{part}", "_m")
+    data = folder(tmp_path, classes=TWO, image_suffix=["_train", "_val"], mask_suffix="_m")
+    assert names(data, "trainval") == ["train/a", "train/day/b", "val/c"]
+    for stage in ("fit", "test"):
+        data.setup(stage)
+    (tmp_path / "val" / "masks" / "c_m.png").unlink()
+    data = folder(tmp_path, classes=TWO, image_suffix=["_train", "_val"], mask_suffix="_m")
+    with pytest.raises(DataNotFoundError, match=r"expected .*/val/masks/c_m\.png"):
+        data.setup("test")
+    write_pairs(tmp_path / "train", "a", "_val", "_m")
+    with pytest.raises(DataFileError, match=r"a_train\.png and .*a_val\.png have the same name"):
+        folder(tmp_path, classes=TWO, image_suffix=["_train", "_val"], mask_suffix="_m")
+
+
+def test_without_a_test_split_val_is_tested_and_predicted_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`verify` ended with 1 and `test` stopped without naming `--data.test_split val`."""
+    write_pairs(tmp_path, "train/a train/b val/c")
+    data = folder(tmp_path, classes=TWO)
+    assert (data.test_split, data.predict_split) == ("val", "val")
+    data.setup("fit")
+    assert caplog.text == ""
+    data.setup("test")
+    data.setup("predict")
+    assert "has no split test: `test` takes val" in caplog.text
+    assert "`predict` takes val" in caplog.text
+    with pytest.raises(DataNotFoundError, match=r"no image of .* test in .*, or give --data\.test_split val\. "):
+        folder(tmp_path, classes=TWO, test_split="test").setup("test")
+    write_pairs(tmp_path, "test/d")
+    data = folder(tmp_path, classes=TWO)
+    assert (data.test_split, data.predict_split) == ("test", "test")
+
+
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     write_pairs(tmp_path / "store", "a b")
     (tmp_path / "mine" / "images").mkdir(parents=True)

@@ -60,6 +60,36 @@ def test_a_sound_data_set_is_counted_split_by_split(camvid_root: Path) -> None:
     assert verify(camvid(camvid_root, train_split="trainval")).num_images == {"train": 5, "val": 2, "trainval": 7}
 
 
+def label(root: Path, split: str, name: str, *ids: int) -> None:
+    write_image(root / "images" / split / f"{name}.png", np.random.default_rng().integers(0, 256, (8, 8, 3), np.uint8))
+    write_image(root / "masks" / split / f"{name}.png", np.resize(np.array(ids, np.uint8), (8, 8)))
+
+
+def test_classes_that_never_occur_and_labels_that_are_all_ignored_are_told_with_counts(tmp_path: Path) -> None:
+    classes = {"names": ["a", "b", "c"], "ignore": [9]}
+    for split, name, *ids in (("train", "1", 0, 9), ("train", "2", 9), ("val", "3", 9, 255), ("val", "4", 1)):
+        label(tmp_path, split, name, *ids)  # type: ignore[arg-type]
+    report = verify(FolderDataModule(tmp_path, classes))
+    assert report.findings == {}
+    assert report.remarks == [
+        f"train: 1 of 2 labels hold ignored pixels only, such as {tmp_path}/masks/train/2.png",
+        f"val: 1 of 2 labels hold ignored pixels only, such as {tmp_path}/masks/val/3.png",
+        "train: 2 of 3 classes never occur and cannot be learnt: b, c; in val there are b",
+        "train: every pixel that is not ignored is a: there is nothing to tell apart. Has the background to be a "
+        "class, too?",
+        "`hrseg test` scores val, as validation does",
+    ]
+    assert (report.num_files, report.num_read) == (4, 4)
+
+
+def test_a_split_without_a_pixel_of_a_class_is_a_finding(tmp_path: Path) -> None:
+    """The loss was 0.0 and the mIoU nan without a word."""
+    for split, name, *ids in (("train", "1", 255), ("train", "2", 255), ("val", "3", 0, 1)):
+        label(tmp_path, split, name, *ids)  # type: ignore[arg-type]
+    message = only(verify(FolderDataModule(tmp_path, {"names": ["a", "b"]})), "labels of which all is ignored")
+    assert message.startswith("train: all 2 labels hold ignored pixels only, such as ")
+
+
 def test_ids_palettes_and_colors_are_counted_alike(folder_root: Path) -> None:
     data = FolderDataModule(folder_root)
     report = verify(data)
