@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUN := runs/quickstart/0
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test quickstart test lint types pytest test-slow test-slurm test-docker notebooks format
+.PHONY: help install install-test quickstart test lint types pytest test-slow fuzz test-slurm test-docker notebooks format
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,9 @@ pytest: install-test
 
 test-slow: install-test  ## the tests that need minutes each
 	$(BIN)/python -m pytest -q -m slow
+
+fuzz: install-test  ## strange command lines and broken files for every verb; SECONDS=600 SEED=1
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.running --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
 test-slurm: install-test  ## a real SLURM of two nodes on this machine; Debian, as root
 	bash tests/slurm/cluster.sh install
