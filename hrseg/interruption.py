@@ -6,14 +6,14 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 
-# what a cluster sends; Windows has no USR1
-OF_CLUSTERS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
-_SIGNALS = (signal.SIGINT, *OF_CLUSTERS)
+# what a cluster sends, and a terminal that is closed; Windows has neither USR1 nor HUP
+FROM_OUTSIDE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+_SIGNALS = (signal.SIGINT, *FROM_OUTSIDE)
 
 _received: signal.Signals | None = None
 _watcher = 0  # the process that watches; those forked from it have its handlers, too
@@ -21,7 +21,7 @@ watched: ctypes.c_bool | None = None  # whether it does, for other processes: se
 
 
 class Interrupted(BaseException):
-    """A training left at a safe point, its state saved; not an error, so that no `except Exception` swallows it.
+    """A signal's end of a training, its state saved, or of another verb; no `except Exception` swallows it.
 
     Args:
         number: Of the signal that asked for it, in whichever process.
@@ -44,13 +44,14 @@ def is_watching() -> bool:
 
 @contextmanager
 def watching(signals: Sequence[signal.Signals] = _SIGNALS) -> Iterator[None]:
-    """While the block runs, Ctrl-C, SIGTERM and SIGUSR1 are noted instead of ending the process.
+    """While the block runs, Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP are noted instead of ending the process.
 
-    Ctrl-C a second time ends it, as anywhere. Other threads than the main one cannot watch: there nothing changes.
+    SIGHUP stays ignored where it is, as under nohup. Ctrl-C a second time ends the process, as anywhere. Other threads
+    than the main one cannot watch: there nothing changes.
     A block within another knows what came in that one before.
 
     Args:
-        signals: Those to note, where it is not all three.
+        signals: Those to note, where it is not all of them.
     """
     global _received, _watcher, watched
     if threading.current_thread() is not threading.main_thread():
@@ -59,17 +60,54 @@ def watching(signals: Sequence[signal.Signals] = _SIGNALS) -> Iterator[None]:
     outer = _watcher, watched
     if not is_watching():
         _received, _watcher = None, os.getpid()
-    before = {number: signal.signal(number, _note) for number in signals}
     watched = RawValue(ctypes.c_bool, True)
+    with _handled(signals, _note):
+        try:
+            yield
+        finally:
+            watched.value = False
+            _watcher, watched = outer
+            if not is_watching():
+                _received = None
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """While the block runs, SIGTERM and SIGHUP raise `Interrupted`, so that what is half written is removed."""
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # forked from it
+            os._exit(128 + number)
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with _handled([number for number in FROM_OUTSIDE if number.name != "SIGUSR1"], end):
+        yield
+
+
+def receive(number: int) -> None:
+    """Answers a signal that was not sent, as SIGPIPE is not to Python: noted by who watches, else `Interrupted`."""
+    if not is_watching():
+        raise Interrupted(number)
+    _note(number, None)
+
+
+@contextmanager
+def _handled(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Has signals handled while the block runs, but for SIGHUP where it is ignored, as under nohup."""
+    before = {
+        number: signal.signal(number, handler)
+        for number in signals
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        watched.value = False
-        _watcher, watched = outer
-        if not is_watching():
-            _received = None
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, known in before.items():
+            signal.signal(number, known)
 
 
 def outlast_signals(watched: ctypes.c_bool | None) -> None:
@@ -89,7 +127,8 @@ def outlast_signals(watched: ctypes.c_bool | None) -> None:
             os._exit(128 + number)
 
     for number in _SIGNALS:
-        signal.signal(number, end_unless_watched)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end_unless_watched)
 
 
 def _note(number: int, frame: FrameType | None) -> None:
@@ -101,7 +140,8 @@ def _note(number: int, frame: FrameType | None) -> None:
     if _received is None:
         _received = signal.Signals(number)
         # not print, whose buffer the main program may be filling at this moment
-        os.write(2, f"\n{_received.name}: stopping after this step or validation{_hint(_received)}\n".encode())
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, f"\n{_received.name}: stopping after this step or validation{_hint(_received)}\n".encode())
 
 
 def _hint(received: signal.Signals) -> str:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from hrseg import interruption
+from hrseg.files import replacing
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_signals_are_noted_and_do_nothing_else(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
     with interruption.watching():
@@ -32,7 +35,7 @@ def test_ctrl_c_again_stops_at_once() -> None:
 
 
 def test_a_block_knows_what_came_in_the_one_around_it() -> None:
-    with interruption.watching(interruption.OF_CLUSTERS):
+    with interruption.watching(interruption.FROM_OUTSIDE):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -95,3 +98,48 @@ def test_another_thread_changes_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_sighup_stays_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        for block in (interruption.watching, interruption.ending):
+            with block():
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert interruption.received() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_a_signal_ends_cleans_up(number: signal.Signals, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
+
+    def write_half() -> None:
+        with interruption.ending(), replacing(tmp_path / "file") as temporary:
+            temporary.touch()
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(interruption.Interrupted):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) == before
+
+
+def test_a_process_forked_from_what_a_signal_ends_just_ends() -> None:
+    with interruption.ending():
+        worker = os.fork()
+        if worker == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 128 + signal.SIGTERM
+
+
+def test_a_signal_is_noted_after_the_terminal_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with interruption.watching():
+        monkeypatch.setattr("hrseg.interruption.os.write", write)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert interruption.received() == signal.SIGHUP

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from hrseg import __version__
+from hrseg import __version__, interruption
+from hrseg.cli.output import lasting_output
 from hrseg.errors import ConfigError, HrsegError, OutputError, UnknownNameError
+from hrseg.interruption import Interrupted
 
 # verb: (module with a function `run(verb, arguments) -> exit code`, what it does)
 VERBS = {
@@ -36,8 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when all went well, 1 when part of the input could not be used, 2 after a mistake of the user's, which is
-        printed in one line, and 130 after Ctrl-C.
+        printed in one line, and 128 and its number after a signal: 130 after Ctrl-C, 141 where nobody reads the output.
     """
+    try:
+        with lasting_output():
+            return _main(arguments)
+    except Interrupted as stop:
+        return 128 + stop.signal
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     trace = os.environ.get("HRSEG_TRACE", "") not in ("", "0")
     if "--trace" in arguments:
@@ -51,12 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if verb.startswith("-"):
                 raise ConfigError(f"{verb} stands before the verb; expected `hrseg VERB {verb} ...`")
             raise UnknownNameError("verb", verb, VERBS)
-        if verb == "fit":  # the import of PyTorch takes seconds, in which SLURM's signals would end the process
-            from hrseg import interruption
-
-            with interruption.watching(interruption.OF_CLUSTERS):
-                return _run(verb, arguments[1:])
-        return _run(verb, arguments[1:])
+        # the import of PyTorch takes seconds, in which SLURM's signals would end a training
+        trains = verb == "fit" and not {"-h", "--help"} & set(arguments)
+        with interruption.watching(interruption.FROM_OUTSIDE) if trains else interruption.ending():
+            return _run(verb, arguments[1:])
     except KeyboardInterrupt:
         return 130
     except HrsegError as error:

@@ -57,9 +57,11 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """Parses, instantiates and runs one of Lightning's verbs."""
     _set_up_messages()
     try:
-        with quiet(), interruption.watching() if verb == "fit" else nullcontext():
+        with quiet(), interruption.watching() if interruption.is_watching() else nullcontext():
             HrsegCLI(verb, arguments)
     except Interrupted as stop:
+        if verb != "fit":
+            raise
         return _leave(stop)
     except SystemExit as stop:  # --help, or Lightning's answer to Ctrl-C
         return 130 if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
@@ -72,7 +74,7 @@ def _leave(stop: Interrupted) -> int:
     Returns:
         The exit code: SLURM is to see a success, others, such as the script around a container, what stopped it.
     """
-    if stop.signal == signal.SIGINT or slurm.job() is None or not slurm.is_within_reach():
+    if stop.signal not in (signal.SIGTERM, signal.SIGUSR1) or slurm.job() is None or not slurm.is_within_reach():
         return 128 + stop.signal
     if launch.is_first_process():
         print(slurm.requeue(), flush=True)
