@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
+from hrseg.construct import RecordsArguments
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, named_protocol, normalize
@@ -25,7 +27,9 @@ from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import create_model, outputs_of
+from hrseg.models.described import network_description
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
+from hrseg.task_checkpoint import task_description, task_of_checkpoint
 from hrseg.task_checks import (
     check_clipping,
     check_logits,
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class SegmentationTask(LightningModule):
+class SegmentationTask(LightningModule, RecordsArguments):
     """Trains and scores a semantic segmentation network.
 
     Args:
@@ -394,7 +398,8 @@ class SegmentationTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what `Predictor.from_checkpoint` needs to rebuild the network, as plain numbers, lists and strings."""
         checkpoint["hrseg"] = {
-            "network": getattr(self.network, "config", None),
+            "network": network_description(self.network),
+            "task": task_description(self),
             "labels": self.labels.to_dict(),
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
@@ -403,6 +408,32 @@ class SegmentationTask(LightningModule):
             "input_size": self.input_size,
             "seed": self._seed,
         }
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's looks for other entries
+        cls,
+        checkpoint_path: str | Path,
+        map_location: str | torch.device | None = None,
+        *,
+        trust: bool = False,
+        **arguments: Any,
+    ) -> Self:
+        """Builds the task of a checkpoint of `hrseg fit` or `hrseg.fit`, with its weights.
+
+        Args:
+            checkpoint_path: `best.ckpt` or `last.ckpt`.
+            map_location: The device that it is brought to; None is the CPU.
+            trust: Whether classes of any package may be built, which runs their code; otherwise those of hrseg,
+                torch.nn, torch.optim and segmentation_models_pytorch alone.
+            arguments: Of the constructor, in place of the checkpoint's.
+
+        Raises:
+            ConfigError: Something is of another class, and the file is not trusted.
+            WeightsError: The file is none of hrseg's, or does not tell an argument that is not given here either.
+        """
+        kind = None if cls is SegmentationTask else cls
+        task: Self = task_of_checkpoint(checkpoint_path, SegmentationTask, kind, trust, arguments)  # type: ignore[assignment]
+        return task if map_location is None else task.to(map_location)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on with the seed of the training that is restarted, and notes how far it was trained."""

@@ -12,14 +12,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hrseg"
 
 # what each part may import of hrseg, beside itself; everything may import the foundation
-FOUNDATION = {"errors", "files", "image_formats", "images", "memory", "progress", "sizes"}
+FOUNDATION = {"construct", "errors", "files", "image_formats", "images", "memory", "progress", "sizes", "trust"}
 ALLOWED = {
+    "construct": set(),
     "errors": set(),
     "files": set(),
     "interruption": set(),
     "memory": set(),
     "progress": set(),
     "sizes": set(),
+    "trust": set(),
     "image_formats": set(),
     "images": {"image_formats"},
     "data.labels": set(),
@@ -35,7 +37,8 @@ ALLOWED = {
     "visualize": {"data.labels"},
     "inference": {"models", "data.labels", "visualize"},
     "task_checks": {"models", "inference", "data.labels"},
-    "task": {"task_checks", "models", "losses", "metrics", "optim", "inference", "data.labels"},
+    "task_checkpoint": {"models", "data.labels"},
+    "task": {"task_checks", "task_checkpoint", "models", "losses", "metrics", "optim", "inference", "data.labels"},
     "callbacks": {"task", "models", "inference", "metrics", "visualize", "data.labels", "interruption"},
     "training": {"callbacks", "task", "data", "models", "runs", "interruption", "launch", "slurm"},
     "benchmark": {"models", "losses", "metrics", "optim", "inference", "data", "data.labels"},

@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
 from hrseg import interruption, launch, slurm
 from hrseg.callbacks import (
@@ -30,7 +31,9 @@ from hrseg.callbacks import (
 )
 from hrseg.cli.changes import changes
 from hrseg.cli.config_errors import as_config_error
+from hrseg.cli.found import found_config
 from hrseg.cli.parsing import read_config
+from hrseg.construct import record
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.files import replacing
@@ -111,8 +114,8 @@ class HrsegCLI(LightningCLI):
             raise ConfigError(
                 f"hrseg {verb} needs to know on what; give --config with one of the recipes in experiments/"
             )
-        arguments = [*_config_beside_checkpoint(verb, arguments), *arguments]
         self._default_experiment = _experiment_of(arguments)
+        arguments = [*_config_beside_checkpoint(verb, arguments), *arguments]
         self._arguments = arguments
         self._with_task_class = _names_a_task(arguments)
         try:
@@ -163,6 +166,13 @@ class HrsegCLI(LightningCLI):
             default=30.0,
             help="How long processes wait for one that does not answer, before all of them end.",
         )
+        if self._verb != "fit":
+            parser.add_argument(
+                "--trust",
+                action="store_true",
+                help="Build whatever the config.yaml beside the checkpoint names, which may run any code; otherwise "
+                "only classes of known packages.",
+            )
         model = "model.init_args" if self._with_task_class else "model"
         for fact in ("labels", "crop_size", "input_size"):
             parser.link_arguments(f"data.{fact}", f"{model}.{fact}", apply_on="instantiate")
@@ -176,6 +186,7 @@ class HrsegCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Settles the folder and the checkpoint to go on from."""
+        self.parser.add_instantiator(record, nn.Module)  # a checkpoint describes networks that are none of ours
         config = self.config[self._verb]
         checkpoint = config.get("ckpt_path")
         if self._verb != "fit" and checkpoint is None:
@@ -198,6 +209,10 @@ class HrsegCLI(LightningCLI):
         self._checkpoint = Path(config.ckpt_path) if Path(config.ckpt_path or "").is_file() else None
         if self._verb == "fit" and self._checkpoint is not None:
             _say(f"going on from {self._checkpoint}{self._changes(self._checkpoint)}")
+
+        self._model_as_given = config.model.clone()
+        if self._checkpoint is not None:
+            _leave_weights_to(self._checkpoint, config.model)
 
     def _changes(self, checkpoint: Path) -> str:
         """Which settings differ from those of the run that a checkpoint is of."""
@@ -230,7 +245,7 @@ class HrsegCLI(LightningCLI):
         kwargs["plugins"] = plugins_of_run(config.get("plugins"))
         kwargs["default_root_dir"] = self.run_dir
         kwargs |= self._processes
-        self.save_config_kwargs = {"folder": self.run_dir}
+        self.save_config_kwargs = {"folder": self.run_dir, "model": self._model_as_given}
         trainer = super().instantiate_trainer(**kwargs)
         if isinstance(trainer.strategy, DDPStrategy):
             trainer.strategy._timeout = timedelta(minutes=self.config_init[self._verb].timeout_minutes)
@@ -296,11 +311,13 @@ class RunConfig(SaveConfigCallback):
         parser: The verb's parser.
         config: What it parsed.
         folder: The run's folder.
+        model: The settings of the model, with the weights that a new run starts from.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path) -> None:
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path, model: Namespace) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.folder = folder
+        self.model = model
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leaves the file alone, as the training may not start."""
@@ -312,14 +329,16 @@ class RunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the file."""
-        settings, path = _settings(self.parser, self.config), self.folder / "config.yaml"
+        config = self.config.clone()
+        config.model = self.model
+        settings, path = _settings(self.parser, config), self.folder / "config.yaml"
         if path.is_file() and trainer.global_step and changes(_read_settings(path), settings):
             kept = self.folder / f"config_until_step_{trainer.global_step}.yaml"
             if not kept.exists():
                 with replacing(kept) as temporary:
                     shutil.copyfile(path, temporary)
         with replacing(path) as temporary:
-            temporary.write_text(self.parser.dump(_of_the_run(self.config), skip_none=False))
+            temporary.write_text(self.parser.dump(_of_the_run(config), skip_none=False))
 
 
 def _of_the_run(config: Namespace) -> Namespace:
@@ -355,7 +374,28 @@ def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:
             )
         return []
     home = run_dir_of(Path(_usable_checkpoint(verb, checkpoint)))
-    return ["--config", str(home / "config.yaml")] if home else []
+    if home is None:
+        return []
+    config, left_out = found_config(home / "config.yaml", "--trust" in arguments)
+    if left_out:
+        _say(f"left out of {home / 'config.yaml'}, as only --trust builds any class: {', '.join(left_out)}")
+    return ["--config", config]
+
+
+def _leave_weights_to(checkpoint: Path, model: Namespace) -> None:
+    """Fetches and reads no weights that those of the checkpoint replace; what they told of the network stays."""
+    model = model.get("init_args", model)
+    network = model.get("network")
+    if isinstance(network, Namespace) and network.get("init_args.encoder_weights"):  # of segmentation_models_pytorch
+        network.init_args.encoder_weights = None
+    if model.get("weights") is None:
+        return
+    own = read_content(checkpoint, values=False).get("hrseg")
+    stored = own.get("network") if isinstance(own, Mapping) else None
+    if isinstance(stored, Mapping) and stored.get("name") == network:
+        told = {key: value for key, value in stored.items() if key not in ("name", "num_classes", "checkpoint_stages")}
+        model.network_args = told | (model.get("network_args") or {})
+    model.weights, model.reinit_head = None, False
 
 
 _CHECKPOINT = "give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
@@ -419,7 +459,9 @@ def _names_a_task(arguments: Sequence[str]) -> bool:
         name, is_joined, value = option.partition("=")
         if name in ("--config", "-c"):
             with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):  # the parser tells what is wrong
-                content = yaml.safe_load(Path(value if is_joined else place).read_text(encoding="utf-8"))
+                config = value if is_joined else place  # a file, or what is in it
+                text = config if config.startswith("{") else Path(config).read_text(encoding="utf-8")
+                content = yaml.safe_load(text)
                 model = content.get("model") if isinstance(content, dict) else None
                 if isinstance(model, dict) and "class_path" in model:
                     return True

@@ -47,7 +47,7 @@ class _OnlyData(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Adds the data of a file to the settings."""
-        config = read_config(values)
+        config = json.loads(values) if values.startswith("{") else read_config(values)
         data = json.dumps({"data": config["data"]} if "data" in config else {}, default=str)
         super().__call__(parser, cfg, data, option_string)  # type: ignore[no-untyped-call]
 

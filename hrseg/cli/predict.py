@@ -48,6 +48,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder to write to (%(default)s)")
     parser.add_argument("--device", help="such as cuda:1 or cpu; the GPU by default, if there is one")
     parser.add_argument("--protocol", help="whole, slide, cityscapes, ...; what the run is tested with by default")
+    parser.add_argument("--trust", action="store_true", help="build a network of any class that the checkpoint names")
     options = parser.parse_args(["--help"] if wants_help else arguments)
     images, told = find_images(options.images, options.output)
     labels = None if options.labels is None else read_labels(options.labels)
@@ -56,7 +57,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     with as_config_error():
         if labels is None:
-            predictor = Predictor.from_checkpoint(options.ckpt_path, options.device, options.protocol)
+            predictor = Predictor.from_checkpoint(options.ckpt_path, options.device, options.protocol, options.trust)
         else:
             predictor = _of_weights(options.ckpt_path, *labels, options.device, options.protocol or "whole")
     require_writable(options.output)

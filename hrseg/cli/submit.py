@@ -19,15 +19,19 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/NAME/N")
     parser.add_argument("--output", type=Path, metavar="ZIP", help="file to write (RUN/submission.zip)")
     parser.add_argument("--root", help="where the data are, if not where the run had them")
+    parser.add_argument("--trust", action="store_true", help="build a data module of any class that the run names")
     options = parser.parse_args(arguments)
     config = options.run / "config.yaml"
     if not config.is_file():
         raise ConfigError(f"no {config}; expected the folder of a run, such as runs/NAME/N")
 
+    from hrseg.cli.found import found_config
     from hrseg.cli.parsing import parse_data
     from hrseg.data.submission import write_submission
 
-    data = parse_data([f"--config={config}", *([f"--data.root={options.root}"] if options.root else [])])
+    data = parse_data(
+        ["--config", found_config(config, options.trust)[0], *([f"--data.root={options.root}"] if options.root else [])]
+    )
     archive = options.output or options.run / "submission.zip"
     number = write_submission(data, options.run / "predict" / "labels", archive)
     print(f"{number} predictions of {data.labels.name} {data.predict_split}: {archive}")

@@ -18,6 +18,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import Sampler, SequentialSampler
 
 from hrseg import interruption
+from hrseg.construct import RecordsArguments
 from hrseg.data.centroids import find_centroids
 from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, start_worker
 from hrseg.data.labels import LabelTable
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 SMALLEST_CROP = 32  # the networks' coarsest stride
 
 
-class SegmentationDataModule(LightningDataModule, ABC):
+class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
     """Loaders for training, validation, test and prediction; each data set derives from it.
 
     A derived class states `labels`, `splits`, `layout` and `origin`, and implements `find_samples`. Training crops

@@ -16,7 +16,8 @@ from hrseg.errors import ConfigError, WeightsError
 from hrseg.images import as_rgb, read_image
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
-from hrseg.models import Segmenter, create_model, fold_batch_norm, outputs_of
+from hrseg.models import Segmenter, fold_batch_norm, outputs_of
+from hrseg.models.described import network_of_checkpoint, require_description
 from hrseg.models.reading import read_content
 from hrseg.sizes import brought_to
 
@@ -68,7 +69,11 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, device: str | torch.device | None = None, protocol: str | Protocol | None = None
+        cls,
+        path: str | Path,
+        device: str | torch.device | None = None,
+        protocol: str | Protocol | None = None,
+        trust: bool = False,
     ) -> Predictor:
         """Rebuilds the network of a run's checkpoint (`best.ckpt`, `last.ckpt`).
 
@@ -76,8 +81,11 @@ class Predictor:
             path: The file.
             device: As for `Predictor`.
             protocol: How images are seen, also by its name; None is what the run is tested with.
+            trust: Whether a network of any class may be built, which runs its code; otherwise only one of hrseg,
+                torch.nn or segmentation_models_pytorch.
 
         Raises:
+            ConfigError: The network is of another class, and the file is not trusted.
             WeightsError: The file is missing, cannot be read, or does not come from hrseg.
             UnknownNameError: There is no protocol of that name.
         """
@@ -92,7 +100,7 @@ class Predictor:
                 f"{path} does not tell its classes and how it sees images ({type(error).__name__}: {error}); "
                 f"{_EXPECTED}"
             ) from error
-        network = create_model(from_file=Path(path))
+        network = network_of_checkpoint(path, description["network"], trust)
         if isinstance(protocol, str):
             protocol = named_protocol(protocol, crop_size)
         return cls(network, labels, mean, std, device, protocol or of_run, input_size)
@@ -152,9 +160,5 @@ def _description(path: str | Path) -> Mapping[str, Any]:
     description = read_content(path, values=False).get("hrseg")
     if not isinstance(description, Mapping) or "network" not in description:
         raise WeightsError(f"{path} is no checkpoint of hrseg; {_EXPECTED}")
-    if description["network"] is None:
-        raise WeightsError(
-            f"{path} holds a network that was not given by name, which cannot be rebuilt from the file alone; "
-            "build it, load its state dict and call Predictor(network, labels)"
-        )
+    require_description(path, description["network"])
     return description

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from hrseg.construct import RecordsArguments
 from hrseg.errors import ConfigError
 
 AverageOver = Literal["processes", "pixels"]
 
 
-class Criterion(nn.Module):
+class Criterion(nn.Module, RecordsArguments):
     """A loss, or several of them combined; the ancestor of both kinds."""
 
     def bind(self, ignore_index: int, align_corners: bool, average_over: AverageOver = "processes") -> None:

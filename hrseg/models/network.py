@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 )
 from torch import nn
 
+from hrseg.construct import RecordsArguments
 from hrseg.errors import HrsegError, WeightsError
 from hrseg.files import write_json, writing
 
@@ -49,7 +50,7 @@ What it was trained on, how it scores, and under which licence it may be used is
 """
 
 
-class Network(nn.Module, ModelHubMixin):
+class Network(nn.Module, RecordsArguments, ModelHubMixin):
     """A network that `create_model` builds.
 
     Attributes:

@@ -72,7 +72,7 @@ def test_a_task_of_ones_own_by_option_or_recipe_and_every_verb_on_its_run(
     assert losses("plain") == losses("d")
     assert "class_path" not in yaml.safe_load(Path("plain/config.yaml").read_text())["model"]
     for verb in ("validate", "test", "predict"):
-        assert main([verb, "--ckpt_path", "a/checkpoints/best.ckpt"]) == 0
+        assert main([verb, "--ckpt_path", "a/checkpoints/best.ckpt", "--trust"]) == 0
     assert main(["predict", "--ckpt_path", "a/checkpoints/best.ckpt", "--images", "camvid/val/0000.png"]) == 0
     assert main(["verify", "--config", "a/config.yaml"]) == 0
     assert main(["fit", "--config", with_class(recipe), "--run_dir=a", "--trainer.max_epochs=2"]) == 0  # goes on

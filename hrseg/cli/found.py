@@ -1,0 +1,57 @@
+"""The config.yaml beside a checkpoint: a file that is found, of which only what is harmless is used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hrseg.cli.parsing import read_config
+from hrseg.trust import is_trusted, require_trusted
+
+# what a verb that scores or predicts takes over; folders and checkpoints to write and to read are the user's to name
+_SETTINGS = ("seed_everything", "experiment", "timeout_minutes", "model", "data")
+_NOT_OF_TRAINER = ("logger", "profiler", "default_root_dir")
+_OF_TRAINING = ("hrseg.callbacks.", "pytorch_lightning.", "lightning.pytorch.")  # have nothing to do in other verbs
+
+
+def found_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
+    """Reads the config.yaml of a run that is scored or predicts.
+
+    Args:
+        path: The file.
+        trust: Whether to take it as it is; it may name any class, whose code then runs.
+
+    Returns:
+        What `--config` takes, and the settings that were left out of it although they may matter.
+
+    Raises:
+        ConfigError: It cannot be read, or names a class of the model or the data that is not of a known package.
+    """
+    config = read_config(path)
+    if trust:
+        return str(path), []
+    kept: dict[str, Any] = {name: config[name] for name in _SETTINGS if name in config}
+    trainer = config.get("trainer")
+    trainer = dict(trainer) if isinstance(trainer, dict) else {}
+    callbacks = _as_list(trainer.get("callbacks"))
+    kept["trainer"] = {
+        name: value for name, value in trainer.items() if name not in _NOT_OF_TRAINER and not _names_classes(value)
+    } | {"callbacks": [callback for callback in callbacks if is_trusted(_path(callback))]}
+    for name in ("model", "data", "trainer"):
+        require_trusted(kept.get(name), path, name)
+    left_out = [f"trainer.callbacks {_path(one)}" for one in callbacks if not _path(one).startswith(_OF_TRAINING)]
+    left_out += [f"trainer.{name}" for name in ("strategy", "plugins") if _names_classes(trainer.get(name))]
+    return json.dumps(kept, default=str), left_out
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _names_classes(value: Any) -> bool:
+    return any(isinstance(one, dict) for one in _as_list(value))
+
+
+def _path(callback: Any) -> str:
+    return str(callback.get("class_path") if isinstance(callback, dict) else callback)

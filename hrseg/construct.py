@@ -1,0 +1,227 @@
+"""Objects as plain values, {"class_path": ..., "init_args": {...}} as in recipes, and objects made of those again."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
+from dataclasses import fields, is_dataclass
+from functools import partial, wraps
+from importlib import import_module
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from hrseg.errors import ConfigError
+
+_GIVEN = "_constructor_arguments"
+Base = TypeVar("Base")
+
+
+class NotDescribableError(Exception):
+    """A value that cannot be told by a class path and plain arguments."""
+
+
+class RecordsArguments:
+    """Base class of objects that remember the arguments of their constructor, so that `describe` can tell them."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "__init__" in vars(cls):
+            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
+
+
+def _recording(init: Callable[..., None]) -> Callable[..., None]:
+    @wraps(init)
+    def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        vars(self).setdefault(_GIVEN, (args, kwargs))  # those of the subclass, which is called first
+        init(self, *args, **kwargs)
+
+    return recording_init
+
+
+def record(class_type: Callable[..., Base], *args: Any, **kwargs: Any) -> Base:
+    """Constructs an object of any class and records the arguments in it: an instantiator for jsonargparse."""
+    made = class_type(*args, **kwargs)
+    vars(made).setdefault(_GIVEN, (args, kwargs))
+    return made
+
+
+def describe(value: Any) -> Any:
+    """Tells a value by numbers, strings, lists and dictionaries.
+
+    Args:
+        value: Plain, a path, a dataclass, a class, a `functools.partial` of a class, an object whose constructor's
+            arguments are recorded, a network of the Hugging Face hub or an albumentations transform.
+
+    Raises:
+        NotDescribableError: It is none of those, or made of what is none.
+
+    >>> describe({"size": (1, 2.5), "root": PurePath("data")})
+    {'size': [1, 2.5], 'root': 'data'}
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(item) for item in value]
+    if isinstance(value, type):
+        return class_path(value)
+    if isinstance(value, partial):
+        return _described_partial(value)
+    if is_dataclass(value):
+        return {field.name: describe(getattr(value, field.name)) for field in fields(value)}
+    return {"class_path": class_path(type(value)), "init_args": describe(arguments_of(value))}
+
+
+def arguments_of(value: Any) -> dict[str, Any]:
+    """All arguments of the constructor that made an object, defaults included.
+
+    Raises:
+        NotDescribableError: They were not recorded.
+    """
+    if _GIVEN in vars(value):
+        return _named(type(value), *vars(value)[_GIVEN])
+    hub_config = getattr(value, "_hub_mixin_config", None)  # of huggingface_hub's ModelHubMixin, as in SMP
+    if isinstance(hub_config, Mapping):
+        return dict(hub_config)
+    if "albumentations" in sys.modules and hasattr(value, "to_dict"):
+        return _arguments_of_transform(value)
+    raise NotDescribableError(f"a {type(value).__name__}, whose arguments are not known")
+
+
+def _named(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name, with defaults; those under `*args` have the names of the class that they are passed on to."""
+    signature = inspect.signature(vars(kind)["__init__"]) if "__init__" in vars(kind) else None
+    if signature is None:
+        return _named(kind.__mro__[1], args, kwargs)
+    bound = signature.bind(None, *args, **kwargs)
+    bound.apply_defaults()
+    arguments = dict(list(bound.arguments.items())[1:])
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name)
+        elif parameter.kind is parameter.VAR_POSITIONAL and (passed_on := arguments.pop(parameter.name)):
+            names = list(_signature_of_parent(kind).parameters)[1:]
+            arguments |= dict(zip(names, passed_on, strict=False))
+    return arguments
+
+
+def _signature_of_parent(kind: type) -> inspect.Signature:
+    parent = next(parent for parent in kind.__mro__[1:] if "__init__" in vars(parent))
+    return inspect.signature(vars(parent)["__init__"])
+
+
+def _arguments_of_transform(value: Any) -> dict[str, Any]:
+    try:
+        told = dict(value.to_dict()["transform"])
+    except Exception as error:  # whatever a transform of a user's raises
+        raise NotDescribableError(f"a {type(value).__name__}, whose arguments are not known") from error
+    told.pop("__class_fullname__", None)
+    if "transforms" in told:
+        told["transforms"] = list(value.transforms)
+    return told
+
+
+def _described_partial(value: partial[Any]) -> dict[str, Any]:
+    # that of jsonargparse has the class among the arguments of a function that calls it
+    of_jsonargparse = getattr(value.func, "__module__", "").startswith("jsonargparse") and value.args
+    made = value.args[-1] if of_jsonargparse else value.func
+    if not isinstance(made, type) or (value.args and not of_jsonargparse):
+        raise NotDescribableError(
+            f"a partial of {getattr(made, '__name__', made)}, which is no class with named arguments"
+        )
+    return {"class_path": class_path(made), "init_args": describe(value.keywords)}
+
+
+def class_path(kind: type) -> str:
+    """The path by which a class is imported.
+
+    Raises:
+        NotDescribableError: It is defined in a script, a notebook or a function.
+
+    >>> class_path(PurePath)
+    'pathlib.PurePath'
+    """
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    found: Any = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    if found is not kind or kind.__module__ == "__main__":
+        raise NotDescribableError(f"the class {kind.__qualname__}, which cannot be imported from elsewhere")
+    return path
+
+
+def import_class(path: str, base: type[Base]) -> type[Base]:
+    """The class at an import path.
+
+    Raises:
+        ConfigError: There is none, or none of that kind.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"there is no class {path} here ({error}); is its module on the Python path?") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"{path} is no {base.__name__}")
+    return found
+
+
+def described_arguments(value: Any, skip: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+    """The arguments that an object was made with as plain values, and those that cannot be told, with the reasons."""
+    plain: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for name, argument in arguments_of(value).items():
+        if name in skip:
+            continue
+        try:
+            plain[name] = describe(argument)
+        except NotDescribableError as error:
+            left_out[name] = str(error)
+    return plain, left_out
+
+
+def build(description: Mapping[str, Any], base: type[Base]) -> Base:
+    """Makes the object that `describe` told, by the types of its constructor's parameters; it imports what is named.
+
+    Raises:
+        ConfigError: The class is none of that kind, or does not take these arguments.
+    """
+    return _parsed({"it": dict(description)}, lambda parser: parser.add_subclass_arguments(base, "it"))["it"]  # type: ignore[no-any-return]
+
+
+def build_arguments(kind: type, arguments: Mapping[str, Any], skip: Collection[str] = ()) -> dict[str, Any]:
+    """Makes the arguments of a constructor that `described_arguments` told.
+
+    Raises:
+        ConfigError: The class does not take these arguments.
+    """
+    add = partial(_add_arguments, kind=kind, skip=set(skip))
+    return {name: value for name, value in _parsed(dict(arguments), add).items() if name in arguments}
+
+
+def _add_arguments(parser: Any, kind: type, skip: set[str]) -> None:
+    parser.add_class_arguments(kind, None, skip=skip, instantiate=False, fail_untyped=False)
+
+
+def _parsed(settings: dict[str, Any], add: Callable[[Any], Any]) -> dict[str, Any]:
+    from jsonargparse import ArgumentParser  # only where something is built
+
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        add(parser)
+        config = parser.parse_object(deepcopy(settings))
+        made = parser.instantiate(config, instantiators=[(record, _module_class(), True)])
+        return {name: made[name] for name in vars(made)}
+    except Exception as error:  # whatever the constructors raise
+        raise ConfigError(f"cannot be built: {' '.join(str(error).split())}") from error
+
+
+def _module_class() -> type:
+    from torch import nn
+
+    return nn.Module

@@ -1,0 +1,84 @@
+"""Networks as checkpoints describe them: ours by name, others by class path and arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from hrseg.construct import NotDescribableError, build, describe
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.models.factory import create_model
+from hrseg.models.network import Network
+from hrseg.models.reading import read_content
+from hrseg.models.weights_file import few
+from hrseg.trust import require_trusted
+
+_PREFIX = "network."  # of a task's network, in its checkpoints
+
+
+def network_description(network: nn.Module) -> dict[str, Any] | None:
+    """What `network_of_checkpoint` builds the network of again, without its weights; None where that cannot be told."""
+    if isinstance(network, Network) and network.config:
+        return network.config
+    try:
+        description: dict[str, Any] = describe(network)
+    except NotDescribableError:
+        return None
+    if "encoder_weights" in description["init_args"]:  # of segmentation_models_pytorch, which would fetch them
+        description["init_args"]["encoder_weights"] = None
+    return description
+
+
+def network_of_checkpoint(path: str | os.PathLike[str], description: object, trust: bool = False) -> nn.Module:
+    """Builds the network of a task's checkpoint, with its weights.
+
+    Args:
+        path: The checkpoint.
+        description: What `network_description` told, as the checkpoint holds it.
+        trust: Whether classes of any package may be built, whatever code that runs.
+
+    Raises:
+        ConfigError: A class is not of a known package, and the file is not trusted.
+        WeightsError: There is no description, the network cannot be built of it, or the weights do not fit.
+    """
+    require_description(path, description)
+    if not isinstance(description, Mapping) or "class_path" not in description:
+        return create_model(from_file=path)
+    if not trust:
+        require_trusted(description, path, "network")
+    arguments = dict(description.get("init_args") or {})
+    if "encoder_weights" in arguments:
+        arguments["encoder_weights"] = None
+    try:
+        network = build({"class_path": description["class_path"], "init_args": arguments}, nn.Module)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: the network {description['class_path']} {error}") from error
+    _load(network, read_content(path)["state_dict"], path)
+    return network
+
+
+def require_description(path: str | os.PathLike[str], description: object) -> None:
+    """Raises a `WeightsError` where a checkpoint does not tell its network."""
+    if description is None:
+        raise WeightsError(
+            f"{path} holds a network that cannot be rebuilt from the file alone: its class or arguments were not "
+            "known; build it, load its state dict and call Predictor(network, labels)"
+        )
+
+
+def _load(network: nn.Module, entries: Mapping[str, Any], where: str | os.PathLike[str]) -> None:
+    own = {name.removeprefix(_PREFIX): entry for name, entry in entries.items() if str(name).startswith(_PREFIX)}
+    expected = network.state_dict()
+    faults = [f"{name} missing" for name in expected.keys() - own.keys()]
+    faults += [f"{name} unexpected" for name in own.keys() - expected.keys()]
+    faults += [
+        f"{name} of another shape"
+        for name in expected.keys() & own.keys()
+        if getattr(expected[name], "shape", None) != getattr(own[name], "shape", None)
+    ]
+    if faults:
+        raise WeightsError(f"{where} does not fit the network that it describes: {few(sorted(faults))}")
+    network.load_state_dict(own)

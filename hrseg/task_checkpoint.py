@@ -1,0 +1,99 @@
+"""What a task's checkpoint tells of the task, and the task built of that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pytorch_lightning import LightningModule
+
+from hrseg.construct import (
+    NotDescribableError,
+    RecordsArguments,
+    build_arguments,
+    class_path,
+    described_arguments,
+    import_class,
+)
+from hrseg.data.labels import LabelTable
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.models.described import network_of_checkpoint
+from hrseg.models.reading import read_content
+from hrseg.trust import require_trusted
+
+# arguments that stand elsewhere in the checkpoint
+_TOLD_APART = ("network", "network_args", "weights", "reinit_head", "checkpoint_stages", "labels")
+
+Task = TypeVar("Task", bound=LightningModule)
+
+
+def task_description(task: RecordsArguments) -> dict[str, Any]:
+    """What `task_of_checkpoint` builds a task of, as plain values, beside its network and its labels."""
+    try:
+        path = class_path(type(task))
+    except NotDescribableError:  # of a notebook or a script
+        path = None
+    arguments, left_out = described_arguments(task, skip=_TOLD_APART)
+    return {"class_path": path, "init_args": arguments, "left_out": left_out}
+
+
+def task_of_checkpoint(
+    source: str | os.PathLike[str], base: type[Task], kind: type[Task] | None, trust: bool, arguments: dict[str, Any]
+) -> Task:
+    """Builds the task of a checkpoint, with its weights.
+
+    Args:
+        source: The checkpoint.
+        base: The class that the task's own derives from.
+        kind: The task's class; None is the one that the checkpoint names.
+        trust: Whether classes of any package may be built, whatever code that runs.
+        arguments: Of the constructor, in place of the checkpoint's.
+
+    Raises:
+        ConfigError: A class is not of a known package, and the file is not trusted.
+        WeightsError: The checkpoint does not tell enough, or its parts do not fit.
+    """
+    content = read_content(source)
+    init_args, left_out, path = _told(content, source)
+    for name, reason in left_out.items():
+        if name not in arguments:
+            raise WeightsError(f"{source} could not keep the task's {name} ({reason}); give {name}=...")
+    init_args = {name: value for name, value in init_args.items() if name not in arguments}
+    named = {"class_path": path} if kind is None else {}
+    if not trust:
+        require_trusted({"init_args": init_args, **named}, source, "task")
+    if kind is None:
+        if path is None:
+            raise WeightsError(f"{source} does not name the class of its task; call load_from_checkpoint of that")
+        kind = import_class(path, base)
+    own = content["hrseg"]
+    try:
+        labels = arguments.pop("labels", None) or LabelTable.from_dict(own["labels"])
+        arguments = build_arguments(kind, init_args, skip=_TOLD_APART) | arguments
+    except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{source}: its task cannot be built ({type(error).__name__}: {error})") from error
+    network = arguments.pop("network", None) or network_of_checkpoint(source, own.get("network"), trust)
+    task = kind(network=network, labels=labels, **arguments)
+    try:
+        task.load_state_dict(content["state_dict"])
+    except RuntimeError as error:  # in many lines
+        raise WeightsError(f"{source} does not fit its task: {' '.join(str(error).split())[:500]}") from error
+    task.on_load_checkpoint(content)
+    return task
+
+
+def _told(
+    content: Mapping[str, Any], source: str | os.PathLike[str]
+) -> tuple[Mapping[str, Any], Mapping[str, Any], str | None]:
+    """Plain arguments of the constructor, those left out with reasons, and the class path, if it has one."""
+    own = content.get("hrseg")
+    told = own.get("task") if isinstance(own, Mapping) else None
+    if isinstance(told, Mapping):
+        init_args, left_out, path = (told.get(name) for name in ("init_args", "left_out", "class_path"))
+        if isinstance(init_args, Mapping) and isinstance(left_out, Mapping) and isinstance(path, str | None):
+            return init_args, left_out, path
+    raise WeightsError(
+        f"{source} does not tell how its task was made; make the task and load its state_dict, or use "
+        "Predictor.from_checkpoint"
+    )

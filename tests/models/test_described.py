@@ -1,0 +1,111 @@
+"""Networks that a checkpoint describes by class path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from pytorch_lightning import Trainer
+from torch import nn
+
+from hrseg.data.camvid import CAMVID
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.inference import Predictor
+from hrseg.losses import CrossEntropyLoss
+from hrseg.models import HRNetV2, HRNetVariant
+from hrseg.models.hrnet import BasicBlock
+from hrseg.task import SegmentationTask
+
+
+class Block(BasicBlock):
+    """A block of a user's own."""
+
+
+def saved(task: SegmentationTask, path: Path) -> Path:
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)
+    return path
+
+
+def own_block() -> nn.Module:
+    return HRNetV2(HRNetVariant(8, 1, (1, 1, 1), 1, 8, block=Block), num_classes=11)
+
+
+def of_smp() -> nn.Module:
+    return smp.Unet("resnet18", encoder_depth=3, encoder_weights=None, decoder_channels=(8, 8, 4), classes=11)
+
+
+def assert_same_entries(one: nn.Module, other: nn.Module) -> None:
+    a, b = one.state_dict(), other.state_dict()
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize(("make", "trust"), [(own_block, True), (of_smp, False)])
+def test_a_task_and_a_predictor_of_a_network_that_has_no_name(make: Any, trust: bool, tmp_path: Path) -> None:
+    task = SegmentationTask(make(), CAMVID, loss=CrossEntropyLoss([0.5] * 11), warmup_steps=7, test_protocol="lip")
+    path = saved(task, tmp_path / "best.ckpt")
+    again = SegmentationTask.load_from_checkpoint(path, trust=trust)
+    assert_same_entries(again, task)
+    assert (again.warmup_steps, again.test_protocol, again.labels) == (7, task.test_protocol, CAMVID)
+    predictor = Predictor.from_checkpoint(path, device="cpu", trust=trust)
+    assert type(predictor.network) is type(task.network)
+    assert predictor(torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()).shape == (64, 64)
+
+
+def test_a_task_of_a_network_by_name(tmp_path: Path) -> None:
+    args = {"fuse_mode": "nearest"}
+    task = SegmentationTask("hrnetv2_w18_small_v1", CAMVID, args, checkpoint_stages=[2], schedule="cosine")
+    path = saved(task, tmp_path / "best.ckpt")
+    again = SegmentationTask.load_from_checkpoint(str(path), map_location="cpu", power=0.5)
+    assert_same_entries(again, task)
+    assert again.network.config == task.network.config  # type: ignore[union-attr]
+    assert (again.schedule, again.power) == ("cosine", 0.5)
+
+
+def test_what_a_checkpoint_could_not_keep_is_asked_for(tmp_path: Path) -> None:
+    def optimizer(groups: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(groups, 0.5)
+
+    path = saved(SegmentationTask("hrnetv2_w18_small_v1", CAMVID, optimizer=optimizer), tmp_path / "best.ckpt")
+    with pytest.raises(WeightsError, match=r"could not keep the task's optimizer .*; give optimizer=\.\.\."):
+        SegmentationTask.load_from_checkpoint(path)
+    assert SegmentationTask.load_from_checkpoint(path, optimizer=optimizer).make_optimizer is optimizer
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"class_path": "os.mkdir", "init_args": {"path": "ran"}},
+        {"class_path": "tests.models.test_described.Block", "init_args": {}},
+        {"class_path": "torch.nn.Sequential", "init_args": {"args": [{"class_path": "os.mkdir"}]}},
+    ],
+)
+def test_nothing_of_a_strangers_checkpoint_is_imported(
+    described: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = SegmentationTask("hrnetv2_w18_small_v1", CAMVID)
+    path = saved(task, tmp_path / "best.ckpt")
+    content = torch.load(path, weights_only=True)
+    for where in ("network", "task"):
+        told = {**content["hrseg"], where: {"left_out": {}, **described}}
+        torch.save({**content, "hrseg": told}, tmp_path / "odd.ckpt")
+        builders = [SegmentationTask.load_from_checkpoint] + [Predictor.from_checkpoint] * (where == "network")
+        for build in builders:
+            with pytest.raises(ConfigError, match=rf"odd\.ckpt names .* under {where}.* trust=True"):
+                build(tmp_path / "odd.ckpt")
+    assert not Path("ran").exists()
+
+
+def test_weights_that_do_not_fit_their_description(tmp_path: Path) -> None:
+    path = saved(SegmentationTask(of_smp(), CAMVID), tmp_path / "best.ckpt")
+    content = torch.load(path, weights_only=True)
+    del content["state_dict"]["network.encoder.conv1.weight"]
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=r"does not fit the network that it describes: encoder.conv1.weight missing"):
+        Predictor.from_checkpoint(path)
