@@ -16,8 +16,7 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from hrseg import interruption, launch, slurm
@@ -34,6 +33,7 @@ from hrseg.callbacks import (
     TerminalProgress,
     Throughput,
 )
+from hrseg.callbacks.loggers import Events, finish_loggers, made_loggers, start_loggers
 from hrseg.errors import ConfigError
 from hrseg.interruption import Interrupted
 from hrseg.models.network import Network
@@ -91,7 +91,9 @@ def fit(
         run_dir: The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that holds
             checkpoints/last.ckpt goes on from it.
         callbacks: Further ones. One of a kind that every run has takes its place.
-        options: Of Lightning's `Trainer`, such as `max_epochs`.
+        options: Of Lightning's `Trainer`, such as `max_epochs`. A `logger` is added to those of the run, False is none.
+            Given as a class or a partial of one, `partial(WandbLogger, project="streets")`, it writes into the run's
+            folder and goes on after a restart.
 
     Returns:
         The trainer. Its `default_root_dir` is the run's folder, and `checkpoint_callback.best_model_path` the best
@@ -117,9 +119,15 @@ def fit(
             trainer = _trainer(folder, checkpoint, callbacks, options)
             if trainer.is_global_zero:
                 devices = f"{trainer.num_devices} x {trainer.strategy.root_device.type}"
-                print(f"fit: {description(task, starts=checkpoint is None)}; {devices}; files in {folder}", flush=True)
-            with interruption.watching():
-                trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+                about = description(task, starts=checkpoint is None)
+                print(f"fit: {about}; {devices}; files in {folder}", flush=True)
+                given = {name: value for name, value in options.items() if isinstance(value, (bool, int, float, str))}
+                start_loggers(trainer, folder, {"task": about, "trainer": given}, checkpoint is not None)
+            try:
+                with interruption.watching():
+                    trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+            finally:
+                finish_loggers(trainer, options.get("logger"))
     except BaseException as error:
         if isinstance(error, Interrupted):
             signal.raise_signal(error.signal)  # in a notebook Ctrl-C ends the cell, in a script the script
@@ -142,9 +150,10 @@ def shared_run_dir(experiment: str) -> Path:
 def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback], options: dict[str, Any]) -> Trainer:
     options = {**DEFAULTS, **options}
     with_logger, with_checkpoints = (options.get(name) is not False for name in ("logger", "enable_checkpointing"))
-    if options.get("logger") in (None, True):
+    if with_logger:
         step = read_content(checkpoint, values=False)["global_step"] if checkpoint else 0
-        options["logger"] = loggers_of_run(folder, step)
+        of_user = [] if options.get("logger") in (None, True) else made_loggers(options["logger"], folder)
+        options["logger"] = [*loggers_of_run(folder, step), *of_user]
     of_run = [ScoreTables(folder), *callbacks_of_training(folder, checkpoint, with_logger, with_checkpoints)]
     if options.get("enable_progress_bar") is not False:
         of_run.append(progress_bar())
@@ -182,15 +191,6 @@ def loggers_of_run(folder: Path, step: int | None) -> list[Logger]:
             restart logs it again. None keeps all.
     """
     return [Events(folder, name="", version="", purge_step=step), MetricsCsv(folder / "metrics.csv", step)]
-
-
-class Events(TensorBoardLogger):
-    """TensorBoard's event file alone, without a file of hyper-parameters."""
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Brings what was logged out of this process, which may be killed; Lightning calls this after each row."""
-        self.experiment.flush()
 
 
 def callbacks_of_training(
@@ -250,12 +250,13 @@ def start_of(network: Network) -> str:
 def quiet() -> Iterator[None]:
     """Leaves out what Lightning says in the block that no user can act on; its warnings and errors stay."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    loggers.append(logging.getLogger("pytorch_lightning.profilers"))  # whose report was asked for
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         for message in _ADVICE:
             warnings.filterwarnings("ignore", message=message)
         for logger in loggers:
-            logger.setLevel(logging.WARNING)
+            logger.setLevel(logging.INFO if logger is loggers[-1] else logging.WARNING)
         try:
             yield
         finally:

@@ -11,6 +11,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from hrseg.callbacks import AtomicCheckpointIO, LastCheckpoint, NotebookProgress
 from hrseg.data.camvid import CamVidDataModule
 from hrseg.errors import ConfigError
 from hrseg.training import description, plugins_of_run, progress_bar, shared_run_dir
+from tests.callbacks.fake_logger import FakeLogger, lines
 
 SMALL: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": 2}
 
@@ -81,7 +83,8 @@ def test_each_training_has_a_folder_with_what_the_command_writes(
         assert list(run.glob("events.out.tfevents*"))
         assert Path(trainer.checkpoint_callback.best_model_path) == Path.cwd() / run / "checkpoints" / "best.ckpt"
     shown = capsys.readouterr().out
-    assert "fit: hrnetv2_w18_small_v1 (1.54 M parameters) on CamVid, 11 classes; 1 x cpu; files in runs/a/1" in shown
+    assert "fit: hrnetv2_w18_small_v1 (1.54 M parameters, no weights, init kaiming) on CamVid, 11 classes; " in shown
+    assert "1 x cpu; files in runs/a/1" in shown
     assert "epoch 2/2  step 2/2" in shown
     assert isinstance(trainer.progress_bar_callback, PlainProgress)
     assert hrseg.Predictor.from_checkpoint(run / "checkpoints" / "best.ckpt").labels == data.labels
@@ -300,3 +303,21 @@ def test_what_a_batch_holds_is_told(form: Callable[[Tensor, Tensor], Any], found
     expected = found + 'expected a dict with "image", (B, 3, H, W) uint8 RGB and "target", (B, H, W) uint8 train ids'
     with pytest.raises(ConfigError, match=re.escape(expected)):
         hrseg.fit(task, Pairs(form), num_sanity_val_steps=0, **SMALL)
+
+
+def test_a_logger_of_ones_own_is_added_to_those_of_the_run(data: CamVidDataModule) -> None:
+    for epochs, ready in ((1, FakeLogger("other", "ready")), (2, FakeLogger("other", "second"))):
+        ready.place.mkdir(parents=True, exist_ok=True)
+        options = SMALL | {"max_epochs": epochs, "logger": [ready, partial(FakeLogger, project="streets")]}
+        hrseg.fit(new_task(data), data, run_dir="a", log_every_n_steps=1, **options)
+        assert lines(Path("other"), str(ready.id), "metrics")
+    assert len(rows_of(Path("a"))) > 0
+    assert list(Path("a").glob("events.out.tfevents*"))
+    (parameters,) = lines(Path("a"), "run0", "hyperparameters")
+    assert parameters["trainer"]["max_epochs"] == 1
+    assert [step for step, names in lines(Path("a"), "run0", "metrics") if "train/loss" in names] == [0, 1, 2, 3]
+
+
+def test_a_profiler_tells_what_it_found(data: CamVidDataModule, caplog: pytest.LogCaptureFixture) -> None:
+    hrseg.fit(new_task(data), data, profiler="simple", **SMALL)
+    assert any("FIT Profiler Report" in message for message in caplog.messages)

@@ -1,17 +1,19 @@
-"""Panels of a few validation images in TensorBoard, each epoch the same ones."""
+"""Panels of a few validation images in TensorBoard and other loggers, each epoch the same ones."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from hrseg.callbacks.contact_sheet import batch_panels
+from hrseg.callbacks.loggers import log_picture
 
 
 class PanelPictures(Callback):
-    """Adds image | truth | prediction | error of the first validation images to TensorBoard.
+    """Sends image | truth | prediction | error of the first validation images to the loggers, such as TensorBoard.
+
+    With several processes, of the first images of the first one.
 
     Args:
         number: How many images.
@@ -39,8 +41,6 @@ class PanelPictures(Callback):
         """Draws the batch's images while panels are missing."""
         if trainer.sanity_checking or not trainer.is_global_zero or self._shown >= self.number:
             return
-        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         for picture in batch_panels(batch, outputs, pl_module, self.height)[: self.number - self._shown]:
-            for board in boards:
-                board.add_image(f"val/{self._shown}", picture, trainer.global_step, dataformats="HWC")
+            log_picture(trainer, f"val/{self._shown}", picture)
             self._shown += 1

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
@@ -29,6 +30,7 @@ from hrseg.callbacks import (
     PredictionFiles,
     ScoreTables,
 )
+from hrseg.callbacks.loggers import settings_of_run, start_loggers
 from hrseg.cli.changes import changes
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.found import found_config
@@ -231,15 +233,29 @@ class HrsegCLI(LightningCLI):
             return home
         return shared_run_dir(config.experiment)
 
+    def instantiate_classes(self) -> None:
+        """Builds all classes; the user's loggers so that they write into the run's folder, in a training alone."""
+        trainer = self.config[self._verb].trainer
+        logger = trainer.get("logger")
+        given = _as_list(logger) if self._verb == "fit" and not isinstance(logger, bool) else []
+        makers = [(resolve_name(entry.class_path), entry.get("init_args") or {}) for entry in given]
+        completed = [entry.clone() for entry in given]
+        for entry, settings in zip(completed, settings_of_run(makers, self.run_dir), strict=True):
+            entry.init_args = entry.get("init_args") or Namespace()  # type: ignore[no-untyped-call]
+            for name, value in settings.items():
+                entry.init_args[name] = value
+        # `config.yaml` keeps what was given
+        trainer.logger = completed or (self._verb == "fit" and logger is not False)
+        super().instantiate_classes()
+        trainer.logger = logger
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the loggers, checkpoints and callbacks of a run."""
         config = self._get(self.config_init, "trainer")
         starts = self._verb == "fit" and self.config[self._verb].get("ckpt_path") is None
         _say(f"{self._verb}: {description(self.model, starts)}; files in {self.run_dir}")
-        if self._verb != "fit":
-            kwargs["logger"] = False
-        elif config.get("logger") in (None, True):
-            kwargs["logger"] = self._loggers()
+        if config.get("logger") is not False:
+            kwargs["logger"] = [*self._loggers(), *([] if config.logger is True else config.logger)]
         # one of a kind: an overlay's callback replaces the recipe's, and a user's replaces ours
         kwargs["callbacks"] = replaced(self._callbacks(config), _as_list(config.get("callbacks")))
         kwargs["plugins"] = plugins_of_run(config.get("plugins"))
@@ -299,13 +315,15 @@ class HrsegCLI(LightningCLI):
         _say(f"training took {timedelta(seconds=round(timer.time_elapsed()))}, validation included")
         best = self.run_dir / "checkpoints" / "best.ckpt"
         if best.is_file():
-            _say(f"best checkpoint: {best}\nTensorBoard: tensorboard --logdir {self.run_dir}")
+            _say(f"best checkpoint: {best}")
+        if self.trainer.loggers:
+            _say(f"TensorBoard: tensorboard --logdir {self.run_dir}")
 
 
 class RunConfig(SaveConfigCallback):
     """Writes `config.yaml`, from which the run can be repeated as a new one, when the training starts.
 
-    A restart with other settings keeps the file before as `config_until_step_N.yaml`.
+    A restart with other settings keeps the file before as `config_until_step_N.yaml`. The loggers get what it holds.
 
     Args:
         parser: The verb's parser.
@@ -320,7 +338,10 @@ class RunConfig(SaveConfigCallback):
         self.model = model
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leaves the file alone, as the training may not start."""
+        """Starts the loggers; leaves the file alone, as the training may not start."""
+        if stage == "fit" and trainer.is_global_zero:
+            is_restart = self.config.get("ckpt_path") is not None
+            start_loggers(trainer, self.folder, _settings(self.parser, self.config), is_restart)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file, in one process."""

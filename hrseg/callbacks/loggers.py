@@ -1,0 +1,152 @@
+"""Where a run logs to beside its own files: Weights & Biases, MLflow and others, in the run's folder, over restarts."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import yaml
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from hrseg.errors import ConfigError
+from hrseg.files import write_json
+
+Settings: TypeAlias = dict[str, Any]
+
+_IDENTIFIERS = "loggers.json"
+_ID_PARAMETERS = ("id", "run_id", "experiment_key")  # of WandbLogger, MLFlowLogger, CometLogger
+
+
+class Events(TensorBoardLogger):
+    """TensorBoard's event file alone, without a file of hyper-parameters: they are a text in it."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Brings what was logged out of this process, which may be killed; Lightning calls this after each row."""
+        self.experiment.flush()
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Adds them as they stand in YAML."""
+        lines = yaml.safe_dump(params, sort_keys=False).splitlines()
+        self.experiment.add_text("config", "\n".join(f"    {line}" for line in lines))
+
+
+def start_loggers(trainer: Trainer, folder: Path, hyperparameters: Mapping[str, Any], is_restart: bool) -> None:
+    """Starts the loggers of a training in its first process, and sends them its hyper-parameters.
+
+    `loggers.json` in the run's folder keeps which run of theirs it is, for `settings_of_run` at a restart.
+
+    Args:
+        trainer: Has the loggers.
+        folder: The run's folder.
+        hyperparameters: Plain numbers, strings, lists and dicts.
+        is_restart: Whether the run goes on; what a logger has got is not sent again.
+
+    Raises:
+        ConfigError: A logger cannot start.
+    """
+    known = _identifiers(folder / _IDENTIFIERS)
+    kept = dict(known)
+    for key, logger in zip(_keys([type(logger) for logger in trainer.loggers]), trainer.loggers, strict=True):
+        has_id = _id_parameter(type(logger)) is not None
+        try:
+            if key not in known if has_id else not is_restart:
+                logger.log_hyperparams(dict(hyperparameters))
+            if has_id:
+                kept[key] = str(logger.version)
+        except Exception as error:  # each has errors of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(f"{type(logger).__name__} cannot start: {reason}; see trainer.logger") from error
+    if kept != known:
+        write_json(folder / _IDENTIFIERS, kept)
+
+
+def settings_of_run(makers: Sequence[tuple[Callable[..., Any], Mapping[str, Any]]], folder: Path) -> list[Settings]:
+    """What to give to the constructors of loggers, so that they write into a run's folder and go on after a restart.
+
+    Args:
+        makers: Class, or another function that makes a logger, and what the user gives to it.
+        folder: The run's folder.
+
+    Returns:
+        For each the parameters to add; none of those that the user gives.
+    """
+    known = _identifiers(folder / _IDENTIFIERS)
+    return [
+        _settings(maker, given, folder, known.get(key))
+        for key, (maker, given) in zip(_keys([maker for maker, _ in makers]), makers, strict=True)
+    ]
+
+
+def _settings(maker: Callable[..., Any], given: Mapping[str, Any], folder: Path, identifier: str | None) -> Settings:
+    parameters = inspect.signature(maker).parameters
+    settings: Settings = {"save_dir": str(folder)}
+    if "tracking_uri" in parameters:
+        # MLflow keeps no runs in plain files any more; a server has a place of its own
+        is_server = given.get("tracking_uri", parameters["tracking_uri"].default)
+        place = str(folder.absolute() / "mlflow")
+        settings = {} if is_server else {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": place}
+    if identifier is not None and (name := _id_parameter(maker)):
+        settings[name] = identifier
+    settings = {
+        name: value
+        for name, value in settings.items()
+        if name in parameters and given.get(name, parameters[name].default) == parameters[name].default
+    }
+    if given.get("resume", "") is None:  # as the command line has it, which overrides WandbLogger's own "allow"
+        settings["resume"] = "allow"
+    return settings
+
+
+def made_loggers(given: Any, folder: Path) -> list[Logger]:
+    """The loggers that a user of `hrseg.fit` gives: ready ones, or classes and partials of them, one or several."""
+    given = list(given) if isinstance(given, (list, tuple)) else [given]
+    makers = [type(logger) if isinstance(logger, Logger) else getattr(logger, "func", logger) for logger in given]
+    settings = settings_of_run([(m, getattr(g, "keywords", {})) for m, g in zip(makers, given, strict=True)], folder)
+    return [g if isinstance(g, Logger) else g(**added) for g, added in zip(given, settings, strict=True)]
+
+
+def finish_loggers(trainer: Trainer, given: Any) -> None:
+    """Ends the runs of Weights & Biases that `made_loggers` began: another one in this process would join them."""
+    ready = given if isinstance(given, (list, tuple)) else [given]
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and not any(logger is other for other in ready):
+            logger.experiment.finish()
+
+
+def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
+    """Sends a picture (H, W, 3) uint8 RGB to all loggers of a training that take pictures."""
+    step = trainer.global_step
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_image(logger.run_id, picture, key=name, step=step)
+        elif hasattr(logger, "log_image"):  # as WandbLogger has it
+            logger.log_image(name, [picture], step=step)
+
+
+def _id_parameter(maker: Callable[..., Any]) -> str | None:
+    return next((name for name in _ID_PARAMETERS if name in inspect.signature(maker).parameters), None)
+
+
+def _keys(makers: Sequence[Any]) -> list[str]:
+    """A name for each logger in `loggers.json`; several of one class are numbered."""
+    names = [getattr(maker, "__name__", type(maker).__name__) for maker in makers]
+    return [f"{name} {n}" if (n := names[:index].count(name)) else name for index, name in enumerate(names)]
+
+
+def _identifiers(path: Path) -> dict[str, str]:
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return {key: value for key, value in content.items() if isinstance(value, str)}
+    return {}
