@@ -125,11 +125,11 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
 
 
 def _scaled(side: int, scale: float) -> int:
-    """Rounds down, as the official code does: 62 of 90 x 0.7, which is 62.99999999999999."""
+    """Rounds down, as the official code does: 62 of 90 x 0.7, which is 62.99999999999999; to one pixel at least."""
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         # graphs for any size want whole numbers; for scales that are no binary fractions, this may be one more
         return side * round(scale * 10_000) // 10_000
-    return int(side * scale)
+    return max(1, int(side * scale))
 
 
 def _scale_attention(in_channels: int, bn_momentum: float, width: int = 256) -> nn.Sequential:

@@ -146,6 +146,14 @@ def test_scales_without_1_or_out_of_range(scales: Any) -> None:
         tiny(scales=scales)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])
+def test_images_of_a_few_pixels_have_a_result(size: tuple[int, int]) -> None:
+    network = tiny(scales=[0.25, 0.5, 1.0]).eval()
+    images = torch.randn(1, 3, *size, dtype=network.conv1.weight.dtype)
+    with torch.inference_mode():
+        assert network(images).shape == (1, network.num_classes, *size)
+
+
 def sizes_and_images(network: HRNetV2OCRMultiScale, images: Tensor) -> list[Tensor]:
     """What the trunk sees, scale by scale."""
     seen: list[Tensor] = []
