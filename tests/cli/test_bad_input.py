@@ -7,8 +7,10 @@ import json
 import os
 import re
 import resource
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from hrseg.data.camvid import CAMVID
 from hrseg.data.pascal_context import PASCAL_CONTEXT_59
 from hrseg.images import write_image
 from tests.conftest import write_jpeg
+from tests.test_image_formats import tiff
 
 RECIPE = """
 model: {{network: hrnetv2_w18_small_v1}}
@@ -72,6 +75,24 @@ def paint(path: Path) -> None:
     write_image(path, np.zeros((48, 64, 3), np.uint8))
 
 
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def put_bomb(path: Path) -> None:
+    """400 megapixels by its header."""
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 20_000, 20_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+
+
+def put_bands(path: Path) -> None:
+    """Red, green, blue and near infrared, as a TIFF of any suffix."""
+    path.write_bytes(tiff(np.zeros((48, 64, 4), np.uint8), photometric=2, extra=[0]))
+
+
 def put_ids(path: Path) -> None:
     """As cityscapesScripts' labelTrainIds files, but with the ids of labelIds inside."""
     label = path.with_name(path.name.replace("TrainIds", "Ids"))
@@ -112,6 +133,10 @@ CASES: dict[str, tuple[str, str, Callable[[Path], None], str, str]] = {
         "",
         "value 19 .*labelTrainIds.png; Cityscapes has train ids 0-18, 255",
     ),
+    "pipe as an image": ("camvid", "train/0003.png", make_pipe, "", "train/0003.png is a named pipe"),
+    "decompression bomb": ("camvid", "train/0003.png", put_bomb, "", "0003.png has 20000x20000 .* HRSEG_MAX_PIXELS"),
+    "bomb as a label": ("camvid", "trainannot/0003.png", put_bomb, "", "0003.png has 20000x20000 .* HRSEG_MAX_PIXELS"),
+    "near infrared": ("camvid", "train/0003.png", put_bands, ", num_workers: 1", "0003.png has 4 bands of 8-bit"),
     "label without image": ("camvid", "trainannot/0003.png", remove, "", "1 of 5 images .* no label"),
     "empty split": ("camvid", "train", empty, "", "no image of CamVid train"),
     "unknown split": ("camvid", "train/0003.png", remove, ", train_split: trian", "did you mean train"),
@@ -156,11 +181,13 @@ def put_voc_first(root: Path) -> None:
         ("cityscapes", put_train_ids, "as if they were train ids"),
         ("pascal_context", put_voc_first, "VOC-first .* --voc_first RENAMED_FOLDER.* 0 1 6 7 8 10 12 14 15"),
         ("camvid", lambda root: truncate(root / "train" / "0003.png"), "train/0003.png is truncated"),
+        ("camvid", lambda root: make_pipe(root / "train" / "0003.png"), "train/0003.png is a named pipe"),
+        ("camvid", lambda root: put_bands(root / "train" / "0003.png"), "0003.png has 4 bands of 8-bit unsigned"),
         ("camvid", lambda root: shrink(root / "valannot" / "0001.png"), "0001.png is 20x30 .* is 48x64"),
         ("camvid", lambda root: paint(root / "valannot" / "0001.png"), "0001.png has 3 channels"),
         ("lip", lambda root: write_list("/etc/passwd")(root / "train_id.txt"), "train_id.txt, line 1: /etc/passwd"),
     ],
-    ids=["train ids as ids", "VOC first", "truncated", "size", "colour", "list"],
+    ids=["train ids as ids", "VOC first", "truncated", "pipe", "bands", "size", "colour", "list"],
 )
 def test_verify_ends_with_1_and_says_what_is_wrong(
     module: str,
