@@ -27,7 +27,7 @@ class UnknownNameError(HrsegError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = list(known)
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        nearest = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
         listed = ", ".join(names[:_NAMES_LISTED]) + (
             f", ... ({len(names)} names)" if len(names) > _NAMES_LISTED else ""
         )

@@ -12,10 +12,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hrseg"
 
 # what each part may import of hrseg, beside itself; everything may import the foundation
-FOUNDATION = {"construct", "errors", "files", "image_formats", "images", "memory", "progress", "sizes", "trust"}
+FOUNDATION = {"checks", "construct", "errors", "files", "image_formats", "images", "memory", "progress", "sizes", "trust"}
 ALLOWED = {
     "construct": set(),
     "errors": set(),
+    "checks": set(),
     "files": set(),
     "interruption": set(),
     "memory": set(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
@@ -11,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from hrseg.checks import is_number, is_whole, require
 from hrseg.construct import RecordsArguments
 from hrseg.errors import ConfigError
 
 AverageOver = Literal["processes", "pixels"]
+
+_LARGEST = 3e38  # of float32
 
 
 class Criterion(nn.Module, RecordsArguments):
@@ -67,7 +69,7 @@ class SegmentationLoss(Criterion, ABC):
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
-        ConfigError: A class weight is negative or not finite, or the list is empty.
+        ConfigError: A class weight is negative or not finite, none is above 0, or another argument cannot be used.
     """
 
     sums_over_pixels: ClassVar[bool] = False  # whether it is a sum over pixels that `mean` divides
@@ -81,11 +83,15 @@ class SegmentationLoss(Criterion, ABC):
         align_corners: bool = False,
     ) -> None:
         super().__init__()
+        require(is_whole(ignore_index, -(2**31), 2**31), "ignore_index", ignore_index, "a number such as 255")
+        require(isinstance(align_corners, bool), "align_corners", align_corners, "true or false")
         self.ignore_index = ignore_index
         self.align_corners = align_corners
-        if class_weights is not None and not (class_weights and all(0 <= w < math.inf for w in class_weights)):
-            raise ConfigError(f"class_weights {list(class_weights)}; expected one finite number >= 0 per class")
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        weights = (
+            None
+            if class_weights is None
+            else torch.tensor(require_weights("class_weights", class_weights), dtype=torch.float32)
+        )
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -148,3 +154,29 @@ class SegmentationLoss(Criterion, ABC):
             distributed.all_reduce(count)
             processes = distributed.get_world_size()
         return total * processes / torch.where(count > 0, count, 1)
+
+
+def require_weights(name: str, weights: object, of: str = "class") -> list[float]:
+    """The weights as a list of numbers.
+
+    Raises:
+        ConfigError: They are no list of finite numbers from 0 with one above.
+    """
+    listed = weights.tolist() if hasattr(weights, "tolist") else weights  # of an array or a tensor
+    if not isinstance(listed, Sequence) or not all(is_number(weight, 0, _LARGEST) for weight in listed):
+        raise ConfigError(f"{name} {str(listed)[:200]}; expected one finite number >= 0 per {of}")
+    if not any(listed):
+        raise ConfigError(f"{name} {str(listed)[:200]}; expected one above 0 at least, as nothing is learnt otherwise")
+    return list(listed)
+
+
+def require_scalar(loss: object, name: str) -> Tensor:
+    """The loss, if it is one number.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if isinstance(loss, Tensor) and loss.ndim == 0:
+        return loss
+    found = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"that is a {type(loss).__name__}"
+    raise ConfigError(f"{name} gives a loss {found}; expected one number, as with reduction='mean'")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hrseg.checks import require
 from hrseg.losses.base import SegmentationLoss
 
 Enlarge = Callable[[Tensor, Tensor], Tensor]
@@ -26,6 +27,9 @@ class CrossEntropyLoss(SegmentationLoss):
         ignore_index: Value of the pixels in the target that do not count.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
+    Raises:
+        ConfigError: An argument is outside its range.
+
     Source:
         HRNet-Semantic-Segmentation, lib/core/criterion.py.
     """
@@ -40,6 +44,7 @@ class CrossEntropyLoss(SegmentationLoss):
         align_corners: bool = False,
     ) -> None:
         super().__init__(class_weights, ignore_index, align_corners)
+        require(divide_by in ("weights", "pixels"), "divide_by", divide_by, "weights or pixels")
         self.divide_by = divide_by
 
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:

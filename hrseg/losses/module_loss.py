@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from hrseg.checks import require
 from hrseg.errors import ConfigError
-from hrseg.losses.base import Criterion, SegmentationLoss
+from hrseg.losses.base import Criterion, SegmentationLoss, require_scalar
 
 
 class ModuleLoss(SegmentationLoss):
@@ -28,6 +27,7 @@ class ModuleLoss(SegmentationLoss):
     """
 
     def __init__(self, module: nn.Module, ignore_index: int = 255, align_corners: bool = False) -> None:
+        require(isinstance(module, nn.Module), "module", module, "a module of (logits, target)")
         weight = getattr(module, "weight", None)
         is_learnt = isinstance(weight, nn.Parameter)
         by_class = weight.tolist() if isinstance(weight, Tensor) and weight.ndim == 1 and not is_learnt else None
@@ -44,13 +44,8 @@ class ModuleLoss(SegmentationLoss):
         known, valid = self.split_valid(target)
         # torch's losses divide by the number of valid pixels: where there is none, by all of them, times zero
         some = valid.any()
-        loss: Any = self.module(logits, torch.where(valid | ~some, known, self._ignored()))
-        if not isinstance(loss, Tensor) or loss.ndim:
-            found = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ConfigError(
-                f"the loss {type(self.module).__name__} gives {found}; expected one number, as with reduction='mean'"
-            )
-        return loss * some
+        loss = self.module(logits, torch.where(valid | ~some, known, self._ignored()))
+        return require_scalar(loss, type(self.module).__name__) * some
 
     def _ignored(self) -> int:
         """The value in place of ignored pixels."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hrseg.errors import ConfigError
+from hrseg.checks import is_number, is_whole, require
 from hrseg.losses.base import SegmentationLoss
 from hrseg.losses.cross_entropy import weighted_cross_entropy
 
@@ -46,10 +46,8 @@ class OhemCrossEntropyLoss(SegmentationLoss):
         align_corners: bool = False,
     ) -> None:
         super().__init__(class_weights, ignore_index, align_corners)
-        if not 0 <= threshold <= 1:
-            raise ConfigError(f"OHEM threshold {threshold}; expected a probability, such as 0.9")
-        if min_kept < 0:
-            raise ConfigError(f"OHEM min_kept {min_kept}; expected a number of pixels, such as 131072")
+        require(is_number(threshold, 0) and threshold <= 1, "OHEM threshold", threshold, "a probability, such as 0.9")
+        require(is_whole(min_kept, 0), "OHEM min_kept", min_kept, "a number of pixels, such as 131072")
         self.threshold = threshold
         self.min_kept = max(1, min_kept)  # as the official code has it
 

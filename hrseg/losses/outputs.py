@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from hrseg.checks import is_number, require
 from hrseg.errors import ConfigError
-from hrseg.losses.base import Criterion, SegmentationLoss
+from hrseg.losses.base import Criterion, SegmentationLoss, require_weights
 from hrseg.losses.module_loss import as_loss
 
 
@@ -25,7 +26,7 @@ class WeightedOutputsLoss(Criterion):
         weights: The weights, by the output's name; 1 where an output is not named.
 
     Raises:
-        ConfigError: There is no loss, or a weight is for an output without one.
+        ConfigError: There is no loss, a weight is for an output without one, or is not a finite number from 0.
 
     Source:
         HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/core/criterion.py (BALANCE_WEIGHTS).
@@ -35,10 +36,14 @@ class WeightedOutputsLoss(Criterion):
         self, losses: Mapping[str, SegmentationLoss | nn.Module], weights: Mapping[str, float] | None = None
     ) -> None:
         super().__init__()
-        weights = weights or {}
+        weights = {} if weights is None else weights
+        require(isinstance(losses, Mapping), "losses", losses, "one loss per output, such as {'out': ..., 'aux': ...}")
+        require(isinstance(weights, Mapping), "weights", weights, "one weight per output, such as {'aux': 0.4}")
         unknown = sorted(set(weights) - set(losses))
         if not losses or unknown:
             raise ConfigError(f"weights for outputs {unknown}, losses for {sorted(losses)}; give each output its loss")
+        for name, weight in weights.items():
+            require(is_number(weight, 0), f"the weight of output {name!r}", weight, "a finite number from 0")
         self.losses = nn.ModuleDict({name: as_loss(loss) for name, loss in losses.items()})
         self.weights = {name: float(weights.get(name, 1.0)) for name in losses}
 
@@ -80,7 +85,7 @@ class SumLoss(SegmentationLoss):
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
-        ConfigError: There is no loss, or not one weight for each.
+        ConfigError: There is no loss, not one weight for each, or a weight is not a finite number from 0.
     """
 
     sums_over_pixels = True  # if all of its losses are, who are asked as well
@@ -93,7 +98,8 @@ class SumLoss(SegmentationLoss):
         align_corners: bool = False,
     ) -> None:
         super().__init__(None, ignore_index, align_corners)
-        weights = [1.0] * len(losses) if weights is None else list(weights)
+        require(isinstance(losses, Sequence), "losses", losses, "a list of losses")
+        weights = [1.0] * len(losses) if weights is None else require_weights("weights", weights, "loss")
         if not losses or len(weights) != len(losses):
             raise ConfigError(f"{len(losses)} losses and {len(weights)} weights; expected one weight per loss")
         self.losses = nn.ModuleList(as_loss(loss) for loss in losses)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hrseg.checks import is_number, is_whole, require
 from hrseg.errors import ConfigError
 from hrseg.losses.base import SegmentationLoss
 
@@ -67,14 +68,14 @@ class RMILoss(SegmentationLoss):
         align_corners: bool = False,
     ) -> None:
         super().__init__(None, ignore_index, align_corners)
-        if radius < 1 or pool_size < 1:
-            raise ConfigError(f"RMI radius {radius}, pool_size {pool_size}; expected pixels, such as 3 and 4")
-        if pooling not in ("average", "max"):
-            raise ConfigError(f"RMI pooling {pooling!r}; expected 'average' or 'max'")
-        if not 0 <= bce_weight <= 1:
-            raise ConfigError(f"RMI bce_weight {bce_weight}; expected a share from 0 to 1, such as 0.5")
-        if not alpha > 0:
-            raise ConfigError(f"RMI alpha {alpha}; expected a small number above 0, such as 5e-4")
+        classes_known = num_classes is None or is_whole(num_classes)
+        require(classes_known, "RMI num_classes", num_classes, "a number from 1, or nothing")
+        require(is_whole(radius, 1, 31), "RMI radius", radius, "a number of pixels from 1 to 31, such as 3")
+        require(is_whole(pool_size, 1, 64), "RMI pool_size", pool_size, "a number of pixels from 1 to 64, such as 4")
+        require(pooling in ("average", "max"), "RMI pooling", pooling, "average or max")
+        is_share = is_number(bce_weight, 0) and bce_weight <= 1
+        require(is_share, "RMI bce_weight", bce_weight, "a share from 0 to 1, such as 0.5")
+        require(is_number(alpha, 0, 1e30) and alpha > 0, "RMI alpha", alpha, "a small number above 0, such as 5e-4")
         self._num_classes = num_classes
         self.radius = radius
         self.pooling = pooling

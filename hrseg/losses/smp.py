@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from hrseg.checks import is_number, require
 from hrseg.errors import ConfigError, UnknownNameError
-from hrseg.losses.base import SegmentationLoss
+from hrseg.losses.base import SegmentationLoss, require_scalar
 
 _CLASSES = {name.lower(): f"{name}Loss" for name in ("Dice", "Focal", "Jaccard", "Lovasz", "Tversky")}
 _REGION_LOSSES = ("dice", "jaccard", "tversky")
@@ -44,6 +45,9 @@ class SmpLoss(SegmentationLoss):
     ) -> None:
         import segmentation_models_pytorch.losses as smp_losses  # takes seconds
 
+        is_mapping = options is None or isinstance(options, Mapping)
+        require(is_mapping, "options", options, "arguments of the SMP loss by name")
+        require(isinstance(name, str), "name", name, f"the name of an SMP loss: {', '.join(_CLASSES)}")
         options = dict(options or {})
         super().__init__(options.get("class_weights"), ignore_index, align_corners)
         key = name.rsplit(".", 1)[-1].lower().removesuffix("loss")
@@ -54,7 +58,12 @@ class SmpLoss(SegmentationLoss):
         unknown = sorted(set(options) - set(known))
         if unknown:
             raise ConfigError(f"option {', '.join(unknown)} of SMP loss {name!r}; its options are {', '.join(known)}")
-        self.loss = loss_class(mode="multiclass", ignore_index=ignore_index, **options)
+        for option, value in options.items():
+            require(not isinstance(value, float) or is_number(value), option, value, "a finite number")
+        try:
+            self.loss = loss_class(mode="multiclass", ignore_index=ignore_index, **options)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise ConfigError(f"options {options} of SMP loss {name!r}: {error}") from error
         self._is_region_loss = key in _REGION_LOSSES
         # SMP keeps constants as plain attributes, and would copy them to the device in every step
         for attribute, value in list(vars(self.loss).items()):
@@ -75,5 +84,4 @@ class SmpLoss(SegmentationLoss):
             if not some.any():
                 return logits.sum() * 0.0
             logits, target = logits[some], target[some]
-        loss: Tensor = self.loss(logits, target)
-        return loss
+        return require_scalar(self.loss(logits, target), type(self.loss).__name__)

@@ -11,6 +11,7 @@ from pathlib import Path
 from re import fullmatch
 from typing import Any
 
+from hrseg.checks import require
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.models.checkpoints import ZOO
 from hrseg.models.hrformer import HRFORMER_VARIANTS, HRFormerClassifier, HRFormerOCR
@@ -83,6 +84,8 @@ def create_model(
     """
     if (name is None and from_file is None) or (weights is not None and from_file is not None):
         raise ConfigError("create_model takes the name of a model, with or without weights=, or from_file=")
+    if weights is not None:
+        require(isinstance(weights, str | PathLike), "weights", weights, "the name of weights or the path of a file")
     given: dict[str, Any] = {k: v for k, v in (("name", name), ("num_classes", num_classes)) if v is not None}
     given |= parameters
     if name is not None:
@@ -140,7 +143,7 @@ def _weights_file(model: str, weights: str | PathLike[str]) -> Path:
 
 
 def _signature(name: str) -> inspect.Signature:
-    if name not in BUILDERS:
+    if not isinstance(name, str) or name not in BUILDERS:
         raise UnknownNameError("model", name, BUILDERS)
     return inspect.signature(BUILDERS[name])
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrseg.checks import require_channels, require_kernel
 from hrseg.models.batch_norm import BatchNorm2d
-from hrseg.models.hrnet import Maps, require, resize
+from hrseg.models.hrnet import Maps, resize
 
 
 class V2Head(nn.Sequential):
@@ -29,8 +30,8 @@ class V2Head(nn.Sequential):
     """
 
     def __init__(self, widths: Sequence[int], num_classes: int, align_corners: bool, kernel: int = 1) -> None:
-        require(isinstance(num_classes, int) and num_classes > 0, "num_classes", num_classes, "a number from 1")
-        require(isinstance(kernel, int) and kernel % 2 == 1, "head_kernel", kernel, "an odd number")
+        require_channels(num_classes=num_classes)
+        require_kernel("head_kernel", kernel)
         channels = sum(widths)
         super().__init__(
             # with a bias, useless before batch norm, that the official files hold

@@ -21,16 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrseg.checks import is_number, is_whole, require, require_channels
 from hrseg.models.batch_norm import BatchNorm2d
-from hrseg.models.hrnet import (
-    BasicBlock,
-    Bottleneck,
-    HighResolutionModule,
-    HRNet,
-    HRNetVariant,
-    conv_bn,
-    require,
-)
+from hrseg.models.hrnet import BasicBlock, Bottleneck, HighResolutionModule, HRNet, HRNetVariant, conv_bn
 from hrseg.models.network import Network
 from hrseg.models.ocr import OCRHead
 from hrseg.models.segmenter import known_order
@@ -46,12 +39,20 @@ class HRFormerVariant:
         heads: Of the finest branch's attention; the next ones have two, four and eight times as many.
         modules: Modules of stages 2, 3 and 4.
         blocks: Transformer blocks of each branch of a module.
+
+    Raises:
+        ConfigError: A number is outside its range, or the heads do not divide the width.
     """
 
     width: int
     heads: int
     modules: tuple[int, int, int]
     blocks: int = 2
+
+    def __post_init__(self) -> None:
+        HRNetVariant(self.width, self.blocks, self.modules)  # refuses what is outside its range
+        divides = is_whole(self.heads) and self.width % self.heads == 0
+        require(divides, "heads", self.heads, f"a number that divides the width {self.width}")
 
 
 HRFORMER_VARIANTS = {
@@ -205,9 +206,8 @@ class HRFormer(HRNet):
         drop_path: float = 0.0,
         checkpoint_stages: Sequence[int] = (),
     ) -> None:
-        require(isinstance(window_size, int) and window_size > 0, "window_size", window_size, "a number from 1")
-        drop_path_known = isinstance(drop_path, float | int) and 0 <= drop_path < 1
-        require(drop_path_known, "drop_path", drop_path, "from 0 to below 1")
+        require(is_whole(window_size, 1, 32), "window_size", window_size, "a number from 1 to 32")
+        require(is_number(drop_path, 0, 1), "drop_path", drop_path, "from 0 to below 1")
         # HRNet's stages stay empty, to be replaced
         around = HRNetVariant(variant.width, modules=(0, 0, 0), layer1_blocks=2)
         super().__init__(around, in_channels, align_corners=True, checkpoint_stages=checkpoint_stages)
@@ -270,7 +270,7 @@ class HRFormerClassifier(HRFormer, Network):
         drop_path: float = 0.0,
         checkpoint_stages: Sequence[int] = (),
     ) -> None:
-        require(isinstance(num_classes, int) and num_classes > 0, "num_classes", num_classes, "a number from 1")
+        require_channels(num_classes=num_classes)
         super().__init__(variant, in_channels, window_size, drop_path, checkpoint_stages)
         self.num_classes = num_classes
         inner = (32, 64, 128, 256)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hrseg.checks import is_number, is_whole, require, require_channels
 from hrseg.errors import ConfigError
 from hrseg.models.batch_norm import BatchNorm2d
 
@@ -169,6 +170,9 @@ class HRNetVariant:
         layer1_blocks: Bottleneck blocks of stage 1.
         layer1_width: Inner width of those bottlenecks; they put out four times as many channels.
         block: Makes the blocks of stages 2 to 4; the plain ones, or those with attention of `hrseg.models.psa`.
+
+    Raises:
+        ConfigError: A number is outside its range.
     """
 
     width: int
@@ -177,6 +181,16 @@ class HRNetVariant:
     layer1_blocks: int = 4
     layer1_width: int = 64
     block: MakeBlock = BasicBlock
+
+    def __post_init__(self) -> None:
+        require(is_whole(self.width, 1, 1024), "width", self.width, "a number from 1 to 1024")
+        require_channels(layer1_width=self.layer1_width)
+        for name in ("blocks", "layer1_blocks"):
+            require(is_whole(getattr(self, name), 1, 100), name, getattr(self, name), "a number from 1 to 100")
+        modules_known = isinstance(self.modules, list | tuple) and len(self.modules) == 3
+        modules_known = modules_known and all(is_whole(number, 0, 100) for number in self.modules)
+        require(modules_known, "modules", self.modules, "three numbers from 0 to 100, of stages 2, 3 and 4")
+        require(callable(self.block), "block", self.block, "a class or function that makes a block from its width")
 
 
 VARIANTS = {
@@ -229,10 +243,12 @@ class HRNet(nn.Module):
         align_corners: bool = False,
         checkpoint_stages: Sequence[int] = (),
     ) -> None:
-        require(isinstance(in_channels, int) and in_channels > 0, "in_channels", in_channels, "a number from 1")
+        require_channels(in_channels=in_channels)
+        require(isinstance(variant, HRNetVariant), "variant", variant, "an HRNetVariant, such as one of VARIANTS")
         require(fuse_mode in ("bilinear", "nearest"), "fuse_mode", fuse_mode, "bilinear or nearest")
         require(isinstance(align_corners, bool), "align_corners", align_corners, "true or false")
-        stages_known = isinstance(checkpoint_stages, list | tuple) and set(checkpoint_stages) <= {1, 2, 3, 4}
+        is_list = isinstance(checkpoint_stages, list | tuple)
+        stages_known = is_list and all(is_whole(stage, 1, 4) for stage in checkpoint_stages)
         require(stages_known, "checkpoint_stages", checkpoint_stages, "a list of stages out of 1, 2, 3, 4")
         super().__init__()
         self.in_channels = in_channels
@@ -321,8 +337,7 @@ def initialize(network: nn.Module, init: str, bn_momentum: float) -> None:
         HRNet/HRNet-Semantic-Segmentation, lib/models/seg_hrnet.py, init_weights.
     """
     require(init in ("official", "kaiming"), "init", init, "official or kaiming")
-    momentum_known = isinstance(bn_momentum, float | int) and 0 < bn_momentum <= 1
-    require(momentum_known, "bn_momentum", bn_momentum, "above 0 and at most 1")
+    require(is_number(bn_momentum) and 0 < bn_momentum <= 1, "bn_momentum", bn_momentum, "above 0 and at most 1")
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = bn_momentum
@@ -332,12 +347,6 @@ def initialize(network: nn.Module, init: str, bn_momentum: float) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def require(condition: bool, parameter: str, value: object, expected: str) -> None:
-    """Raises a `ConfigError` that names the parameter, its value and what was expected, unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{parameter} is {value!r}; expected {expected}")
 
 
 def _recomputed(unit: nn.Module, x: Any, draws: bool) -> Any:

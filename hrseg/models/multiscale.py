@@ -18,8 +18,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hrseg.checks import is_number, require
 from hrseg.models.batch_norm import BatchNorm2d
-from hrseg.models.hrnet import HRNetVariant, require, resize
+from hrseg.models.hrnet import HRNetVariant, resize
 from hrseg.models.ocr import HRNetV2OCR
 
 TRAINING_SCALES = (0.5, 1.0)  # in the order of the official code, which batch norm's running statistics depend on
@@ -66,8 +67,8 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         dropout: float = 0.05,
         scales: Sequence[float] = TRAINING_SCALES,
     ) -> None:
-        known = isinstance(scales, list | tuple) and all(isinstance(s, float | int) and s > 0 for s in scales)
-        require(known and 1 in scales, "scales", scales, "a list of numbers above 0 with 1 among them")
+        known = isinstance(scales, list | tuple) and all(is_number(s, 0.01, 100) for s in scales)
+        require(known and 1 in scales, "scales", scales, "a list of numbers from 0.01 to below 100 with 1 among them")
         super().__init__(
             variant,
             num_classes,

@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrseg.checks import is_number, require, require_channels, require_kernel
 from hrseg.models.batch_norm import BatchNorm2d
-from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, require, resize
+from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, resize
 from hrseg.models.segmenter import Segmenter, known_order
 
 
@@ -152,18 +153,13 @@ class OCRHead(Segmenter):
         """
         channels = sum(widths)
         aux_channels = channels if aux_channels is None else aux_channels
-        for name, value in (
-            ("num_classes", num_classes),
-            ("mid_channels", mid_channels),
-            ("key_channels", key_channels),
-            ("aux_channels", aux_channels),
-        ):
-            require(isinstance(value, int) and value > 0, name, value, "a number from 1")
-        require(isinstance(dropout, float | int) and 0 <= dropout < 1, "dropout", dropout, "from 0 to below 1")
+        require_channels(
+            num_classes=num_classes, mid_channels=mid_channels, key_channels=key_channels, aux_channels=aux_channels
+        )
+        require(is_number(dropout, 0, 1), "dropout", dropout, "from 0 to below 1")
         require(isinstance(inner_bias, bool), "inner_bias", inner_bias, "true or false")
-        require(isinstance(aux_kernel, int) and aux_kernel % 2 == 1, "aux_kernel", aux_kernel, "an odd number")
-        slope_known = isinstance(negative_slope, float | int) and 0 <= negative_slope < 1
-        require(slope_known, "negative_slope", negative_slope, "from 0 to below 1")
+        require_kernel("aux_kernel", aux_kernel)
+        require(is_number(negative_slope, 0, 1), "negative_slope", negative_slope, "from 0 to below 1")
         self.num_classes = num_classes
         self.negative_slope = float(negative_slope)
         self.conv3x3_ocr = nn.Sequential(*_conv_bn_relu(channels, mid_channels, 3, negative_slope))

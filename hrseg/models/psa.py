@@ -18,8 +18,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrseg.checks import require
 from hrseg.models.batch_norm import BatchNorm2d
-from hrseg.models.hrnet import MakeBlock, require
+from hrseg.models.hrnet import MakeBlock
 
 
 def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -16,17 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrseg.checks import require_channels
 from hrseg.models.batch_norm import BatchNorm2d
-from hrseg.models.hrnet import (
-    Bottleneck,
-    HighResolutionModule,
-    HRNet,
-    HRNetVariant,
-    Maps,
-    initialize,
-    require,
-    resize,
-)
+from hrseg.models.hrnet import Bottleneck, HighResolutionModule, HRNet, HRNetVariant, Maps, initialize, resize
 from hrseg.models.network import Network
 from hrseg.models.segmenter import Segmenter
 
@@ -69,7 +61,7 @@ class HRNetV1(HRNet, Segmenter):
         init: str = "kaiming",
         checkpoint_stages: Sequence[int] = (),
     ) -> None:
-        _require_classes(num_classes)
+        require_channels(num_classes=num_classes)
         super().__init__(variant, in_channels, fuse_mode, align_corners, checkpoint_stages)
         last = self.stage4[-1]
         assert isinstance(last, HighResolutionModule)
@@ -178,7 +170,7 @@ class HRNetClassifier(HRNet, Network):
         bn_momentum: float = 0.1,
         checkpoint_stages: Sequence[int] = (),
     ) -> None:
-        _require_classes(num_classes)
+        require_channels(num_classes=num_classes)
         super().__init__(variant, in_channels, "nearest", checkpoint_stages=checkpoint_stages)
         self.num_classes = num_classes
         inner = (32, 64, 128, 256)
@@ -222,7 +214,3 @@ def _initialize(network: nn.Module, bn_momentum: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def _require_classes(num_classes: int) -> None:
-    require(isinstance(num_classes, int) and num_classes > 0, "num_classes", num_classes, "a number from 1")

@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hrseg.checks import require
 from hrseg.errors import ConfigError
 from hrseg.models.heads import V2Head
-from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, require, resize
+from hrseg.models.hrnet import HRNet, HRNetVariant, Maps, initialize, resize
 from hrseg.models.network import Network
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hrseg.checks import is_number
 from hrseg.errors import ConfigError
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a s + b s^3 + c s^5 drives every s in (0, 1] to about 1
@@ -51,10 +52,12 @@ class Muon(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        if lr < 0 or eps <= 0 or weight_decay < 0 or not all(0 <= share < 1 for share in (momentum, *betas)):
+        are_rates = all(is_number(rate, 0) for rate in (lr, eps, weight_decay)) and eps > 0
+        are_shares = isinstance(betas, list | tuple) and all(is_number(share, 0, 1) for share in (momentum, *betas))
+        if not are_rates or not are_shares or len(betas) != 2:
             raise ConfigError(
-                f"Muon: lr {lr}, momentum {momentum}, betas {tuple(betas)}, eps {eps}, weight_decay {weight_decay}; "
-                "expected none below 0, momentum and betas below 1, eps above 0"
+                f"Muon: lr {lr}, momentum {momentum}, betas {betas}, eps {eps}, weight_decay {weight_decay}; "
+                "expected none below 0, momentum and both betas below 1, eps above 0"
             )
         super().__init__(
             params, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}

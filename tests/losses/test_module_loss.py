@@ -101,5 +101,5 @@ def test_what_is_no_loss_is_told(loss: object, message: str) -> None:
 
 def test_a_loss_of_every_pixel_is_told() -> None:
     logits, target = logits_and_target()
-    with pytest.raises(ConfigError, match=r"CrossEntropyLoss gives of shape \(2, 8, 8\); expected one number"):
+    with pytest.raises(ConfigError, match=r"CrossEntropyLoss gives a loss of shape \(2, 8, 8\); expected one number"):
         ModuleLoss(nn.CrossEntropyLoss(reduction="none"))(logits, target)

@@ -252,7 +252,7 @@ def test_arguments_out_of_range(arguments: dict[str, object], message: str) -> N
 
 
 def test_official_initialisation() -> None:
-    network = create_model(SMALL)
+    network = create_model(SMALL, init="official")
     weights = torch.cat([m.weight.flatten() for m in network.modules() if isinstance(m, nn.Conv2d)])
     assert weights.std().item() == pytest.approx(0.001, rel=0.01)
     assert abs(weights.mean().item()) < 1e-5

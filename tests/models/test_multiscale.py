@@ -142,7 +142,9 @@ def test_training_sees_full_and_half_size_and_each_by_itself() -> None:
 
 @pytest.mark.parametrize("scales", [[], [0.5], [0.0, 1.0], "1.0"])
 def test_scales_without_1_or_out_of_range(scales: Any) -> None:
-    with pytest.raises(ConfigError, match=r"scales is .*; expected a list of numbers above 0 with 1 among them"):
+    with pytest.raises(
+        ConfigError, match=r"scales is .*; expected a list of numbers from 0.01 to below 100 with 1 among them"
+    ):
         tiny(scales=scales)
 
 

@@ -281,7 +281,7 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 
 def test_official_initialisation_leaves_the_head_to_torch() -> None:
     torch.manual_seed(0)
-    network = HRNetV2OCR(VARIANTS["w18_small_v1"], bn_momentum=0.3)
+    network = HRNetV2OCR(VARIANTS["w18_small_v1"], bn_momentum=0.3, init="official")
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             fan = module.weight[0].numel()

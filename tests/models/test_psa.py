@@ -216,7 +216,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(key: str) -> Non
 @pytest.mark.parametrize("key", FORMS)
 def test_official_initialisation_covers_the_attention(key: str) -> None:
     torch.manual_seed(0)
-    network = HRNetV2(replace(VARIANTS["w18_small_v1"], block=PSA_BLOCKS[key]))
+    network = HRNetV2(replace(VARIANTS["w18_small_v1"], block=PSA_BLOCKS[key]), init="official")
     weights = [
         module.weight.flatten()
         for name, module in network.named_modules()

@@ -1,0 +1,47 @@
+"""Checks of the arguments that users give to constructors."""
+
+from __future__ import annotations
+
+import math
+
+from hrseg.errors import ConfigError
+
+MAX_CHANNELS = 16384  # of a layer: beyond, weights alone take gigabytes, and the number is a mistake
+
+
+def require(condition: bool, parameter: str, value: object, expected: str) -> None:
+    """Raises a `ConfigError` that names the parameter, its value and what was expected, unless the condition holds."""
+    if not condition:
+        text = repr(value)
+        raise ConfigError(f"{parameter} is {text if len(text) <= 80 else text[:77] + '...'}; expected {expected}")
+
+
+def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:
+    """Whether a value is an integer of a range, no bool.
+
+    >>> is_whole(3), is_whole(0), is_whole(3.0), is_whole(True)
+    (True, False, False, False)
+    """
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    return is_int and least <= value and (most is None or value <= most)
+
+
+def is_number(value: object, least: float = -math.inf, below: float = math.inf) -> bool:
+    """Whether a value is a finite number of a half-open range, no bool.
+
+    >>> is_number(0.5, 0, 1), is_number(1, 0, 1), is_number(math.nan), is_number("0.5")
+    (True, False, False, False)
+    """
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and math.isfinite(value) and least <= value < below
+
+
+def require_channels(**numbers: object) -> None:
+    """Raises a `ConfigError` unless each number is a possible number of channels of a layer."""
+    for name, value in numbers.items():
+        require(is_whole(value, 1, MAX_CHANNELS), name, value, f"a number from 1 to {MAX_CHANNELS}")
+
+
+def require_kernel(name: str, value: object) -> None:
+    """Raises a `ConfigError` unless the value is a possible size of a convolution that keeps the size of its maps."""
+    require(is_whole(value, 1, 31) and value % 2 == 1, name, value, "an odd number from 1 to 31")  # type: ignore[operator]
