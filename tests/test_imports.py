@@ -12,7 +12,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "hrseg"
 
 # what each part may import of hrseg, beside itself; everything may import the foundation
-FOUNDATION = {"checks", "construct", "errors", "files", "image_formats", "images", "memory", "progress", "sizes", "trust"}
+FOUNDATION = {
+    "checks",
+    "construct",
+    "errors",
+    "files",
+    "image_formats",
+    "images",
+    "memory",
+    "progress",
+    "sizes",
+    "trust",
+}
 ALLOWED = {
     "construct": set(),
     "errors": set(),
