@@ -22,8 +22,9 @@ def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:
     >>> is_whole(3), is_whole(0), is_whole(3.0), is_whole(True)
     (True, False, False, False)
     """
-    is_int = isinstance(value, int) and not isinstance(value, bool)
-    return is_int and least <= value and (most is None or value <= most)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return least <= value and (most is None or value <= most)
 
 
 def is_number(value: object, least: float = -math.inf, below: float = math.inf) -> bool:
@@ -32,8 +33,9 @@ def is_number(value: object, least: float = -math.inf, below: float = math.inf) 
     >>> is_number(0.5, 0, 1), is_number(1, 0, 1), is_number(math.nan), is_number("0.5")
     (True, False, False, False)
     """
-    is_real = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_real and math.isfinite(value) and least <= value < below
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and least <= value < below
 
 
 def require_channels(**numbers: object) -> None:
