@@ -48,6 +48,9 @@ def write_submission(data: SegmentationDataModule, predictions: Path, archive: P
 
 def _check(file: Path, image: Path, data: SegmentationDataModule) -> None:
     prediction = read_label(file)
+    with file.open("rb") as content:
+        if not content.read(8).startswith(b"\x89PNG"):
+            raise DataFileError(f"{file} is no PNG by its content; expected what hrseg predict writes: predict again")
     expected = image_size(image)
     if prediction.shape != expected:
         raise DataFileError(

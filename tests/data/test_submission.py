@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hrseg.data.cityscapes import CITYSCAPES, CityscapesDataModule
 from hrseg.data.lip import LIPDataModule
@@ -66,6 +68,24 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
+def cut_the_header(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:12] + data[20:])
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def put_gif(path: Path) -> None:
+    Image.fromarray(read_label(path)).save(path, "GIF")
+
+
+def put_floats(path: Path) -> None:
+    Image.fromarray(read_label(path).astype(np.float32)).save(path, "TIFF")
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
@@ -81,6 +101,10 @@ def truncate(path: Path) -> None:
             r"bonn_000001_000019.png holds \[1\]; expected label ids of Cityscapes",
         ),
         (truncate, DataFileError, "bonn_000001_000019.png is truncated"),
+        (cut_the_header, DataFileError, "bonn_000001_000019.png is truncated"),
+        (make_pipe, DataNotFoundError, "1 of 2 images of Cityscapes test have no prediction"),
+        (put_gif, DataFileError, "bonn_000001_000019.png is no PNG by its content"),
+        (put_floats, DataFileError, "bonn_000001_000019.png has 1 band of 32-bit floats"),
     ],
 )
 def test_what_a_server_would_refuse_is_refused_here(
