@@ -27,6 +27,7 @@ from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import create_model, outputs_of
+from hrseg.models.batch_norm import several_values
 from hrseg.models.described import network_description
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
 from hrseg.task_checkpoint import task_description, task_of_checkpoint
@@ -256,7 +257,10 @@ class SegmentationTask(LightningModule, RecordsArguments):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of one batch."""
         _require(batch, "image", "target")
-        loss: Tensor = self.loss(self.outputs(self._prepare(batch["image"])), batch["target"])
+        images = self._prepare(batch["image"])
+        with several_values(images):
+            outputs = self.outputs(images)
+        loss: Tensor = self.loss(outputs, batch["target"])
         self.log("train/loss", self._over_processes(loss), prog_bar=True, batch_size=len(batch["image"]))
         return loss
 

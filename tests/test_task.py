@@ -164,6 +164,27 @@ def test_a_training_step_is_the_loss_of_the_normalised_images() -> None:
     torch.testing.assert_close(task.training_step(given, 0), expected, atol=1e-5, rtol=1e-5)
 
 
+ONE = LabelTable("one", ("a",), ((0, 0, 0),))
+
+
+@pytest.mark.parametrize(
+    ("network", "labels", "size", "remedy"),
+    [
+        (TINY, TABLE, 32, r"data\.batch_size 2 or more, or crops of more than 32x32"),
+        (f"{TINY}_ocr", ONE, 64, r"data\.batch_size 2 or more$"),  # one class has a single object region
+    ],
+)
+def test_one_value_per_channel_is_told_with_the_remedy(
+    network: str, labels: LabelTable, size: int, remedy: str
+) -> None:
+    """`Expected more than 1 value per channel` of torch was a traceback."""
+    task = SegmentationTask(network, labels)
+    sample = batch(size, 1)
+    sample["target"] = sample["target"].clamp(max=0)
+    with pytest.raises(ConfigError, match=rf"a batch of 1 image of {size}x{size} gives .*; give {remedy}"):
+        task.training_step(sample, 0)
+
+
 def test_outputs_are_weighed() -> None:
     losses = {"out": CrossEntropyLoss(), "aux": CrossEntropyLoss()}
     task = SegmentationTask(TwoOutputs(), TABLE, loss=WeightedOutputsLoss(losses, {"aux": 0.4}))

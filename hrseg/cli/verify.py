@@ -80,7 +80,8 @@ def _guess(root: Path, masks: str, mask_suffix: str, snap: str | None, output: P
 
 def _show(report: Report) -> None:
     images = ", ".join(f"{number} {split}" for split, number in report.num_images.items())
-    table = Table(title=f"{report.labels.name}: {images}")
+    print(f"{report.labels.name}: {images}")
+    table = Table()
     table.add_column("class")
     for split in report.counts:
         table.add_column(f"{split} %", justify="right")
@@ -88,7 +89,8 @@ def _show(report: Report) -> None:
     columns = [column for counts in report.counts.values() for column in (counts.shares, counts.images)]
     for name, *cells in zip(report.labels.class_names, *columns, strict=True):
         table.add_row(name, *(f"{100 * cell:.3f}" if index % 2 == 0 else f"{cell}" for index, cell in enumerate(cells)))
-    Console().print(table)
+    if report.counts:
+        Console().print(table)
     for rule, weights in report.class_weights().items():
         print(f"class_weights: {weights}  # {rule} of {report.train_split}")
     print(_what_was_read(report.num_files, report.num_read))

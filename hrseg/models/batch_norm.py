@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from hrseg.errors import ConfigError
 
 _LINE = 16  # floats of a cache line
 _ONE_THREAD = 2**15  # up to as many elements torch works on one
@@ -50,6 +54,32 @@ class BatchNorm2d(nn.BatchNorm2d):
             and torch.get_num_threads() > 1
             and not torch.compiler.is_compiling()
         )
+
+
+@contextmanager
+def several_values(images: Tensor) -> Iterator[None]:
+    """Names the settings where batch norm, in training, gets a single value per channel and torch refuses.
+
+    That are 1x1 features of a batch of one image: of crops of one output stride, of pooling over the image, as ASPP
+    has it, and of object regions of a single class. Synchronised batch norm of several ranks has the values of all.
+
+    Args:
+        images: (B, 3, H, W), the batch that goes through the network in the block.
+
+    Raises:
+        ConfigError: A map has one value per channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        height, width = images.shape[-2:]
+        remedy = ", or crops of more than 32x32 (data.crop_size)" if max(height, width) <= 32 else ""
+        raise ConfigError(
+            f"batch norm cannot be trained on one value per channel, which a batch of {len(images)} image of "
+            f"{height}x{width} gives (torch: {error}); give data.batch_size 2 or more{remedy}"
+        ) from error
 
 
 class _FoldedBatchNorm(torch.autograd.Function):
