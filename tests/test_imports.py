@@ -22,6 +22,7 @@ FOUNDATION = {
     "memory",
     "progress",
     "sizes",
+    "text_files",
     "trust",
 }
 ALLOWED = {
@@ -33,6 +34,7 @@ ALLOWED = {
     "memory": set(),
     "progress": set(),
     "sizes": set(),
+    "text_files": set(),
     "trust": set(),
     "image_formats": set(),
     "images": {"image_formats"},

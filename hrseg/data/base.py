@@ -210,7 +210,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             DataNotFoundError: The root, all images of a split, or a label are missing.
             ConfigError: There are fewer images than processes, or than one batch takes.
         """
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
             raise DataNotFoundError(
                 f"no folder {self.root.absolute()}; expected {self.layout} in it. {self.origin}; then set data.root"
             )
@@ -366,7 +366,9 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         return samples
 
     def _require_labels(self, split: str) -> None:
-        missing = [sample for sample in self._samples[split] if sample.label is None or not sample.label.is_file()]
+        missing = [
+            sample for sample in self._samples[split] if sample.label is None or not os.path.isfile(sample.label)
+        ]
         if missing:
             raise DataNotFoundError(
                 f"{len(missing)} of {len(self._samples[split])} images of {self.labels.name} {split} have no label, "

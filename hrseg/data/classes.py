@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from hrseg.data.labels import Color, LabelTable
 from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.text_files import read_yaml
 
 T = TypeVar("T")
+
+_LONGEST = 200  # characters of a value in a message
 
 _EXPECTED = {
     "names": "a list of names, each once, in quotes where YAML reads something else (yes, no, on, 1)",
@@ -45,7 +46,7 @@ def read_classes(classes: Path | Mapping[str, Any], data_name: str) -> LabelTabl
     entries = classes if isinstance(classes, Mapping) else _load(classes)
     for key in entries:
         if key not in _EXPECTED:
-            raise UnknownNameError(f"key of {source}", str(key), _EXPECTED)
+            raise UnknownNameError(f"key of {source}", _short(key).strip("'"), _EXPECTED)
 
     def read(key: str, convert: Callable[[Any], T]) -> T:
         value = entries.get(key)
@@ -54,7 +55,7 @@ def read_classes(classes: Path | Mapping[str, Any], data_name: str) -> LabelTabl
         try:
             return convert(value)
         except (TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{source}: {key} is {value!r}; expected {_EXPECTED[key]}") from error
+            raise ConfigError(f"{source}: {key} is {_short(value)}; expected {_EXPECTED[key]}") from error
 
     names = read("names", _names)
 
@@ -66,7 +67,13 @@ def read_classes(classes: Path | Mapping[str, Any], data_name: str) -> LabelTabl
     void_ids = read("ignore", lambda value: tuple(_integer(entry) for entry in value if not _is_list(entry)))
     void_colors = read("ignore", lambda value: tuple(_color(entry) for entry in value if _is_list(entry)))
     flip_pairs = read("flip_pairs", lambda value: tuple((train_id(left), train_id(right)) for left, right in value))
-    categories = read("categories", lambda value: {k: tuple(map(train_id, members)) for k, members in value.items()})
+
+    def categories_of(value: Any) -> dict[str, tuple[int, ...]]:
+        if not all(map(_is_name, value)):
+            raise TypeError
+        return {name: tuple(map(train_id, members)) for name, members in value.items()}
+
+    categories = read("categories", categories_of)
     try:
         return LabelTable(
             data_name,
@@ -105,14 +112,17 @@ def default_colors(number: int) -> tuple[Color, ...]:
 def _load(path: Path) -> Mapping[Any, Any]:
     remedy = "`hrseg verify --guess FOLDER` writes such a file"
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}; {remedy}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}; {remedy}") from error
+        entries = read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {remedy}") from error
     if not isinstance(entries, Mapping):
-        raise ConfigError(f"{path} holds {entries!r:.60}; expected the keys {', '.join(_EXPECTED)}; {remedy}")
+        raise ConfigError(f"{path} holds {_short(entries)}; expected the keys {', '.join(_EXPECTED)}; {remedy}")
     return entries
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def _is_list(value: Any) -> bool:
@@ -120,9 +130,13 @@ def _is_list(value: Any) -> bool:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    if not (_is_list(value) and all(isinstance(name, str) for name in value) and len({*value}) == len(value)):
+    if not (_is_list(value) and all(map(_is_name, value)) and len({*value}) == len(value)):
         raise TypeError
     return tuple(value)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and bool(value.strip())
 
 
 def _integer(value: Any) -> int:

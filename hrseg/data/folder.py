@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import product
+from os.path import isdir, isfile  # unlike pathlib's, they take names that are too long
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -85,6 +86,8 @@ class FolderDataModule(SegmentationDataModule):
             _check_splits(splits)
         if split_seed < 0:
             raise ConfigError(f"data.split_seed is {split_seed}; expected 0 or more")
+        if not (_listed(image_suffix) and _listed(mask_suffix)):
+            raise ConfigError("data.image_suffix or data.mask_suffix is an empty list; expected a suffix or several")
         folder = Path(root).expanduser()
         self.labels = read_classes(classes if isinstance(classes, dict) else folder / classes, folder.absolute().name)
         self.images = images
@@ -141,7 +144,7 @@ class FolderDataModule(SegmentationDataModule):
         folders = {part: part for part in _PARTS if any(name.startswith(f"{part}/") for name in self._images)}
         if folders:
             return {**folders}
-        lists = {part: f"{part}.txt" for part in _PARTS if (self.root / f"{part}.txt").is_file()}
+        lists = {part: f"{part}.txt" for part in _PARTS if isfile(self.root / f"{part}.txt")}
         return {**lists} if lists else {**_SHARES}
 
     def _drawn(self, shares: Mapping[str, str | float]) -> dict[str, list[str]]:
@@ -178,7 +181,7 @@ class FolderDataModule(SegmentationDataModule):
 
     def _files(self, folder: str, suffixes: Sequence[str]) -> dict[str, Path]:
         """The files below root/folder by name; or those below root/SPLIT/folder, by SPLIT/name."""
-        parts = [""] if (self.root / folder).is_dir() else self._part_folders
+        parts = [""] if isdir(self.root / folder) else self._part_folders
         found: dict[str, Path] = {}
         for part, suffix in product(parts, suffixes):
             for rest, path in images_below(self.root / part / folder, suffix).items():
@@ -191,7 +194,7 @@ class FolderDataModule(SegmentationDataModule):
     def _place(self, folder: str, name: str, ending: str) -> Path:
         """Where a file of a name is expected."""
         part, _, rest = name.partition("/")
-        if part in self._part_folders and not (self.root / folder).is_dir():
+        if part in self._part_folders and not isdir(self.root / folder):
             return self.root / part / folder / f"{rest}{ending}"
         return self.root / folder / f"{name}{ending}"
 

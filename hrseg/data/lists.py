@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path, PureWindowsPath
 
-from hrseg.errors import DataFileError
+from hrseg.errors import ConfigError, DataFileError
+from hrseg.text_files import read_text
+
+_MOST_BYTES = 2**26  # ten times the list of all images of COCO
+_LONGEST_NAME = 255  # bytes, of file systems
 
 
 def read_list(path: Path) -> list[str]:
@@ -22,17 +26,17 @@ def read_list(path: Path) -> list[str]:
             data set's folder.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataFileError(
-            f"list {path} cannot be read: {error}; expected a text file with a sample a line"
-        ) from error
+        lines = read_text(path, _MOST_BYTES).splitlines()
+    except ConfigError as error:
+        raise DataFileError(f"list {error}; expected a sample a line") from error
     for number, line in enumerate(lines, 1):
         for entry in line.split():
             parts = PureWindowsPath(entry)  # knows both kinds of separators
-            if parts.drive or parts.root or ".." in parts.parts:
+            is_too_long = any(len(part.encode()) > _LONGEST_NAME for part in parts.parts)
+            if parts.drive or parts.root or ".." in parts.parts or is_too_long:
                 raise DataFileError(
-                    f"list {path}, line {number}: {entry}; expected an id or a path below the data set's folder"
+                    f"list {path}, line {number}: {entry:.{_LONGEST_NAME}}; expected an id or a path below the data "
+                    "set's folder"
                 )
     found = [line.strip() for line in lines if line.strip()]
     if not found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from os.path import isfile  # unlike pathlib's, it takes names that are too long
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[s
 
 
 def _has_label(sample: Sample) -> bool:
-    return sample.label is not None and sample.label.is_file()
+    return sample.label is not None and isfile(sample.label)
 
 
 def _duplicates(samples: Mapping[str, list[Sample]], scans: Mapping[Sample, Scan]) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,17 @@ def test_255_can_be_the_foreground() -> None:
         ({"names": ["road", False]}, r"names is \['road', False\]; expected a list of names, each once, in quotes"),
         ({"names": ["road", "road"]}, "names is .*each once"),
         ({"names": "road"}, "names is 'road'"),
+        ({"names": ["road", " "]}, "names is"),
+        ({"names": ["road", "a\x1b[2J"]}, "names is"),
+        ({"names": [1, 2.5]}, r"names is \[1, 2\.5\]"),
+        ({"names": [[["road"]]]}, "names is"),
+        ({"names": {"road": 0}}, "names is"),
+        ({"names": [str(i) for i in range(254)]}, "254 classes; expected 1 to 253"),
+        ({"ids": [0, 10**30]}, "label id with 10"),
+        ({"ids": [0, -1]}, "label id with -1"),
+        ({"ids": [0, float("nan")]}, "ids is"),
+        ({"ids": ["0"] * 9999}, r"ids is .{200} \.\.\.; expected"),
+        ({"categories": {3: ["road"]}}, "categories is"),
         ({"colors": [[1, 2]]}, r"colors is \[\[1, 2\]\]; expected a list of colours"),
         ({"colors": [[1, 2, 3]]}, "2 names, 1 colours"),
         ({"colors": [[1, 2, 3], [1, 2, 300]]}, "colour with 300; expected 0 to 255"),
@@ -75,6 +87,10 @@ def test_an_unknown_key_is_told_with_what_was_meant(tmp_path: Path) -> None:
         read_classes(tmp_path / "classes.yaml", "mine")
 
 
+# each line holds the one before nine times
+BOMB = "".join(f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in pairwise("abcdefghi"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -82,6 +98,15 @@ def test_an_unknown_key_is_told_with_what_was_meant(tmp_path: Path) -> None:
         ("names: [road", "is no YAML: while parsing"),
         ("- road\n- sky\n", r"holds \['road', 'sky'\]; expected the keys names"),
         ("", "holds None"),
+        ("names: &a [*a]", "has an anchor that contains itself"),
+        ("a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + BOMB, "has more than 100000 values"),
+        ("[" * 5000, "is nested too deeply"),
+        ("names: [2020-99-99]", "is no YAML"),
+        ("ids: [" + "9" * 5000 + "]", "is no YAML"),
+        ("names: !!python/object/apply:os.system [true]", "is no YAML"),
+        ("? [a]\n: b", "is no YAML"),
+        ("names: [a]\n---\nnames: [b]", "is no YAML"),
+        ("names: [\x07]", "is no YAML"),
     ],
 )
 def test_a_file_that_is_none_is_named(tmp_path: Path, text: str | None, message: str) -> None:
@@ -91,6 +116,13 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, text: str | None, message:
     with pytest.raises(ConfigError, match=rf"classes\.yaml {message}.*hrseg verify --guess") as caught:
         read_classes(path, "mine")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["names: [a]".encode("utf-16"), bytes(range(256)), b"\0" * 99, b" " * 2**19])
+def test_a_binary_or_huge_file_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "classes.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"^[^\n]*classes\.yaml (cannot be read|holds NUL|has 524288 bytes)[^\n]*$"):
+        read_classes(tmp_path / "classes.yaml", "mine")
 
 
 def test_default_colors_are_all_different_and_those_of_pascal_voc() -> None:

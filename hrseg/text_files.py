@@ -1,0 +1,83 @@
+"""Small text and YAML files that users write, read with limits."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+from hrseg.errors import ConfigError
+
+_MOST_BYTES = 2**18
+_MOST_NODES = 100_000  # of a YAML file, with each alias counted as what it stands for
+
+
+def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
+    """Reads a text file in UTF-8, with or without byte-order mark.
+
+    Args:
+        path: A regular file; a pipe or device is not opened.
+        most_bytes: The largest size that is read.
+
+    Raises:
+        ConfigError: It cannot be read, is larger, or is no text.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path} is a folder, pipe or device; expected a text file")
+        if status.st_size > most_bytes:
+            raise ConfigError(f"{path} has {status.st_size} bytes; expected a text file of {most_bytes} or fewer")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read: {error}; expected text in UTF-8, not UTF-16 or binary") from error
+    if "\0" in text:
+        raise ConfigError(f"{path} holds NUL bytes; expected text in UTF-8, not UTF-16 or binary")
+    return text
+
+
+def read_yaml(path: Path) -> Any:
+    """Reads a YAML file of plain values; nothing is built of anchors that contain themselves or multiply.
+
+    Args:
+        path: As for `read_text`.
+
+    Raises:
+        ConfigError: It cannot be read, is no YAML, or has more values than any file of settings.
+    """
+    import yaml
+
+    text = read_text(path)
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count_nodes(node, {}, path)
+        return loader.construct_document(node)
+    except ConfigError:
+        raise
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply; expected a file of settings") from None
+    except Exception as error:  # numbers and dates that there are not are no YAMLErrors
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _count_nodes(node: Any, known: dict[int, int | None], path: Path) -> int:
+    """Values in a node; `known` holds the numbers of those seen, None for those that are being counted."""
+    if id(node) in known:
+        number = known[id(node)]
+        if number is None:
+            raise ConfigError(f"{path} has an anchor that contains itself; expected plain values")
+        return number
+    known[id(node)] = None
+    children = node.value if isinstance(node.value, list) else []
+    number = 1
+    for child in children:
+        number += sum(_count_nodes(part, known, path) for part in (child if isinstance(child, tuple) else (child,)))
+        if number > _MOST_NODES:
+            raise ConfigError(f"{path} has more than {_MOST_NODES} values, its anchors resolved; expected settings")
+    known[id(node)] = number
+    return number
