@@ -74,7 +74,8 @@ def describe(value: Any) -> Any:
         return _described_partial(value)
     if is_dataclass(value):
         return {field.name: describe(getattr(value, field.name)) for field in fields(value)}
-    return {"class_path": class_path(type(value)), "init_args": describe(arguments_of(value))}
+    arguments = arguments_of(value)
+    return {"class_path": class_path(type(value)), "init_args": describe(arguments)}
 
 
 def arguments_of(value: Any) -> dict[str, Any]:
@@ -83,8 +84,10 @@ def arguments_of(value: Any) -> dict[str, Any]:
     Raises:
         NotDescribableError: They were not recorded.
     """
-    if _GIVEN in vars(value):
-        return _named(type(value), *vars(value)[_GIVEN])
+    if inspect.isroutine(value):
+        raise NotDescribableError(f"the function {value.__name__}")
+    if (given := getattr(value, _GIVEN, None)) is not None:
+        return _named(type(value), *given)
     hub_config = getattr(value, "_hub_mixin_config", None)  # of huggingface_hub's ModelHubMixin, as in SMP
     if isinstance(hub_config, Mapping):
         return dict(hub_config)
@@ -134,11 +137,16 @@ def _described_partial(value: partial[Any]) -> dict[str, Any]:
         raise NotDescribableError(
             f"a partial of {getattr(made, '__name__', made)}, which is no class with named arguments"
         )
-    return {"class_path": class_path(made), "init_args": describe(value.keywords)}
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    return {"class_path": class_path(made), "init_args": describe({**defaults, **value.keywords})}
 
 
 def class_path(kind: type) -> str:
-    """The path by which a class is imported.
+    """The shortest path by which a class is imported.
 
     Raises:
         NotDescribableError: It is defined in a script, a notebook or a function.
@@ -152,7 +160,10 @@ def class_path(kind: type) -> str:
         found = getattr(found, name, None)
     if found is not kind or kind.__module__ == "__main__":
         raise NotDescribableError(f"the class {kind.__qualname__}, which cannot be imported from elsewhere")
-    return path
+    parts = kind.__module__.split(".")
+    packages = (".".join(parts[:length]) for length in range(1, len(parts)))
+    offered = (package for package in packages if getattr(sys.modules.get(package), kind.__qualname__, None) is kind)
+    return next((f"{package}.{kind.__qualname__}" for package in offered), path)
 
 
 def import_class(path: str, base: type[Base]) -> type[Base]:

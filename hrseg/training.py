@@ -38,6 +38,7 @@ from hrseg.errors import ConfigError
 from hrseg.interruption import Interrupted
 from hrseg.models.network import Network
 from hrseg.models.reading import read_content
+from hrseg.run_config import ConfigFile
 from hrseg.runs import in_use, last_checkpoint, new_run_dir
 from hrseg.task import SegmentationTask
 
@@ -111,16 +112,20 @@ def fit(
         if getattr(task, fact) != getattr(data, fact, getattr(task, fact)):  # another data module may not tell
             raise ConfigError(f"the task's {fact} are not the data's; give SegmentationTask {fact}=data.{fact}")
     launch.require_srun()
+    asked = {**DEFAULTS, **options, **({"callbacks": list(callbacks)} if callbacks else {})}
     options |= launch.processes(options)
     folder = shared_run_dir(experiment) if run_dir is None else Path(run_dir)
     try:
         with in_use(folder, is_training=True), quiet():
             checkpoint = last_checkpoint(folder)
-            trainer = _trainer(folder, checkpoint, callbacks, options)
+            config = ConfigFile(folder, task, data, experiment, asked)
+            trainer = _trainer(folder, checkpoint, [*callbacks, config], options)
             if trainer.is_global_zero:
                 devices = f"{trainer.num_devices} x {trainer.strategy.root_device.type}"
                 about = description(task, starts=checkpoint is None)
                 print(f"fit: {about}; {devices}; files in {folder}", flush=True)
+                if complaint := config.complaint():
+                    print(complaint, flush=True)
                 given = {name: value for name, value in options.items() if isinstance(value, (bool, int, float, str))}
                 start_loggers(trainer, folder, {"task": about, "trainer": given}, checkpoint is not None)
             try:

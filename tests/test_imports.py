@@ -54,7 +54,8 @@ ALLOWED = {
     "task_checkpoint": {"models", "data.labels"},
     "task": {"task_checks", "task_checkpoint", "models", "losses", "metrics", "optim", "inference", "data.labels"},
     "callbacks": {"task", "models", "inference", "metrics", "visualize", "data.labels", "interruption"},
-    "training": {"callbacks", "task", "data", "models", "runs", "interruption", "launch", "slurm"},
+    "run_config": {"task", "models"},
+    "training": {"run_config", "callbacks", "task", "data", "models", "runs", "interruption", "launch", "slurm"},
     "benchmark": {"models", "losses", "metrics", "optim", "inference", "data", "data.labels"},
 }
 EVERYTHING = {"cli", "__main__"}

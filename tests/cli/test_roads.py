@@ -6,13 +6,19 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import albumentations as A
 import pytest
+import torch
+import yaml
 
 import hrseg
 from hrseg.cli import main
 from hrseg.images import read_image, read_label
+from hrseg.inference import Protocol
 from tests.conftest import write_camvid, write_cityscapes
 from tests.processes import start
 
@@ -128,6 +134,66 @@ def test_its_weights_start_another_training(run: Run) -> None:
     weights = f"--model.weights={run.folder / 'checkpoints' / 'best.ckpt'}"
     assert main(["fit", f"--config={run.recipe}", weights, "--experiment=further"]) == 0
     assert main(["test", f"--config={run.recipe}", weights, "--run_dir=tested"]) == 0
+
+
+def in_python(run: Run, folder: str, **settings: Any) -> Path:
+    """A run of `hrseg.fit` on the same data."""
+    config = yaml.safe_load((run.folder / "config.yaml").read_text())["data"]
+    kind = getattr(hrseg, config["class_path"].rpartition(".")[2])
+    flip = A.OneOf([A.VerticalFlip(p=1.0), A.Transpose()], p=0.5)
+    data = kind(run.root, 2, (32, 32), predict_split=config["init_args"]["predict_split"], transforms=[flip])
+    task = hrseg.SegmentationTask(**{"network": "hrnetv2_w18_small_v1", "labels": data.labels, **settings})
+    options: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": 1}
+    hrseg.fit(task, data, run_dir=folder, **options)
+    return Path(folder)
+
+
+@pytest.mark.parametrize("run", ["Cityscapes"], indirect=True)
+def test_a_run_of_python_is_one_of_the_command(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = in_python(
+        run,
+        "of_python",
+        network=hrseg.create_model("hrnetv2_w18_small_v1", run_classes(run), fuse_mode="nearest"),
+        optimizer=partial(torch.optim.AdamW, lr=1e-5, betas=(0.5, 0.9)),
+        test_protocol=Protocol((0.5, 1.0), flip=True),
+        warmup_steps=1,
+    )
+    assert "config.yaml" not in capsys.readouterr().out
+    best = f"--ckpt_path={folder / 'checkpoints' / 'best.ckpt'}"
+    assert [main([verb, best]) for verb in ("validate", "test", "predict")] == [0, 0, 0]
+    assert main(["submit", str(folder)]) == 0
+    assert main(["predict", best, "--images", str(next(run.root.rglob("val/**/*.png"))), "--output=of_python/any"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    main(["verify", f"--config={folder / 'config.yaml'}"])
+    assert main(["fit", f"--config={folder / 'config.yaml'}", "--run_dir=repeated"]) == 0
+    capsys.readouterr()
+    assert main(["fit", f"--config={folder / 'config.yaml'}", f"--run_dir={folder}", "--trainer.max_epochs=2"]) == 0
+    assert "settings other than" in (out := capsys.readouterr().out)
+    assert "model." not in out  # trainer.max_epochs alone
+    one, other = (
+        hrseg.SegmentationTask.load_from_checkpoint(f"{place}/checkpoints/best.ckpt") for place in (folder, "repeated")
+    )
+    assert one.network.config == other.network.config
+    assert one.test_protocol == other.test_protocol == Protocol((0.5, 1.0), flip=True)
+    (group,) = one.make_optimizer([{"params": [torch.nn.Parameter(torch.ones(1))]}]).param_groups
+    assert (group["lr"], group["betas"]) == (1e-5, (0.5, 0.9))
+
+
+def run_classes(run: Run) -> int:
+    return hrseg.SegmentationTask.load_from_checkpoint(run.folder / "checkpoints" / "best.ckpt").labels.num_classes
+
+
+@pytest.mark.parametrize("run", ["CamVid"], indirect=True)
+def test_a_run_of_python_that_cannot_be_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = in_python(run, "own", network=torch.nn.Conv2d(3, 11, 1))
+    told = "no config.yaml, as model.network (a Conv2d, whose arguments are not known) cannot be told: hrseg validate"
+    assert told in capsys.readouterr().out
+    assert not (folder / "config.yaml").exists()
+    folder = in_python(run, "scheduled", schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1))
+    assert "config.yaml cannot tell model.schedule (the function <lambda>)" in capsys.readouterr().out
+    assert "# without model.schedule" in (folder / "config.yaml").read_text()
+    assert main(["validate", f"--ckpt_path={folder / 'checkpoints' / 'best.ckpt'}"]) == 0
 
 
 @pytest.mark.parametrize("run", ["Cityscapes"], indirect=True)
