@@ -18,6 +18,7 @@ from hrseg.construct import (
 )
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
+from hrseg.inference import check_checkpoint
 from hrseg.models.described import network_of_checkpoint
 from hrseg.models.reading import read_content
 from hrseg.trust import require_trusted
@@ -56,6 +57,7 @@ def task_of_checkpoint(
     """
     content = read_content(source)
     init_args, left_out, path = _told(content, source)
+    check_checkpoint(content, source)
     for name, reason in left_out.items():
         if name not in arguments:
             raise WeightsError(f"{source} could not keep the task's {name} ({reason}); give {name}=...")

@@ -52,7 +52,7 @@ class FiniteLoss(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting."""
-        self._skipped = state_dict["skipped"]
+        self._skipped = int(state_dict.get("skipped", 0))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remembers what the step may have to give back or to show."""

@@ -62,7 +62,7 @@ class ScoreTables(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the best validation so far."""
-        self._best = state_dict["best"]
+        self._best = state_dict.get("best")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the files and prints the table; in a training writes the files of the best validation alone."""

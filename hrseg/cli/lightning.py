@@ -39,6 +39,7 @@ from hrseg.construct import record
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.files import replacing
+from hrseg.inference import check_checkpoint
 from hrseg.interruption import Interrupted
 from hrseg.models.checkpoints import ZOO
 from hrseg.models.reading import read_content
@@ -441,6 +442,7 @@ def _usable_checkpoint(verb: str, checkpoint: str) -> str:
             f"{path} is no checkpoint of a run to {verb}: it holds {few(map(str, content)) or 'nothing'}, and no "
             f"{missing[0]}; {_CHECKPOINT}, or use what it holds as --model.weights {path}"
         )
+    check_checkpoint(content, path)
     return str(path)
 
 

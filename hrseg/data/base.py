@@ -26,10 +26,13 @@ from hrseg.data.parallel import CONTEXT, usable_cores
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
+from hrseg.image_formats import max_pixels
 
 _log = logging.getLogger(__name__)
 
 SMALLEST_CROP = 32  # the networks' coarsest stride
+_SIZES = f"{SMALLEST_CROP} or more per side, and no more pixels than images may have (HRSEG_MAX_PIXELS)"
+_MOST_WORKERS = 256
 
 
 class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
@@ -284,8 +287,9 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the checkpoint's seed, unless one was given."""
-        if self.seed is None:
-            self._seed_of_run = state_dict.get("seed")
+        seed = state_dict.get("seed") if isinstance(state_dict, dict) else None
+        if self.seed is None and isinstance(seed, int) and seed >= 0:
+            self._seed_of_run = seed
 
     def _settled_seed(self) -> int:
         """The seed that was given, that of the checkpoint to go on from, or rank 0's."""
@@ -380,12 +384,8 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         faults = {
             "batch_size": (self.batch_size, self.batch_size >= 1, "1 or more"),
             "eval_batch_size": (self.eval_batch_size, self.eval_batch_size >= 1, "1 or more"),
-            "crop_size": (self.crop_size, min(self.crop_size) >= SMALLEST_CROP, f"{SMALLEST_CROP} or more per side"),
-            "input_size": (
-                self.input_size,
-                self.input_size is None or min(self.input_size) >= SMALLEST_CROP,
-                f"{SMALLEST_CROP} or more per side",
-            ),
+            "crop_size": (self.crop_size, _is_size(self.crop_size), _SIZES),
+            "input_size": (self.input_size, self.input_size is None or _is_size(self.input_size), _SIZES),
             "base_size": (self.base_size, self.base_size is None or self.base_size >= 1, "1 or more"),
             "scale_range": (self.scale_range, 0 < low <= high, "the smaller scale first, both positive"),
             "scale_step": (self.scale_step, self.scale_step > 0, "more than 0"),
@@ -399,8 +399,16 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             "color_jitter": (self.color_jitter, 0 <= self.color_jitter <= 1, "0 to 1"),
             "extra_ratio": (self.extra_ratio, self.extra_ratio > 0, "more than 0"),
             "class_uniform": (self.class_uniform, 0 <= self.class_uniform <= 1, "0 to 1"),
-            "num_workers": (self.num_workers, self.num_workers is None or self.num_workers >= 0, "0 or more"),
-            "seed": (self.seed, self.seed is None or self.seed >= 0, "0 or more, or null for that of the run"),
+            "num_workers": (
+                self.num_workers,
+                self.num_workers is None or 0 <= self.num_workers <= _MOST_WORKERS,
+                f"0 to {_MOST_WORKERS}",
+            ),
+            "seed": (
+                self.seed,
+                self.seed is None or 0 <= self.seed < 2**32,
+                "0 to 4294967295, or null for that of the run",
+            ),
             "on_error": (self.on_error, self.on_error in ("raise", "skip"), "raise or skip"),
         }
         for name, (value, is_right, expected) in faults.items():
@@ -418,6 +426,10 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
                     f"data.transforms: {type(transform).__name__} would fill the label with {transform.fill_mask}, "
                     f"which is a class; give it fill_mask {self.ignore_index}"
                 )
+
+
+def _is_size(size: tuple[int, int]) -> bool:
+    return min(size) >= SMALLEST_CROP and size[0] * size[1] <= max_pixels()
 
 
 def _leaves(transforms: Sequence[A.BasicTransform | A.BaseCompose]) -> Iterator[A.BasicTransform]:

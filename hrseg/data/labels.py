@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import cv2
 import numpy as np
@@ -43,6 +43,8 @@ class LabelTable:
     Raises:
         ConfigError: Lengths differ, ids or the colours of pictures repeat, or a number lies outside its range.
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # of tables that are read from checkpoints
 
     name: str
     class_names: tuple[str, ...]
@@ -191,14 +193,20 @@ class LabelTable:
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> LabelTable:
-        """The table that `to_dict` described; lists may stand for tuples, as they do after YAML or JSON."""
+        """The table that `to_dict` described; lists may stand for tuples, as they do after YAML or JSON.
 
-        def frozen(value: Any) -> Any:
-            if isinstance(value, Mapping):
-                return {key: frozen(item) for key, item in value.items()}
-            return tuple(frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+        Raises:
+            ConfigError: An entry is missing, unknown, or of another type or range.
+        """
+        from pydantic import TypeAdapter, ValidationError  # a fifth of a second
 
-        return cls(**{key: frozen(value) for key, value in entries.items()})
+        try:
+            table: LabelTable = TypeAdapter(cls).validate_python(dict(entries))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"label table: {place} is {first['input']!r:.60}: {first['msg'].lower()}") from error
+        return table
 
 
 def pack_colors(picture: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """From a trained network to label maps and their files."""
 
+from hrseg.inference.description import Description, check_checkpoint, describe_checkpoint
 from hrseg.inference.predictor import Predictor
-from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
+from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
 from hrseg.inference.sliding import sliding_window
 from hrseg.inference.writer import write_prediction
@@ -9,9 +10,13 @@ from hrseg.inference.writer import write_prediction
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "Description",
     "Predictor",
     "Protocol",
     "at_size",
+    "check_checkpoint",
+    "check_normalization",
+    "describe_checkpoint",
     "named_protocol",
     "normalize",
     "sliding_window",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.images import as_rgb, read_image
-from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
+from hrseg.inference.description import EXPECTED, Description, check_checkpoint, describe_checkpoint
+from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
 from hrseg.models import Segmenter, fold_batch_norm, outputs_of
 from hrseg.models.described import network_of_checkpoint, require_description
@@ -22,10 +22,6 @@ from hrseg.models.reading import read_content
 from hrseg.sizes import brought_to
 
 _WHOLE = Protocol()
-_EXPECTED = (
-    "expected best.ckpt or last.ckpt of a run. Other weights need to be told their classes: --labels on the command "
-    "line, or Predictor(create_model(from_file=...), labels)"
-)
 
 
 class Predictor:
@@ -57,6 +53,7 @@ class Predictor:
         protocol: Protocol = _WHOLE,
         input_size: tuple[int, int] | None = None,
     ) -> None:
+        check_normalization(mean, std)
         self.device = _usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # a network of ours is copied with its batch norms folded away: the same results, a quarter faster
         network = fold_batch_norm(network) if isinstance(network, Segmenter) else network.eval()
@@ -90,20 +87,18 @@ class Predictor:
             UnknownNameError: There is no protocol of that name.
         """
         description = _description(path)
-        try:
-            labels = LabelTable.from_dict(description["labels"])
-            mean, std = tuple(description["mean"]), tuple(description["std"])
-            of_run = Protocol(**description["protocol"])
-            crop_size, input_size = description["crop_size"], description["input_size"]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise WeightsError(
-                f"{path} does not tell its classes and how it sees images ({type(error).__name__}: {error}); "
-                f"{_EXPECTED}"
-            ) from error
-        network = network_of_checkpoint(path, description["network"], trust)
+        network = network_of_checkpoint(path, description.network, trust)
         if isinstance(protocol, str):
-            protocol = named_protocol(protocol, crop_size)
-        return cls(network, labels, mean, std, device, protocol or of_run, input_size)
+            protocol = named_protocol(protocol, description.crop_size)
+        return cls(
+            network,
+            description.labels,
+            description.mean,
+            description.std,
+            device,
+            protocol or description.protocol,
+            description.input_size,
+        )
 
     def __call__(self, image: str | Path | np.ndarray | Image.Image) -> np.ndarray:
         """Segments one image.
@@ -155,10 +150,12 @@ def _usable_device(device: str | torch.device) -> torch.device:
     return usable
 
 
-def _description(path: str | Path) -> Mapping[str, Any]:
+def _description(path: str | Path) -> Description:
     """What a run's checkpoint tells beside the weights; these are not read yet."""
-    description = read_content(path, values=False).get("hrseg")
-    if not isinstance(description, Mapping) or "network" not in description:
-        raise WeightsError(f"{path} is no checkpoint of hrseg; {_EXPECTED}")
-    require_description(path, description["network"])
-    return description
+    content = read_content(path, values=False)
+    own = content.get("hrseg")
+    if not isinstance(own, Mapping) or "network" not in own:
+        raise WeightsError(f"{path} is no checkpoint of hrseg; {EXPECTED}")
+    require_description(path, own["network"])
+    check_checkpoint(content, path)
+    return describe_checkpoint(own, path)

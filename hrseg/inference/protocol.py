@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from torch import Tensor
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.inference.sliding import LastWindow, sliding_window
 from hrseg.models import resize
-from hrseg.sizes import scaled_to
+from hrseg.sizes import require_pixels, scaled_to
 
+_MOST_SCALES = 64
 Fusion = Literal["logits", "softmax", "exp"]
 
 _FUSE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -48,6 +50,8 @@ class Protocol:
         HRNet-Semantic-Segmentation, tools/test.py and multi_scale_inference of lib/datasets.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # of protocols that are read from checkpoints
+
     scales: tuple[float, ...] = (1.0,)
     base_size: int | None = None
     flip: bool = False
@@ -64,7 +68,11 @@ class Protocol:
             window is not None and 1 <= stride[0] <= window[0] and 1 <= stride[1] <= window[1]
         )
         faults = {
-            "scales": (self.scales, len(self.scales) > 0 and min(self.scales) > 0, "one or more, above 0"),
+            "scales": (
+                self.scales,
+                0 < len(self.scales) <= _MOST_SCALES and all(0 < scale < math.inf for scale in self.scales),
+                f"1 to {_MOST_SCALES} numbers above 0",
+            ),
             "base_size": (self.base_size, self.base_size is None or self.base_size >= 1, "1 or more"),
             "fusion": (self.fusion, self.fusion in get_args(Fusion), "logits, softmax or exp"),
             "window": (window, window is None or min(window) >= 32, "32 or more per side"),
@@ -113,7 +121,9 @@ class Protocol:
         total: Tensor | None = None
         for scale in self.scales:
             size = images.shape[-2], images.shape[-1]
-            scaled = at_size(images, scaled_to(size, self.base_size, scale), align_corners=False)
+            scaled_size = scaled_to(size, self.base_size, scale)
+            require_pixels(scaled_size, f"a view at scale {scale} of the protocol (base_size {self.base_size})")
+            scaled = at_size(images, scaled_size, align_corners=False)
             if self.window is None or (self.whole_up_to is not None and scale <= self.whole_up_to):
                 scores = seen(scaled)
             else:

@@ -83,8 +83,12 @@ def camvid(root: Path, **settings: Any) -> CamVidDataModule:
         ({"scale_step": 0.0}, r"data\.scale_step"),
         ({"flip_probability": 1.5}, r"data\.flip_probability is 1\.5; expected 0 to 1"),
         ({"color_jitter": -0.1}, r"data\.color_jitter"),
-        ({"num_workers": -1}, r"data\.num_workers is -1; expected 0 or more"),
+        ({"num_workers": -1}, r"data\.num_workers is -1; expected 0 to 256"),
+        ({"num_workers": 100_000}, r"data\.num_workers is 100000; expected 0 to 256"),
+        ({"crop_size": (5_000_000, 5_000_000)}, r"data\.crop_size .* no more pixels than images may have"),
+        ({"input_size": (5_000_000, 5_000_000)}, r"data\.input_size .* no more pixels than images may have"),
         ({"seed": -1}, r"data\.seed"),
+        ({"seed": 10**30}, r"data\.seed .* expected 0 to 4294967295"),
         ({"on_error": "ignore"}, r"data\.on_error is ignore; expected raise or skip"),
         (
             {"transforms": [A.Rotate()]},

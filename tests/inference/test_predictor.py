@@ -22,6 +22,7 @@ from hrseg.inference import (
     IMAGENET_STD,
     Predictor,
     Protocol,
+    check_checkpoint,
     named_protocol,
     normalize,
     write_prediction,
@@ -163,15 +164,47 @@ def test_other_files_are_refused_in_one_line(kind: str, tmp_path: Path, monkeypa
     assert not (tmp_path / "executed").exists()
 
 
+ALTERED: list[tuple[dict[str, Any], str]] = [
+    ({"labels": "abc"}, "labels is 'abc'"),
+    ({"labels": None}, "labels is None"),
+    ({"mean": [0.1, 0.2]}, "mean.2 .* field required"),
+    ({"mean": [float("nan")] * 3}, "mean is .nan, nan, nan.; expected three numbers"),
+    ({"std": [0, 0, 0]}, "std is .*; expected three numbers, above 0"),
+    ({"input_size": [0, 0]}, "input_size is .0, 0.; expected 1 or more"),
+    ({"input_size": "x"}, "input_size is 'x'"),
+    ({"input_size": [10**7, 10**7]}, "input_size would have 10000000x10000000 pixels"),
+    ({"crop_size": "junk"}, "crop_size is 'junk'"),
+    ({"protocol": None}, "protocol is None"),
+    ({"protocol": {"speed": 3}}, "protocol.speed is 3: unexpected"),
+    ({"protocol": {"scales": []}}, "protocol: scales is"),
+    ({"protocol": {"scales": [float("inf")]}}, "protocol: scales is"),
+    ({"protocol": {"window": [1, 1]}}, "protocol: window is"),
+    ({"seed": -1}, "seed is -1"),
+]
+ALTERED_LABELS: list[tuple[dict[str, Any], str]] = [
+    ({"class_names": [1, 2]}, "labels.class_names.0 is 1: input should be a valid string"),
+    ({"flip_pairs": [[0, 1, 1]]}, "labels.flip_pairs.0 is"),
+    ({"categories": [1]}, "labels.categories is"),
+    ({"size": 3}, "labels.size is 3: unexpected"),
+    ({"colors": [[1, 2, 3]]}, "1 colours"),
+]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda own: "abc", "is no checkpoint of hrseg; expected best.ckpt or last.ckpt of a run"),
         (lambda own: {}, "is no checkpoint of hrseg; expected"),
         (lambda own: {**own, "network": "x"}, "describes its network under 'hrseg' as 'x'"),
-        (lambda own: {"network": own["network"]}, r"does not tell its classes .*\(KeyError: 'labels'\); .* --labels"),
-        (lambda own: {**own, "labels": "abc"}, r"does not tell its classes .*\(AttributeError: "),
-        (lambda own: {**own, "protocol": {"speed": 3}}, r"does not tell its classes .*\(TypeError: "),
+        (lambda own: {"network": own["network"]}, r"does not tell its classes .*\(hrseg.labels .*; .* --labels"),
+        *(
+            (lambda own, changes=changes: {**own, **changes}, rf"does not tell its classes .*\(hrseg.*{message}")
+            for changes, message in ALTERED
+        ),
+        *(
+            (lambda own, changes=changes: {**own, "labels": {**own["labels"], **changes}}, rf".*\(hrseg.*{message}")
+            for changes, message in ALTERED_LABELS
+        ),
     ],
 )
 def test_a_checkpoint_that_describes_itself_otherwise(
@@ -182,6 +215,44 @@ def test_a_checkpoint_that_describes_itself_otherwise(
     with pytest.raises(WeightsError, match=rf"odd\.ckpt {message}") as caught:
         Predictor.from_checkpoint(tmp_path / "odd.ckpt")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"state_dict": None}, "state_dict is None"),
+        ({"state_dict": {5: torch.ones(1)}}, "state_dict.5.* valid string"),
+        ({"state_dict": {"a": None}}, "state_dict.a is None"),
+        ({"pytorch-lightning_version": "junk"}, "pytorch-lightning_version is 'junk'"),
+        ({"global_step": -5}, "global_step is -5"),
+        ({"epoch": "x"}, "epoch is 'x'"),
+        ({"optimizer_states": {}}, "optimizer_states is {}"),
+        ({"optimizer_states": [{"state": {}, "param_groups": [5]}]}, "optimizer_states.0.param_groups.0 is 5"),
+        ({"loops": [1]}, r"loops is \[1\]"),
+        ({"callbacks": {"Timer": 5}}, "callbacks.Timer is 5"),
+        ({"hyper_parameters": 5}, "hyper_parameters is 5"),
+    ],
+)
+def test_a_checkpoint_that_lightning_did_not_write(
+    changes: dict[str, Any], message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    content = {**torch.load(checkpoint, weights_only=True), **changes}
+    with pytest.raises(
+        WeightsError, match=rf"^odd.ckpt is not what Lightning writes \({message}.*; expected best.ckpt"
+    ):
+        check_checkpoint(content, "odd.ckpt")
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(WeightsError, match=message):
+        Predictor.from_checkpoint(tmp_path / "odd.ckpt")
+
+
+def test_a_view_of_gigapixels_is_refused_before_it_is_made() -> None:
+    network = torch.nn.Conv2d(3, 2, 1)
+    for protocol in (Protocol(scales=(1e6,)), Protocol(base_size=10**9)):
+        with pytest.raises(ConfigError, match=r"a view at scale .* would have .* HRSEG_MAX_PIXELS; lower"):
+            Predictor(network, TABLE, device="cpu", protocol=protocol)(image())
+    with pytest.raises(ConfigError, match="resized to input_size would have"):
+        Predictor(network, TABLE, device="cpu", input_size=(10**7, 10**7))(image())
 
 
 def test_a_network_without_a_name_cannot_be_rebuilt(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_an_unknown_name() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scales": ()}, r"scales is \(\); expected one or more, above 0"),
+        ({"scales": ()}, r"scales is \(\); expected 1 to 64 numbers above 0"),
         ({"scales": (0.0,)}, r"scales is \(0.0,\)"),
         ({"base_size": 0}, "base_size is 0"),
         ({"fusion": "max"}, "fusion is max; expected logits, softmax or exp"),

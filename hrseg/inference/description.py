@@ -1,0 +1,119 @@
+"""What a checkpoint tells of its task, checked before anything is built of it: the file may come from anywhere."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from hrseg.data.labels import LabelTable
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.inference.preprocess import check_normalization
+from hrseg.inference.protocol import Protocol
+from hrseg.sizes import require_pixels
+
+
+@dataclass(frozen=True)
+class Description:
+    """How a trained network sees images, and what it tells apart.
+
+    Args:
+        network: What the network is built of; the description of a network checks itself.
+        labels: The classes.
+        mean: Mean of the channels, for values from 0 to 1.
+        std: Standard deviation likewise.
+        protocol: How images are scored in a test.
+        crop_size: (height, width) of the training crops in pixels.
+        input_size: (height, width) that every image is brought to; None leaves them.
+        seed: Of dropout and the like.
+
+    Raises:
+        ConfigError: A number is outside its range.
+    """
+
+    network: Any
+    labels: LabelTable
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    protocol: Protocol
+    crop_size: tuple[int, int] | None
+    input_size: tuple[int, int] | None
+    seed: NonNegativeInt | None = None
+
+    def __post_init__(self) -> None:
+        check_normalization(self.mean, self.std)
+        for name in ("crop_size", "input_size"):
+            size = getattr(self, name)
+            if size is not None:
+                if min(size) < 1:
+                    raise ConfigError(f"{name} is {size}; expected 1 or more per side")
+                require_pixels(size, f"an image of {name}")
+
+
+class _OptimizerState(TypedDict):
+    state: dict[Any, Any]
+    param_groups: list[dict[str, Any]]
+
+
+EXPECTED = (
+    "expected best.ckpt or last.ckpt of a run. Other weights need to be told their classes: --labels on the command "
+    "line, or Predictor(create_model(from_file=...), labels)"
+)
+_DESCRIPTION = TypeAdapter(Description)
+# of what Lightning restores, that which is looked at before it gets the file
+_PARTS: Mapping[str, TypeAdapter[Any]] = {
+    "state_dict": TypeAdapter(dict[str, Tensor], config=ConfigDict(arbitrary_types_allowed=True)),
+    "pytorch-lightning_version": TypeAdapter(Annotated[str, Field(pattern=r"^\d+\.\d+")]),
+    "epoch": TypeAdapter(NonNegativeInt),
+    "global_step": TypeAdapter(NonNegativeInt),
+    "optimizer_states": TypeAdapter(list[_OptimizerState]),
+    "lr_schedulers": TypeAdapter(list[dict[str, Any]]),
+    "loops": TypeAdapter(dict[str, dict[str, Any]]),
+    "callbacks": TypeAdapter(dict[str, dict[str, Any]]),
+    "hyper_parameters": TypeAdapter(dict[str, Any]),
+}
+
+
+def describe_checkpoint(own: object, where: object) -> Description:
+    """Reads the description that a checkpoint holds under "hrseg".
+
+    Args:
+        own: As in the file.
+        where: The file, for messages.
+
+    Raises:
+        WeightsError: It is none, or is not as a task writes it.
+    """
+    complaint = f"{where} does not tell its classes and how it sees images"
+    description: Description = _checked(_DESCRIPTION, own, "hrseg", complaint)
+    return description
+
+
+def check_checkpoint(content: Mapping[str, Any], where: object) -> None:
+    """Looks at the types of what Lightning will restore, and at our own description.
+
+    Raises:
+        WeightsError: Something is of another type than Lightning or a task writes.
+    """
+    for name, kind in _PARTS.items():
+        if name in content:
+            _checked(kind, content[name], name, f"{where} is not what Lightning writes")
+    if "hrseg" in content:
+        describe_checkpoint(content["hrseg"], where)
+
+
+def _checked(kind: TypeAdapter[Any], value: object, name: str, complaint: str) -> Any:
+    try:
+        return kind.validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, (name, *first["loc"])))
+        reason = f"{place} is {reprlib.repr(first['input'])}: {first['msg'].lower()}"
+    except ConfigError as error:
+        reason = f"{name}: {error}"
+    raise WeightsError(f"{complaint} ({reason}); {EXPECTED}")
