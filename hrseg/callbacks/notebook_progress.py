@@ -25,7 +25,8 @@ class NotebookProgress(TimedProgress):
 
     Args:
         curves: Names of the logged values to draw, each in a picture of its own; those of "val/" are read after each
-            validation, others after each step.
+            validation, others at the steps that `metrics.csv` has (the trainer's `log_every_n_steps`), so that a run
+            looks the same whether or not it was restarted; without that file at all steps.
         seconds: Least time between two updates of the bar. The curves follow every tenth time and after each epoch.
     """
 
@@ -65,6 +66,8 @@ class NotebookProgress(TimedProgress):
         super().on_train_start(trainer, pl_module)
         self._start = time.perf_counter()
         logged = next((logger for logger in trainer.loggers if isinstance(logger, MetricsCsv)), None)
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        self._every_n_steps = every if logged else 1
         for name, points in self._curves.items():
             # the rows are numbered by the steps done before theirs
             points[:] = [(step + 1, value) for step, value in logged.values(name)] if logged else []
@@ -73,9 +76,12 @@ class NotebookProgress(TimedProgress):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Notes the curves' values, without waiting for the device, and moves the bar."""
-        self._note(trainer, is_validation=False)
+        batches = batch_idx + 1
+        is_step = batches % trainer.accumulate_grad_batches == 0 or batches == trainer.num_training_batches
+        if is_step and trainer.global_step % self._every_n_steps == 0:
+            self._note(trainer, is_validation=False)
         if self._is_time():
-            self._show_training(trainer, pl_module, batch_idx + 1)
+            self._show_training(trainer, pl_module, batches)
             if time.perf_counter() - self._last_picture >= 10 * self._seconds:
                 self._draw()
 

@@ -102,16 +102,19 @@ def test_curves_hold_every_step_and_every_validation(camvid_root: Path, drawn: l
     assert all(isinstance(value, float) for points in drawn[-1].values() for _, value in points)
 
 
-def test_curves_of_a_run_that_goes_on_are_whole(camvid_root: Path, drawn: list[dict[str, Any]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3])])
+def test_curves_of_a_run_that_goes_on_are_those_of_one_that_was_not_stopped(
+    every: int, steps: list[int], camvid_root: Path, drawn: list[dict[str, Any]], tmp_path: Path
+) -> None:
     for epochs in (1, 2):
         data, task = data_and_task(camvid_root)
-        options = {"max_epochs": epochs, "log_every_n_steps": 1, "default_root_dir": tmp_path}
+        options = {"max_epochs": epochs, "log_every_n_steps": every, "default_root_dir": tmp_path}
         logger = MetricsCsv(tmp_path / "metrics.csv")
         trainer = trainer_with(NotebookProgress(seconds=1000), logger=logger, **options)
         trainer.fit(task, data, ckpt_path=tmp_path / "1.ckpt" if epochs == 2 else None)
         trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
     before, after = drawn[-3], drawn[-1]
-    assert [step for step, _ in after["train/loss"]] == [1, 2, 3, 4]
+    assert [step for step, _ in after["train/loss"]] == steps
     assert [step for step, _ in after["val/miou"]] == [2, 4]
     for name, points in before.items():
         assert [value for _, value in points] == pytest.approx([value for _, value in after[name][: len(points)]])
