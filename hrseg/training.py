@@ -157,7 +157,9 @@ def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback
     with_logger, with_checkpoints = (options.get(name) is not False for name in ("logger", "enable_checkpointing"))
     if with_logger:
         step = read_content(checkpoint, values=False)["global_step"] if checkpoint else 0
-        of_user = [] if options.get("logger") in (None, True) else made_loggers(options["logger"], folder)
+        # the others do not log, and their servers and databases see one process only
+        is_given = options.get("logger") not in (None, True) and launch.is_first_process()
+        of_user = made_loggers(options["logger"], folder) if is_given else []
         options["logger"] = [*loggers_of_run(folder, step), *of_user]
     of_run = [ScoreTables(folder), *callbacks_of_training(folder, checkpoint, with_logger, with_checkpoints)]
     if options.get("enable_progress_bar") is not False:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import time
@@ -127,7 +128,7 @@ class NotebookProgress(TimedProgress):
         text = " · ".join(parts)
         self._last = time.perf_counter()
         bar = f'<progress value="{done}" max="{total}" style="width: 16em"></progress>'
-        self._bar = self._put(self._bar, {"text/plain": text, "text/html": f"{bar} {text}"})
+        self._bar = self._put(self._bar, {"text/plain": text, "text/html": f"{bar} {html.escape(text)}"})
 
     def _draw(self) -> None:
         self._last_picture = time.perf_counter()

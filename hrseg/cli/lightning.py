@@ -235,10 +235,11 @@ class HrsegCLI(LightningCLI):
         return shared_run_dir(config.experiment)
 
     def instantiate_classes(self) -> None:
-        """Builds all classes; the user's loggers so that they write into the run's folder, in a training alone."""
+        """Builds all classes; the user's loggers for the run's folder, in the first process of a training alone."""
         trainer = self.config[self._verb].trainer
         logger = trainer.get("logger")
-        given = _as_list(logger) if self._verb == "fit" and not isinstance(logger, bool) else []
+        logs = self._verb == "fit" and launch.is_first_process() and not isinstance(logger, bool)
+        given = _as_list(logger) if logs else []
         makers = [(resolve_name(entry.class_path), entry.get("init_args") or {}) for entry in given]
         completed = [entry.clone() for entry in given]
         for entry, settings in zip(completed, settings_of_run(makers, self.run_dir), strict=True):
