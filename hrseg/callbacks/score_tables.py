@@ -94,10 +94,9 @@ class ScoreTables(Callback):
         assert isinstance(pl_module, SegmentationTask)
         scores, facts = self._best["scores"], self._best["facts"]
         write_scores(self.folder / "val", scores, pl_module.labels, facts)  # `validate` may have written others
-        _show(scores, facts, pl_module)
         place = f"epoch {facts['epoch'] + 1}, step {facts['step']}"
         kept = f", kept in {self.folder / _BEST}" if facts["checkpoint"] else ""
-        print(f"best validation: {place}{kept}; scores: {self.folder / 'val'}", flush=True)
+        _show(scores, facts, pl_module, f"best validation: {place}{kept}; scores: {self.folder / 'val'}")
 
     def _report(self, trainer: Trainer, task: SegmentationTask, stage: str) -> None:
         scores = task.metrics.compute()
@@ -106,10 +105,10 @@ class ScoreTables(Callback):
         facts = provenance(trainer, task, stage, self.folder)
         before = _read(self.folder / stage / "scores.json")
         write_scores(self.folder / stage, scores, task.labels, facts)
-        _show(scores, facts, task)
-        print(f"{_source(facts)}; scores: {self.folder / stage}")
+        lines = [f"{_source(facts)}; scores: {self.folder / stage}"]
         if before and any(before.get(key) != json.loads(json.dumps(facts[key])) for key in _WHOSE):
-            print(f"they replace those of {_source(before)}; --run_dir keeps several apart")
+            lines.append(f"they replace those of {_source(before)}; --run_dir keeps several apart")
+        _show(scores, facts, task, *lines)
 
 
 def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Table:
@@ -162,9 +161,11 @@ def write_scores(
     write_image(folder / "confusion.png", confusion_picture(scores["matrix"].numpy(), labels))
 
 
-def _show(scores: dict[str, Tensor], facts: Mapping[str, Any], task: SegmentationTask) -> None:
-    Console().print(score_table(scores, task.labels, f"{task.labels.name} {facts['split']}"))
-    print(_ABSENT[task.metrics.absent])
+def _show(scores: dict[str, Tensor], facts: Mapping[str, Any], task: SegmentationTask, *lines: str) -> None:
+    """Prints the table and the lines below it, in a notebook as one output."""
+    table = score_table(scores, task.labels, f"{task.labels.name} {facts['split']}")
+    below = "\n".join([_ABSENT[task.metrics.absent], *lines])
+    Console(highlight=False).print(table, below, sep="\n", markup=False, soft_wrap=True)
 
 
 def _miou(scores: Mapping[str, Tensor]) -> float:
@@ -184,7 +185,9 @@ def _source(facts: Mapping[str, Any]) -> str:
     """Whose scores they are, in words."""
     weights = facts.get("checkpoint") or facts.get("weights") or "the weights at hand"
     step = f" (step {facts['step']})" if facts.get("step") else ""
-    protocol = f", {protocol_in_words(facts['protocol'])}" if facts.get("protocol") else ""
+    protocol = ""
+    with suppress(KeyError, IndexError, TypeError, ValueError):  # of a file that was edited, or is of another version
+        protocol = f", {protocol_in_words(facts['protocol'])}"
     return f"{weights}{step} on {facts.get('split', 'an unknown split')}{protocol}"
 
 

@@ -18,7 +18,7 @@ from jsonargparse import Namespace, get_loader
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
@@ -318,7 +318,7 @@ class HrsegCLI(LightningCLI):
         best = self.run_dir / "checkpoints" / "best.ckpt"
         if best.is_file():
             _say(f"best checkpoint: {best}")
-        if self.trainer.loggers:
+        if any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers):
             _say(f"TensorBoard: tensorboard --logdir {self.run_dir}")
 
 

@@ -156,12 +156,15 @@ def test_after_a_training_the_table_and_the_files_are_those_of_the_best_checkpoi
     assert "they replace those of checkpoints/best.ckpt (step 4) on train, whole images; --run_dir keeps" in shown
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff{", b"[1, 2]", b"{}", b'{"protocol": {"window": 3, "scales": "a"}, "step": []}']
+)
 def test_a_file_of_scores_that_cannot_be_read_is_replaced(
-    camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: bytes, camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
     (tmp_path / "test").mkdir()
-    (tmp_path / "test" / "scores.json").write_bytes(b"\xff{")
+    (tmp_path / "test" / "scores.json").write_bytes(content)
     a_trainer(tmp_path).test(SegmentationTask(OneConvolution(), data.labels), data, verbose=False)
     assert scored(tmp_path / "test")["checkpoint"] is None
     assert "the weights at hand on val, whole images; scores: " in capsys.readouterr().out
