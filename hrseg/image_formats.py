@@ -41,7 +41,7 @@ _ALPHA = (
     (1,),
     (2,),
 )  # extra samples: none, or an alpha, premultiplied or not; 0 is anything, such as near infrared
-_MAX_PAGES = 1000  # that are counted
+_MAX_PAGES, _MAX_BANDS = 1000, 65535  # that are counted
 
 _pillow_lock = threading.Lock()
 
@@ -204,7 +204,9 @@ def read_tiff_layout(file: BinaryIO, path: Path) -> tuple[TiffLayout, int]:
             if not _integers(tags, _SUBFILE_TYPE, 0)[0] & _NO_PAGE:
                 num_pages += 1
             first = first or {tag: _integers(tags, tag, *default) for tag, default in _TAGS.items()}
-        num_bands, bits, kinds = first[_SAMPLES][0], first[_BITS], first[_SAMPLE_FORMAT]
+        num_bands, bits, kinds = min(first[_SAMPLES][0], _MAX_BANDS), first[_BITS], first[_SAMPLE_FORMAT]
+        if num_bands < 1 or not bits or not kinds:
+            raise ValueError("no bands")
         layout = TiffLayout(
             bits * num_bands if len(bits) == 1 else bits[:num_bands],
             kinds * num_bands if len(kinds) == 1 else kinds[:num_bands],
