@@ -1,0 +1,199 @@
+"""Runs of strangers: what their config.yaml and checkpoints name is not run when they are scored and used."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from hrseg.cli import main
+from tests.cli.conftest import RECIPE
+from tests.conftest import write_camvid
+
+# a module of the stranger's that leaves a mark when it is imported, and when anything in it is called
+MODULE = """
+from pathlib import Path
+
+from pytorch_lightning import Callback
+from torch import nn
+
+Path(__file__).with_name("imported").touch()
+
+
+def call(*arguments, **named):
+    Path(__file__).with_name("called").touch()
+
+
+class Net(nn.Conv2d):
+    def __init__(self):
+        call()
+        super().__init__(3, 11, 1)
+
+
+class Watcher(Callback):
+    def __init__(self):
+        call()
+"""
+EVIL = {"class_path": "stranger.Net"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound run of one step; the data lie beside it."""
+    place = tmp_path_factory.mktemp("stranger")
+    write_camvid(place / "camvid")
+    (place / "toy.yaml").write_text(RECIPE.format(root=place / "camvid"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.delenv("LOCAL_RANK", raising=False)
+        assert main(["fit", "--config=toy.yaml", "--run_dir=run", "--trainer.limit_train_batches=1"]) == 0
+    return place / "run"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of it; whatever the stranger's module does is noticed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("stranger.py").write_text(MODULE)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "checkpoints/best.ckpt"):
+        (run / name).symlink_to(trained / name)
+    yield run
+    sys.modules.pop("stranger", None)
+
+
+def change(run: Path, key: str, value: Any) -> None:
+    """Gives the run a config.yaml with another value."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    place = config
+    *names, last = key.split(".")
+    for name in names:
+        place = place[name]
+    place[last] = copy.deepcopy(value)
+    (run / "config.yaml").unlink()
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def assert_nothing_ran() -> None:
+    assert not Path("imported").exists()
+    assert not Path("called").exists()
+    assert "stranger" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.network", EVIL),
+        ("model.network", {"class_path": "torch.nn.Sequential", "init_args": {"args": [EVIL]}}),
+        ("model.network", {"class_path": "torch.hub.load", "init_args": {"repo_or_dir": ".", "model": "x"}}),
+        ("model.network", {"class_path": "torch.utils.cpp_extension.load", "init_args": {"name": "x"}}),
+        ("model.network_args", {"init": EVIL}),
+        ("model.loss", EVIL),
+        ("model.loss", "stranger.call"),
+        ("model.loss", "{class_path: stranger.Net}"),
+        ("model.optimizer", {"class_path": "stranger.call"}),
+        ("model.optimizer", "stranger.call"),
+        ("model.optimizer", "os.system"),
+        ("model.schedule", "stranger.call"),
+        ("model.val_protocol", EVIL),
+        ("model", {"class_path": "stranger.Net"}),
+        ("data.class_path", "stranger.Net"),
+        ("data", "stranger.call"),
+        ("data.init_args.transforms", [EVIL]),
+        ("data.init_args.transforms", ["stranger.call"]),
+        (
+            "data.init_args.transforms",
+            [{"class_path": "albumentations.Lambda", "init_args": {"image": "stranger.call"}}],
+        ),
+        ("data.init_args.transforms", "other.yaml"),
+        ("data.init_args.root", {"class_path": "stranger.call"}),
+        ("trainer.strategy", "stranger.call"),
+        ("trainer.accelerator", "stranger.call"),
+    ],
+)
+def test_it_is_refused_by_name(run: Path, key: str, value: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other.yaml").write_text("class_path: stranger.Net\n")
+    change(run, key, value)
+    for verb in ("validate", "test", "predict"):
+        assert main([verb, f"--ckpt_path={run}/checkpoints/best.ckpt"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{run}/config.yaml".removeprefix(f"{Path.cwd()}/") in line
+        assert "could run any code" in line
+        assert "--trust" in line
+    if key.startswith("data"):
+        assert main(["submit", str(run)]) == 2
+        assert "could run any code" in capsys.readouterr().err
+    assert_nothing_ran()
+
+
+def test_what_scores_do_without_is_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watcher = {"class_path": "stranger.Watcher"}
+    early = {"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": {"monitor": "val/miou"}}
+    printed = {"class_path": "pytorch_lightning.callbacks.LambdaCallback", "init_args": {"setup": "stranger.call"}}
+    borders = {"class_path": "hrseg.callbacks.BoundaryReport", "init_args": {"trimap_width": 3}}
+    elsewhere = {"class_path": "hrseg.callbacks.PredictionFiles", "init_args": {"folder": "elsewhere"}}
+    change(run, "trainer.callbacks", [watcher, early, printed, borders, elsewhere, "stranger.call"])
+    for name in ("logger", "plugins", "strategy", "profiler"):
+        change(run, f"trainer.{name}", watcher)
+    change(run, "trainer.default_root_dir", "elsewhere")
+    change(run, "run_dir", "elsewhere")
+    assert main(["test", f"--ckpt_path={run}/checkpoints/best.ckpt"]) == 0
+    captured = capsys.readouterr()
+    assert "left out of run/config.yaml" in captured.out
+    for name in ("stranger.Watcher", "stranger.call", "trainer.strategy", "trainer.plugins"):
+        assert name in captured.out
+    assert (run / "test" / "boundary.json").is_file()
+    assert not Path("elsewhere").exists()
+    assert_nothing_ran()
+
+
+def test_weights_of_a_config_are_neither_fetched_nor_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*arguments: Any, **named: Any) -> Any:
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr("hrseg.models.factory.fetch_weights", fetch)
+    for weights in ("imagenet", "cityscapes", "no/such/file.pth"):
+        change(run, "model.weights", weights)
+        assert main(["validate", f"--ckpt_path={run}/checkpoints/best.ckpt"]) == 0
+
+
+def test_with_trust_and_from_what_the_user_types_anything_is_built(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = f"--ckpt_path={run}/checkpoints/best.ckpt"
+    assert main(["validate", best, "--trainer.callbacks+=stranger.Watcher"]) == 0
+    assert Path("called").exists()
+    Path("called").unlink()
+    change(run, "trainer.callbacks", [{"class_path": "stranger.Watcher"}])
+    assert main(["validate", best, "--trust"]) == 0
+    assert Path("called").exists()
+
+
+def test_a_network_of_ones_own_by_class_path(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checkpoint describes it, and is used where it is trusted."""
+    root = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["root"]
+    Path("own.yaml").write_text(RECIPE.format(root=root).replace("hrnetv2_w18_small_v1", "{class_path: stranger.Net}"))
+    assert main(["fit", "--config=own.yaml", "--run_dir=own", "--trainer.limit_train_batches=1"]) == 0
+    description = torch.load("own/checkpoints/best.ckpt", weights_only=True)["hrseg"]["network"]
+    assert description == {"class_path": "stranger.Net", "init_args": {}}
+    for name in ("imported", "called"):
+        Path(name).unlink()
+    sys.modules.pop("stranger")
+    best = "--ckpt_path=own/checkpoints/best.ckpt"
+    images = ["--images", f"{root}/val/0000.png"]
+    capsys.readouterr()
+    for arguments in (["validate", best], ["predict", best], ["predict", best, *images]):
+        assert main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "names 'stranger.Net'" in line
+        assert_nothing_ran()
+    for arguments in (["validate", best], ["predict", best], ["predict", best, *images]):
+        assert main([*arguments, "--trust"]) == 0
