@@ -84,7 +84,7 @@ def check_trainer(trainer: Trainer, labels: LabelTable) -> None:
             f"small steps are lost; give {mixed}"
         )
     of_data = getattr(getattr(trainer, "datamodule", None), "labels", labels)
-    if of_data != labels:
+    if (of_data.class_names, of_data.ignore_index) != (labels.class_names, labels.ignore_index):
         raise ConfigError("the task's labels are not the data's; give SegmentationTask labels=data.labels")
 
 

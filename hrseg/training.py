@@ -23,6 +23,7 @@ from hrseg import interruption, launch, slurm
 from hrseg.callbacks import (
     AtomicCheckpointIO,
     FiniteLoss,
+    LabelWarnings,
     LastCheckpoint,
     MetricsCsv,
     NotebookProgress,
@@ -161,7 +162,11 @@ def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback
         is_given = options.get("logger") not in (None, True) and launch.is_first_process()
         of_user = made_loggers(options["logger"], folder) if is_given else []
         options["logger"] = [*loggers_of_run(folder, step), *of_user]
-    of_run = [ScoreTables(folder), *callbacks_of_training(folder, checkpoint, with_logger, with_checkpoints)]
+    of_run = [
+        ScoreTables(folder),
+        LabelWarnings(),
+        *callbacks_of_training(folder, checkpoint, with_logger, with_checkpoints),
+    ]
     if options.get("enable_progress_bar") is not False:
         of_run.append(progress_bar())
     options["callbacks"] = replaced(of_run, callbacks)

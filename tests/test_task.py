@@ -317,7 +317,13 @@ def test_a_warm_up_longer_than_the_training_stopped_it(
     asked: int, taken: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = SegmentationTask(OneConv(), TABLE, warmup_steps=asked)
-    task._trainer = SimpleNamespace(estimated_stepping_batches=20, is_global_zero=True)  # type: ignore[assignment]
+    facts = {
+        "estimated_stepping_batches": 20,
+        "is_global_zero": True,
+        "precision_plugin": None,
+        "gradient_clip_val": None,
+    }
+    task._trainer = SimpleNamespace(**facts)  # type: ignore[assignment]
     schedule = task.configure_optimizers()["lr_scheduler"]["scheduler"]
     (factor,) = schedule.lr_lambdas
     assert [step for step in range(21) if factor(step) < (1 - max(step - 1, 0) / 20) ** 0.9] == list(range(taken))

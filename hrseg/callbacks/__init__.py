@@ -6,6 +6,7 @@ from hrseg.callbacks.cityscapes_evaluation import CityscapesEvaluation
 from hrseg.callbacks.contact_sheet import ContactSheet
 from hrseg.callbacks.faults import Faults
 from hrseg.callbacks.finite_loss import FiniteLoss
+from hrseg.callbacks.label_warnings import LabelWarnings
 from hrseg.callbacks.last_checkpoint import LastCheckpoint
 from hrseg.callbacks.metrics_csv import MetricsCsv
 from hrseg.callbacks.notebook_progress import NotebookProgress
@@ -24,6 +25,7 @@ __all__ = [
     "ContactSheet",
     "Faults",
     "FiniteLoss",
+    "LabelWarnings",
     "LastCheckpoint",
     "MetricsCsv",
     "NotebookProgress",

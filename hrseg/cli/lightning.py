@@ -27,6 +27,7 @@ from hrseg.callbacks import (
     CityscapesEvaluation,
     ContactSheet,
     Faults,
+    LabelWarnings,
     PredictionFiles,
     ScoreTables,
 )
@@ -279,7 +280,7 @@ class HrsegCLI(LightningCLI):
         )
 
     def _callbacks(self, config: Namespace) -> list[Callback]:
-        callbacks: list[Callback] = [ScoreTables(self.run_dir), self._faults]
+        callbacks: list[Callback] = [ScoreTables(self.run_dir), LabelWarnings(), self._faults]
         if config.get("enable_progress_bar") is not False:
             callbacks.append(progress_bar())
         if self._verb == "test":

@@ -1,0 +1,165 @@
+"""What the labels cannot teach or score: told once, with counts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, distributed
+
+from hrseg.task import SegmentationTask
+
+_log = logging.getLogger(__name__)
+
+_VALUES = 256  # of a label, uint8
+_MOST_OF_IT = 0.999  # a share of the weight at which the other classes learn nothing
+
+
+class LabelWarnings(Callback):
+    """Warns of labels that are all ignored, classes that never occur, class weights that leave one class, a loss of 0.
+
+    Labels of a training are counted on the device in its first epoch and looked at when that ends; those of a
+    validation or test are in the confusion matrix. Of a part of the data only what holds for any is said.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Tensor | None = None  # pixels by label, and steps with a loss other than 0
+        self._is_told: set[str] = set()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts a batch, without waiting for the device."""
+        target = batch.get("target") if isinstance(batch, Mapping) else None
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
+        if "train" in self._is_told or not isinstance(target, Tensor) or not isinstance(loss, Tensor):
+            return
+        if self._counts is None:
+            self._counts = torch.zeros(_VALUES + 1, dtype=torch.int64, device=target.device)
+        self._counts[:_VALUES] += _histogram(target)
+        self._counts[_VALUES] += loss.detach() != 0
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the first epoch."""
+        if self._counts is None or "train" in self._is_told:
+            return
+        assert isinstance(pl_module, SegmentationTask)
+        counts, self._counts = self._counts, None
+        if distributed.is_initialized():
+            distributed.all_reduce(counts)
+        *pixels, steps = counts.tolist()
+        is_whole = _is_all(trainer.limit_train_batches) and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        self._tell(trainer, "train", _of_training(pl_module, pixels, steps, is_whole))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the labels of the validation."""
+        if not trainer.sanity_checking:
+            self._look_at_scores(trainer, pl_module, "val", _is_all(trainer.limit_val_batches))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the labels of the test."""
+        self._look_at_scores(trainer, pl_module, "test", _is_all(trainer.limit_test_batches))
+
+    def _look_at_scores(self, trainer: Trainer, pl_module: LightningModule, stage: str, is_whole: bool) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        if stage not in self._is_told:
+            scores = pl_module.metrics.compute()
+            pixels, images = scores["pixels"].flatten().tolist(), int(scores["images"])
+            self._tell(trainer, stage, _of_scoring(pl_module, stage, pixels, images, is_whole))
+
+    def _tell(self, trainer: Trainer, stage: str, found: Iterator[str]) -> None:
+        self._is_told.add(stage)
+        for text in found:
+            if trainer.is_global_zero:
+                _log.warning("%s", text)
+
+
+def _is_all(limit: object) -> bool:
+    """Whether a limit of batches leaves all of them; 1 is one batch, 1.0 all."""
+    return isinstance(limit, float) and limit == 1.0
+
+
+def _of_training(task: SegmentationTask, pixels: list[int], steps: int, is_whole: bool) -> Iterator[str]:
+    """What is to be said of the labels of a training.
+
+    Args:
+        task: The task.
+        pixels: By value of the label.
+        steps: With a loss other than 0.
+        is_whole: Whether every sample was seen.
+    """
+    labels = task.labels
+    of_class = pixels[: labels.num_classes]
+    total = sum(of_class)
+    where = "of the training crops in the first epoch"
+    if not total:
+        yield (
+            f"all {sum(pixels):,} pixels {where} are ignored ({labels.ignore_index}), and nothing is learnt; "
+            "does the class table fit the files? `hrseg verify` counts what they hold"
+        )
+    elif steps == 0:
+        reason = ": with one class there is nothing to tell apart" if labels.num_classes == 1 else ""
+        yield f"the training loss was 0 in every step of the first epoch, and nothing is learnt{reason}"
+    if total and is_whole and (missing := _never(labels.class_names, of_class)):
+        yield f"{missing} among the {total:,} labelled pixels {where}"
+    for weights in _class_weights(task):
+        yield from _of_weights(labels.class_names, of_class, weights)
+
+
+def _of_scoring(task: SegmentationTask, stage: str, pixels: list[int], images: int, is_whole: bool) -> Iterator[str]:
+    """What is to be said of the labels of a validation or test; arguments as of `_of_training`."""
+    total = sum(pixels)
+    if not total:
+        yield (
+            f"{stage}: all pixels of the {images:,} labels are ignored ({task.labels.ignore_index}), and the scores "
+            "say nothing; does the class table fit the files? `hrseg verify` counts what they hold"
+        )
+    elif is_whole and (missing := _never(task.labels.class_names, pixels)):
+        in_mean = "counts as 0 in the means" if task.metrics.absent == "zero" else "is left out of the means"
+        yield f"{stage}: {missing} among the {total:,} labelled pixels of {images:,} images; such a class {in_mean}"
+
+
+def _of_weights(names: tuple[str, ...], pixels: list[int], weights: tuple[float, ...]) -> Iterator[str]:
+    """What is to be said of class weights, given the pixels of each class."""
+    total = sum(pixels)
+    unweighted = [name for name, weight in zip(names, weights, strict=True) if weight == 0]
+    if unweighted and (lost := sum(n for n, weight in zip(pixels, weights, strict=True) if weight == 0)):
+        yield f"class weights of 0 leave out {lost:,} of {total:,} labelled pixels: {_listed(unweighted)}"
+    by_class = [weight * number for weight, number in zip(weights, pixels, strict=True)]
+    heaviest = max(range(len(names)), key=by_class.__getitem__)
+    others = total - pixels[heaviest]
+    if others and by_class[heaviest] > _MOST_OF_IT * sum(by_class) and pixels[heaviest] < _MOST_OF_IT * total:
+        yield (
+            f"class weights give {names[heaviest]}, {pixels[heaviest]:,} of {total:,} labelled pixels, more than "
+            f"{_MOST_OF_IT:.1%} of the weight ({weights[heaviest]:g}): the other classes hardly count"
+        )
+
+
+def _class_weights(task: SegmentationTask) -> list[tuple[float, ...]]:
+    """The class weights of the losses, each once."""
+    weights = [getattr(module, "class_weights", None) for module in task.loss.modules()]
+    listed = [tuple(each.tolist()) for each in weights if isinstance(each, Tensor)]
+    return list(dict.fromkeys(each for each in listed if len(each) == task.labels.num_classes))
+
+
+def _never(names: tuple[str, ...], pixels: list[int]) -> str:
+    """Which classes have no pixels; empty if all have."""
+    missing = [name for name, number in zip(names, pixels, strict=True) if not number]
+    return f"{len(missing)} of {len(names)} classes never occur ({_listed(missing)})" if missing else ""
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _histogram(target: Tensor) -> Tensor:
+    """Pixels by label, (256,) int64, without waiting for the device."""
+    values = target.flatten()
+    if not target.is_cuda:
+        return torch.bincount(values.clamp(0, _VALUES - 1), minlength=_VALUES)
+    values = values.long().clamp(0, _VALUES - 1)  # bincount would make the host wait for the largest value
+    counts = torch.zeros(_VALUES, dtype=torch.int64, device=target.device)
+    return counts.scatter_add_(0, values, torch.ones_like(values))
