@@ -83,7 +83,9 @@ def check_trainer(trainer: Trainer, labels: LabelTable) -> None:
             f"trainer.precision is {trainer.precision}, which rounds weights and the statistics of batch norm, so that "
             f"small steps are lost; give {mixed}"
         )
-    of_data = getattr(getattr(trainer, "datamodule", None), "labels", labels)
+    of_data = getattr(getattr(trainer, "datamodule", None), "labels", None)
+    if not isinstance(of_data, LabelTable):
+        return
     if (of_data.class_names, of_data.ignore_index) != (labels.class_names, labels.ignore_index):
         raise ConfigError("the task's labels are not the data's; give SegmentationTask labels=data.labels")
 
