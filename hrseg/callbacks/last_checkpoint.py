@@ -17,7 +17,7 @@ from hrseg.errors import ConfigError
 from hrseg.files import TEMPORARY
 from hrseg.interruption import Interrupted
 
-# what a process wishes: to go on, to save, or to stop, which is the number of the signal, 2 or more; the largest counts
+# what a process wishes: to go on, to save, or to stop, which is _SAVE and the number of the signal; the largest counts
 _GO_ON, _SAVE = range(2)
 
 
@@ -78,11 +78,11 @@ class LastCheckpoint(Checkpoint):
         if agreed > _GO_ON or (self.every_n_steps is not None and steps >= self.every_n_steps):
             self._save(trainer)
         if agreed > _SAVE:
-            raise Interrupted(agreed)
+            raise Interrupted(agreed - _SAVE)
 
     def _wish(self) -> int:
         if (received := interruption.received()) is not None:
-            return received
+            return _SAVE + received
         minutes = (time.monotonic() - self._saved_time) / 60
         return _SAVE if self.every_minutes is not None and minutes >= self.every_minutes else _GO_ON
 

@@ -142,11 +142,19 @@ def send(*signals: signal.Signals) -> Callable[[], None]:
     [
         ("on_fit_start", 0, (signal.SIGUSR1,), 0),
         ("on_train_batch_start", 1, (signal.SIGTERM,), 1),
+        ("on_train_batch_start", 1, (signal.SIGHUP,), 1),
         ("on_train_batch_end", 1, (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM), 1),
         ("on_save_checkpoint", 2, (signal.SIGUSR1,), 2),
         ("on_validation_batch_start", 2, (signal.SIGINT,), 2),
     ],
-    ids=["before the first step", "before a step", "several in a step", "while saving", "in validation"],
+    ids=[
+        "before the first step",
+        "before a step",
+        "closed terminal",
+        "several in a step",
+        "while saving",
+        "in validation",
+    ],
 )
 def test_a_signal_ends_the_training_at_the_next_safe_point(
     hook: str, step: int, signals: tuple[signal.Signals, ...], saved: int, camvid_root: Path, tmp_path: Path,
