@@ -59,6 +59,8 @@ from hrseg.training import (
     shared_run_dir,
 )
 
+_MINUTES_OF_A_YEAR = 365 * 24 * 60
+
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Parses, instantiates and runs one of Lightning's verbs."""
@@ -197,6 +199,10 @@ class HrsegCLI(LightningCLI):
             model = config.model.init_args if self._with_task_class else config.model
             _require_whole_network(*(model.get(key) for key in ("network", "weights", "reinit_head")))
         config.experiment = config.experiment or self._default_experiment
+        if not 0 < config.timeout_minutes < _MINUTES_OF_A_YEAR:
+            raise ConfigError(
+                f"timeout_minutes is {config.timeout_minutes}; expected more than 0, and less than a year"
+            )
         if self._verb == "fit":
             launch.require_srun()
         given = {key: _value_of(f"--trainer.{key}", self._arguments) for key in ("num_nodes", "devices")}
@@ -266,6 +272,7 @@ class HrsegCLI(LightningCLI):
         kwargs |= self._processes
         self.save_config_kwargs = {"folder": self.run_dir, "model": self._model_as_given}
         trainer = super().instantiate_trainer(**kwargs)
+        self.datamodule.timeout_minutes = self.config_init[self._verb].timeout_minutes
         if isinstance(trainer.strategy, DDPStrategy):
             trainer.strategy._timeout = timedelta(minutes=self.config_init[self._verb].timeout_minutes)
         return trainer

@@ -76,6 +76,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         UnknownNameError: There is no such split.
     """
 
+    timeout_minutes: float = 30.0  # how long a dataloader worker may take for a batch; of `hrseg --timeout_minutes`
     labels: LabelTable
     splits: ClassVar[tuple[str, ...]]
     unlabelled_splits: ClassVar[tuple[str, ...]] = ()
@@ -318,6 +319,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             drop_last=drop_last,
+            timeout=60 * self.timeout_minutes if workers > 0 else 0,
             multiprocessing_context=CONTEXT if workers > 0 else None,
             worker_init_fn=partial(start_worker, interruption.watched),
             persistent_workers=workers > 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from hrseg import interruption
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import SampleKey
-from hrseg.errors import ConfigError, DataFileError, HrsegError
+from hrseg.errors import ConfigError, DataFileError, HrsegError, TrainingError
 from hrseg.images import read_image, read_label
 from hrseg.sizes import brought_to
 
@@ -158,6 +159,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                     _log.warning("skipped: %s", error)
             except HrsegError as error:
                 return error
+            except BaseException as error:
+                if _can_leave_the_process(error):
+                    raise
+                # it would be lost, and the training wait for ever
+                return TrainingError(f"{self.samples[position].image}: {type(error).__name__}: {error}")
         return DataFileError(f"none of the {len(self)} samples can be used; see the log") if is_training else None
 
     def _augmented(
@@ -179,6 +185,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                     "leave out Normalize and ToTensorV2, normalisation is done on the device"
                 )
         return augmented
+
+
+def _can_leave_the_process(error: BaseException) -> bool:
+    try:
+        pickle.dumps(type(error))
+    except Exception:  # PicklingError, AttributeError or whatever a class makes of it
+        return False
+    return True
 
 
 def collate(samples: Sequence[dict[str, Any] | HrsegError | None]) -> dict[str, Any] | HrsegError | None:
@@ -216,11 +230,21 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
     """A `DataLoader` that raises the errors that `collate` passes on, and leaves out batches without a sample."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator does all that is needed
-        for batch in super().__iter__():
-            if isinstance(batch, HrsegError):
-                raise batch
-            if batch is not None:
-                yield batch
+        batches = super().__iter__()
+        try:
+            for batch in batches:
+                if isinstance(batch, HrsegError):
+                    raise batch
+                if batch is not None:
+                    yield batch
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            _end_workers(batches)
+            raise TrainingError(
+                f"a dataloader worker has not answered for {self.timeout / 60:g} minutes (--timeout_minutes); it "
+                "hangs, or was stopped. Look at the file system of the data, and start again with --run_dir to go on"
+            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: what comes next follows from seed, epoch and step. That it exists tells Lightning so."""
@@ -228,6 +252,14 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing."""
+
+
+def _end_workers(batches: Any) -> None:
+    """Ends the workers of an iterator over a `DataLoader`, stopped ones too, for which Python would wait at its end."""
+    batches._shutdown_workers()  # or torch would complain of the kills
+    for worker in batches._workers:
+        worker.kill()
+        worker.join()
 
 
 def start_worker(watched: ctypes.c_bool | None, worker_id: int) -> None:

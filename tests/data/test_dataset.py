@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, 
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, SampleKey
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
-from hrseg.errors import ConfigError, DataFileError, FileSystemError, LabelRangeError
+from hrseg.errors import ConfigError, DataFileError, FileSystemError, LabelRangeError, TrainingError
 from hrseg.images import write_image
 
 TABLE = LabelTable("Toy", ("a", "b"), ((0, 0, 0), (1, 1, 1)), label_ids=(10, 20), void_ids=(0,))
@@ -50,7 +52,9 @@ def with_noise() -> A.Compose:
     )
 
 
-def batches(dataset: SegmentationDataset, workers: int, epoch: int = 0, method: str | None = None) -> list[Any]:
+def batches(
+    dataset: SegmentationDataset, workers: int, epoch: int = 0, method: str | None = None, timeout: float = 0
+) -> list[Any]:
     sampler = EpochSampler(dataset, seed=7)
     sampler.set_epoch(epoch)
     loader = SegmentationLoader(
@@ -61,6 +65,7 @@ def batches(dataset: SegmentationDataset, workers: int, epoch: int = 0, method: 
         collate_fn=collate,
         worker_init_fn=partial(start_worker, interruption.watched),
         multiprocessing_context=method,
+        timeout=timeout,
     )
     return list(loader)
 
@@ -265,3 +270,35 @@ def test_a_crop_lies_around_the_centre_that_is_asked_for(
     target = dataset[SampleKey(0, 0, (30, 18))]["target"].numpy()
     rows, columns = np.nonzero(target == 1)
     assert (rows.mean(), columns.mean()) == pytest.approx((7.5, 7.5), abs=1.0)
+
+
+class Failing(A.ImageOnlyTransform):
+    """Does something to the process that transforms an image."""
+
+    def __init__(self, what: Callable[[], None]) -> None:
+        super().__init__(p=1.0)
+        self.what = what
+
+    def apply(self, image: np.ndarray, **_: Any) -> np.ndarray:
+        self.what()
+        return image
+
+
+def test_a_worker_that_was_stopped_ends_the_training_within_the_time_out(samples: list[Sample]) -> None:
+    before = multiprocessing.active_children()
+    stopped = SegmentationDataset(samples, TABLE, augment(Failing(lambda: os.kill(os.getpid(), signal.SIGSTOP))))
+    with pytest.raises(TrainingError, match=r"a dataloader worker has not answered for 0.05 minutes"):
+        batches(stopped, workers=1, method="fork", timeout=3)
+    assert set(multiprocessing.active_children()) <= set(before)
+
+
+def test_an_exception_that_cannot_leave_a_worker_is_told_with_its_image(samples: list[Sample]) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic() -> None:
+        raise PanicException("index out of bounds")
+
+    panicking = SegmentationDataset(samples, TABLE, augment(Failing(panic)))
+    with pytest.raises(TrainingError, match=r"\.png: PanicException: index out of bounds"):
+        batches(panicking, workers=1, method="fork", timeout=60)
