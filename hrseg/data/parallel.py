@@ -8,10 +8,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import cv2
 
+from hrseg.errors import DataFileError
 from hrseg.progress import track_progress
 
 # How processes are started. On Linux Python 3.14 has a server fork them: a signal to all processes of a job ends it and
@@ -40,12 +42,39 @@ def map_in_processes(
 
     Returns:
         The results in the order of the items.
+
+    Raises:
+        DataFileError: The process of an item ended without an answer, when it was alone, too: a library crashed on
+            what the item holds, or there was no memory for it.
     """
+    yield from track_progress(_results(function, items, what, processes), what, len(items))
+
+
+def _results(function: Callable[[T], R], items: Sequence[T], what: str, processes: int | None) -> Iterator[R]:
+    number = 0
     pool = ProcessPoolExecutor(processes or usable_cores(), CONTEXT, initializer=_prepare)
     try:
-        yield from track_progress(pool.map(function, items, chunksize=4), what, len(items))
+        for result in pool.map(function, items, chunksize=4):
+            number += 1
+            yield result
+    except BrokenProcessPool:
+        yield from _one_by_one(function, items[number:], what)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:
+    """Applies a function in one other process, so that an item that ends it is known."""
+    with ProcessPoolExecutor(1, CONTEXT, initializer=_prepare) as pool:
+        for item in items:
+            try:
+                yield pool.submit(function, item).result()
+            except BrokenProcessPool as error:
+                name = item[0] if isinstance(item, tuple) else item
+                raise DataFileError(
+                    f"a process ended while {what}, at {name}: it crashes the library that reads it, or there is no "
+                    "memory for it; copy or extract the file again"
+                ) from error
 
 
 def _prepare() -> None:

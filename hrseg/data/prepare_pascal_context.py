@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,8 @@ from hrseg.data.lists import read_list
 from hrseg.data.parallel import map_in_processes
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError
 from hrseg.files import replacing
-from hrseg.images import read_image, read_label, write_image
+from hrseg.images import read_file, read_image, read_label, write_image
+from hrseg.text_files import read_text
 
 # the category id of each class in the JSON, background first
 _CATEGORY_IDS = (
@@ -22,6 +24,14 @@ _CATEGORY_IDS = (
     *(308, 324, 326, 347, 349, 354, 355, 360, 366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458),
 )
 _JSON = "expected trainval_merged.json of the detail API (SHA-1 169325d9f7e9047537fedca7b04de4dddf10b881)"
+
+_LONGEST_NAME = 250  # bytes, without the extension
+_GREATEST_LABEL = 2**16 - 1
+_LABEL_KINDS = {
+    "single",
+    "double",
+    *(f"{sign}int{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)),
+}  # of MATLAB
 
 Mask = tuple[int, int, dict[str, Any]]  # annotation id, class id, run lengths
 
@@ -50,14 +60,21 @@ def prepare_from_json(root: Path, path: Path, workers: int | None = None, overwr
     """
     splits: dict[str, list[str]] = {"train": [], "val": []}
     names: dict[int, str] = {}
-    for image_id, file_name, phase in _read_array(path, "images", "image_id", "file_name", "phase"):
+    taken: set[str] = set()
+    for image_id, file_name, phase in _read_array(path, "images", image_id=int, file_name=str, phase=str):
         if phase in splits:
-            names[image_id] = Path(file_name).stem
-            splits[phase].append(names[image_id])
+            name = Path(file_name).stem
+            if not (name.isprintable() and 0 < len(name.encode()) <= _LONGEST_NAME) or name in taken:
+                raise DataFileError(f"{path}: image {image_id} has the file name {file_name!r:.80}; {_JSON}")
+            if image_id in names:
+                raise DataFileError(f"{path}: two images have the id {image_id}; {_JSON}")
+            names[image_id] = name
+            taken.add(name)
+            splits[phase].append(name)
     masks: dict[str, list[Mask]] = {name: [] for name in names.values()}
     class_ids = {category_id: class_id for class_id, category_id in enumerate(_CATEGORY_IDS)}
-    keys = ("id", "image_id", "category_id", "segmentation")
-    for annotation_id, image_id, category_id, segmentation in _read_array(path, "annos_segmentation", *keys):
+    types = {"id": int, "image_id": int, "category_id": int, "segmentation": dict}
+    for annotation_id, image_id, category_id, segmentation in _read_array(path, "annos_segmentation", **types):
         if category_id not in class_ids:
             raise DataFileError(
                 f"annotation {annotation_id} in {path} is of category {category_id}, none of the 60 classes; {_JSON}"
@@ -128,22 +145,28 @@ def prepare_from_voc_first(
     return _write(root, splits, draws, workers, overwrite)
 
 
-def _read_array(path: Path, array: str, *keys: str) -> Iterator[tuple[Any, ...]]:
-    """Yields the values under `keys` of each entry of an array of a JSON file, with one entry in memory."""
+def _read_array(path: Path, array: str, **types: type) -> Iterator[tuple[Any, ...]]:
+    """Yields the values of each entry of an array of a JSON file, by key and type, with one entry in memory."""
     import ijson
 
     is_empty = True
+    expected = ", ".join(f"{key} ({kind.__name__})" for key, kind in types.items())
     try:
+        if path.exists() and not path.is_file():
+            raise DataFileError(f"{path} is a folder, pipe or device; {_JSON}")
         with path.open("rb") as file:
-            for entry in ijson.items(file, f"{array}.item"):
+            for number, entry in enumerate(ijson.items(file, f"{array}.item")):
                 is_empty = False
-                yield tuple(entry[key] for key in keys)
+                values = tuple(entry.get(key) for key in types) if isinstance(entry, dict) else ()
+                # True is an int to isinstance
+                if [type(value) for value in values] != [*types.values()]:
+                    shown = repr(values or entry)[:80]
+                    raise DataFileError(f"{path}: entry {number} of {array} has {shown}, not {expected}; {_JSON}")
+                yield values
     except OSError as error:
         raise DataFileError(f"{path} cannot be read: {error.strerror or error}; {_JSON}") from error
-    except ijson.JSONError as error:
+    except (ijson.JSONError, ValueError, ArithmeticError, RecursionError) as error:
         raise DataFileError(f"{path} is truncated or no JSON; {_JSON}, download it again") from error
-    except (KeyError, TypeError) as error:
-        raise DataFileError(f"{path}: an entry of {array} lacks one of {', '.join(keys)}; {_JSON}") from error
     if is_empty:
         raise DataFileError(f"{path} has no {array}; {_JSON}")
 
@@ -154,15 +177,43 @@ def _draw_masks(masks: Sequence[Mask], image: Path, size: tuple[int, int]) -> np
 
     label = np.zeros(size, np.uint8)
     for annotation_id, class_id, run_lengths in masks:
-        try:
-            pixels = mask.decode(run_lengths)
-        except (KeyError, TypeError, ValueError) as error:
+        what = f"annotation {annotation_id}"
+        _require_size(what, run_lengths.get("size"), image, size)
+        counts = run_lengths.get("counts")
+        # pycocotools writes as many pixels as the counts say, whatever the size
+        if not isinstance(counts, str) or not are_run_lengths(counts, size[0] * size[1]):
             raise DataFileError(
-                f"annotation {annotation_id} of {image.stem} cannot be decoded: {error}; {_JSON}"
-            ) from error
-        _require_size(f"annotation {annotation_id}", pixels, image, size)
-        label[pixels == 1] = class_id
+                f"{what} of {image.stem} cannot be decoded: its counts {counts!r:.40} do not run over "
+                f"{size[0]}x{size[1]} pixels; {_JSON}"
+            )
+        label[mask.decode(run_lengths) == 1] = class_id
     return label
+
+
+def are_run_lengths(counts: str, total: int) -> bool:
+    """Whether a compressed string of COCO holds run lengths, none negative, that add up to a number.
+
+    >>> are_run_lengths("43", 7), are_run_lengths("43", 8)
+    (True, False)
+
+    Source:
+        cocoapi, common/maskApi.c, rleFrString: groups of 5 bits, lowest first, with a bit for "more" and, in the last,
+        a sign; from the fourth on the difference to the run length before the last.
+    """
+    codes = np.frombuffer(counts.encode("ascii", "ignore"), np.uint8).astype(np.int64) - 48
+    is_last = codes & 32 == 0
+    if not 0 < codes.size == len(counts) or codes.min() < 0 or codes.max() > 63 or not is_last[-1]:
+        return False
+    starts = np.concatenate([[0], np.flatnonzero(is_last)[:-1] + 1])
+    places = np.arange(codes.size) - np.repeat(starts, np.diff([*starts, codes.size]))
+    if places.max() > 6:  # 35 bits: more than any image has
+        return False
+    runs = np.add.reduceat((codes & 31) << (5 * places), starts)
+    ends = np.flatnonzero(is_last)
+    runs -= np.where(codes[ends] & 16, 1 << (5 * (places[ends] + 1)), 0)
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return bool(runs.min() >= 0 and runs.sum() == total)
 
 
 def _read_label_names(path: Path) -> np.ndarray:
@@ -170,49 +221,70 @@ def _read_label_names(path: Path) -> np.ndarray:
     from hrseg.data.pascal_context import PASCAL_CONTEXT_60  # torch: not in the processes that draw
 
     names = PASCAL_CONTEXT_60.class_names[1:]
+    expected = "expected lines such as `2: aeroplane`"
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path).splitlines()
         labels = {name.strip(): int(label) for label, _, name in (line.partition(":") for line in lines) if name}
-    except (OSError, ValueError) as error:
-        raise DataFileError(f"{path} cannot be read: {error}; expected lines such as `2: aeroplane`") from error
+    except ConfigError as error:
+        raise DataFileError(f"{error}; {expected}") from error
+    except ValueError as error:
+        raise DataFileError(f"{path} cannot be read: {error}; {expected}") from error
     if missing := [name for name in names if name not in labels]:
         raise DataFileError(
             f"{path} does not name {', '.join(missing)}; expected the 459 labels of the original release"
         )
-    class_ids = np.zeros(2**16, np.uint8)
+    if strange := [name for name in names if not 0 <= labels[name] <= _GREATEST_LABEL]:
+        raise DataFileError(
+            f"{path} gives {strange[0]} the label {labels[strange[0]]}; expected 0 to {_GREATEST_LABEL}"
+        )
+    class_ids = np.zeros(_GREATEST_LABEL + 1, np.uint8)
     class_ids[[labels[name] for name in names]] = range(1, 60)
     return class_ids
 
 
 def _draw_mat(path: Path, class_ids: np.ndarray, image: Path, size: tuple[int, int]) -> np.ndarray:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
+    content = io.BytesIO(read_file(path))
     try:
-        with path.open("rb") as file:
-            content = loadmat(file)
+        found = {name: (shape, kind) for name, shape, kind in whosmat(content)}
     except Exception as error:  # what a file that is truncated or corrupt raises has no class of its own
-        raise DataFileError(f"{path} cannot be read: {error}; extract the original release again") from error
-    if "LabelMap" not in content:
+        raise _no_mat(path, error) from error
+    if "LabelMap" not in found:
         raise DataFileError(f"{path} holds no LabelMap; expected a label of the original release")
-    label: np.ndarray = class_ids[content["LabelMap"].astype(np.uint16)]
-    _require_size(str(path), label, image, size)
-    return label
+    shape, kind = found["LabelMap"]
+    if kind not in _LABEL_KINDS:
+        raise DataFileError(f"{path}: LabelMap is of class {kind}; expected uint16, as in the original release")
+    _require_size(str(path), shape, image, size)  # before it is allocated
+    try:
+        labels = loadmat(content, variable_names=["LabelMap"])["LabelMap"]
+    except Exception as error:
+        raise _no_mat(path, error) from error
+    if not (labels.min() >= 0 and labels.max() <= _GREATEST_LABEL and (labels == np.floor(labels)).all()):
+        raise DataFileError(f"{path}: LabelMap holds values beyond 0 to {_GREATEST_LABEL}; expected a label each")
+    drawn: np.ndarray = class_ids[labels.astype(np.uint16)]
+    return drawn
+
+
+def _no_mat(path: Path, error: Exception) -> DataFileError:
+    text = " ".join(str(error).split())
+    return DataFileError(f"{path} cannot be read: {text}; extract the original release again")
 
 
 def _draw_renumbered(path: Path, class_ids: np.ndarray, image: Path, size: tuple[int, int]) -> np.ndarray:
     old = read_label(path)
-    _require_size(str(path), old, image, size)
+    _require_size(str(path), old.shape, image, size)
     if (strange := np.setdiff1d(old, range(60))).size:
         raise DataFileError(f"{path} holds {strange[:5].tolist()}; expected class ids from 0 to 59")
     label: np.ndarray = class_ids[old]
     return label
 
 
-def _require_size(what: str, label: np.ndarray, image: Path, size: tuple[int, int]) -> None:
-    if label.shape != size:
-        found = "x".join(map(str, label.shape))
+def _require_size(what: str, found: Any, image: Path, size: tuple[int, int]) -> None:
+    if not isinstance(found, (list, tuple)) or [*found] != [*size] or not all(type(n) is int for n in found):
+        shown = "x".join(map(str, found)) if isinstance(found, (list, tuple)) else repr(found)
         raise DataFileError(
-            f"{what} is {found} and its image {image} {size[0]}x{size[1]} (height x width); expected equal sizes"
+            f"{what} is {shown:.80} and its image {image} {size[0]}x{size[1]} (height x width); expected equal sizes"
         )
 
 
@@ -230,7 +302,7 @@ def _write(
         )
     missing = [name for name in draws if overwrite or not _label_file(root, name).is_file()]
     for _ in map_in_processes(
-        partial(_write_label, root), [(name, draws[name]) for name in missing], "labels", workers
+        partial(_write_label, root), [(name, draws[name]) for name in missing], "making labels", workers
     ):
         pass
     for split, names in splits.items():

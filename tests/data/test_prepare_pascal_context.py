@@ -9,9 +9,15 @@ import pytest
 from PIL import Image
 from pycocotools import mask
 from scipy.io import savemat
+from scipy.sparse import csc_array
 
 from hrseg.data.pascal_context import PASCAL_CONTEXT_60, PascalContextDataModule, voc_first_permutation
-from hrseg.data.prepare_pascal_context import prepare_from_json, prepare_from_mat, prepare_from_voc_first
+from hrseg.data.prepare_pascal_context import (
+    are_run_lengths,
+    prepare_from_json,
+    prepare_from_mat,
+    prepare_from_voc_first,
+)
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError
 from hrseg.images import read_label, write_image
 
@@ -185,17 +191,56 @@ def first_annotation(**change: Any) -> Any:
         (first_annotation(category_id=3), r"annotation 100 in .*a\.json is of category 3, none of the 60 classes"),
         (
             first_annotation(segmentation={"counts": "abc\n", "size": [24, 40]}),
-            r"annotation 100 of 2008_000001 cannot be decoded: Invalid RLE",
+            r"annotation 100 of 2008_000001 cannot be decoded: its counts 'abc\\n' do not run over 24x40 pixels",
         ),
-        (first_annotation(segmentation={}), r"annotation 100 of 2008_000001 cannot be decoded"),
+        (first_annotation(segmentation={}), r"annotation 100 is None and its image"),
+        *[
+            (
+                first_annotation(segmentation={"counts": counts, "size": [24, 40]}),
+                r"annotation 100 of .* cannot be deco",
+            )
+            for counts in (None, 7, [960], "", "`", "P~" * 99, "oooo0", "\0", "\ud800", "o" * 9999)
+        ],
+        *[
+            (
+                first_annotation(segmentation={"counts": "Pn0", "size": size}),
+                r"annotation 100 is .*expected equal sizes",
+            )
+            for size in ([960], 960, None, [-24, -40], [2**31, 2**31], ["24", "40"], [24.0, 40.0], [[24], [40]])
+        ],
+        *[
+            (first_annotation(**{key: value}), rf"a\.json: entry 0 of annos_segmentation has .*{key}")
+            for key in ("id", "image_id", "category_id", "segmentation")
+            for value in (None, [1], True, 1.5, "x")
+        ],
+        *[
+            (
+                lambda content, value=value: content["images"][0].update(file_name=value),
+                r"entry 0 of images has .*file_n",
+            )
+            for value in (7, None, ["a.jpg"], {})
+        ],
+        *[
+            (
+                lambda content, value=value: content["images"][0].update(file_name=value),
+                r"image 2008000001 has the file ",
+            )
+            for value in ("", "a\0b.jpg", "x" * 300)
+        ],
+        (lambda content: content["images"][1].update(image_id=2008000001), r"two images have the id 2008000001"),
+        (
+            lambda content: content["images"][1].update(file_name="2008_000001.jpg"),
+            r"image 2008000002 has the file name '2008_000001\.jpg'",
+        ),
+        (lambda content: content.update(images=[*content["images"][:1], [1]]), r"entry 1 of images has \[1\]"),
         (
             first_annotation(segmentation={"counts": "0", "size": [0, 0]}),
             r"annotation 100 is 0x0 and its image .*2008_000001\.jpg 24x40 \(height x width\); expected equal sizes",
         ),
         (lambda content: content.pop("images"), r"a\.json has no images; expected trainval_merged\.json"),
         (lambda content: content.pop("annos_segmentation"), r"a\.json has no annos_segmentation"),
-        (lambda content: content["images"][1].pop("phase"), r"an entry of images lacks one of image_id, .*phase"),
-        (lambda content: content["images"].append(3), r"an entry of images lacks one of"),
+        (lambda content: content["images"][1].pop("phase"), r"entry 1 of images has .*None\), not image_id.*phase"),
+        (lambda content: content["images"].append(3), r"entry 3 of images has 3, not image_id \(int\)"),
     ],
 )
 def test_a_json_of_something_else_is_told_in_one_line_and_leaves_no_lists(
@@ -207,6 +252,17 @@ def test_a_json_of_something_else_is_told_in_one_line_and_leaves_no_lists(
         prepare_from_json(root, write(tmp_path / "a.json", content), workers=1)
     assert "\n" not in str(caught.value)
     assert not (root / "ImageSets").exists()
+
+
+def test_run_lengths_are_checked_as_pycocotools_reads_them() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        height, width = rng.integers(1, 60, 2)
+        pixels = np.asfortranarray(rng.random((height, width)) < rng.random(), np.uint8)
+        counts = mask.encode(pixels)["counts"].decode()
+        assert are_run_lengths(counts, height * width)
+        assert not are_run_lengths(counts, height * width + 1)
+        assert not are_run_lengths(counts[:-1], height * width)
 
 
 def test_half_a_json_is_told_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
@@ -255,6 +311,36 @@ def spoiled_mat(name: str, content: bytes | dict[str, Any]) -> Any:
         (
             spoiled_mat("2008_000001", {"LabelMap": np.zeros((40, 24))}),
             r"2008_000001\.mat is 40x24 and its image .*2008_000001\.jpg 24x40",
+        ),
+        (spoiled_mat("2008_000001", {"LabelMap": "abc"}), r"LabelMap is of class char; expected uint16"),
+        (spoiled_mat("2008_000001", {"LabelMap": np.array([["a"]], object)}), r"LabelMap is of class cell"),
+        (spoiled_mat("2008_000001", {"LabelMap": csc_array((24, 40))}), r"LabelMap is of class sparse"),
+        (spoiled_mat("2008_000001", {"LabelMap": {"a": 1}}), r"LabelMap is of class struct"),
+        (spoiled_mat("2008_000001", {"LabelMap": np.zeros((24, 40, 3), np.uint16)}), r"\.mat is 24x40x3 and its image"),
+        *[
+            (
+                spoiled_mat("2008_000001", {"LabelMap": np.full((24, 40), value)}),
+                r"LabelMap holds values beyond 0 to 65535",
+            )
+            for value in (65536, -1, 0.5, np.nan, np.inf)
+        ],
+        *[
+            (
+                lambda root, folder, value=value: (folder / "labels.txt").write_text(
+                    (folder / "labels.txt").read_text().replace("2: aeroplane", f"{value}: aeroplane")
+                ),
+                message,
+            )
+            for value, message in {
+                "-1": "gives aeroplane the label -1; expected 0 to 65535",
+                "65536": "the label 65536",
+                "9" * 5000: "cannot be read",
+                "\0": "holds NUL bytes",
+            }.items()
+        ],
+        (
+            lambda root, folder: (folder / "labels.txt").write_bytes(b"\xff\xfe2"),
+            r"labels\.txt cannot be read: .*UTF-8",
         ),
         (
             lambda root, folder: (folder / "labels.txt").write_text("1: accordion\n2: aeroplane\n"),
