@@ -101,8 +101,8 @@ def replacing(path: Path) -> Iterator[Path]:
     with writing(path):
         if not path.name or (path.exists() and not path.is_file()):  # replaced, a device would be gone
             raise OSError("it is a folder, a device or a pipe; expected the name of a file")
-        # the suffix stays last: OpenCV and `open_weights` go by it
-        temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.{path.name}")
+        # the suffix stays last: OpenCV and `open_weights` go by it; of a long name the end suffices
+        temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.{path.name[-32:]}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary

@@ -73,3 +73,11 @@ def test_a_device_or_a_folder_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="expected the name of a file"), replacing(place):
             pass
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".png")
+    with replacing(path) as temporary:
+        assert temporary.suffix == ".png"
+        temporary.touch()
+    assert list(tmp_path.iterdir()) == [path]

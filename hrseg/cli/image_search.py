@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hrseg.errors import DataNotFoundError
@@ -30,7 +30,8 @@ def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], l
     Raises:
         DataNotFoundError: A place is not there, or no place holds an image.
     """
-    names: dict[Path, list[str]] = {}  # those that each file may have, the shortest first
+    files: dict[str, Path] = {}  # as they were given, by their absolute paths
+    names: dict[str, list[str]] = {}  # those that each may have, the shortest first
     passed_over: Counter[str] = Counter()
     written_by_us: list[Path] = []
 
@@ -48,7 +49,9 @@ def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], l
             for path in files_below(root, is_output) if root.is_dir() else [root]:
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     relative = path.relative_to(root) if root.is_dir() else Path(path.name)
-                    names.setdefault(Path(os.path.abspath(path)), _names(path, relative, root))
+                    absolute = os.path.abspath(path)
+                    if files.setdefault(absolute, path) is path:
+                        names[absolute] = _names(Path(absolute), relative, root)
                 else:
                     passed_over[path.suffix.lower() or "without suffix"] += 1
     kinds = ", ".join(f"{number} {suffix}" for suffix, number in passed_over.most_common(5))
@@ -56,7 +59,7 @@ def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], l
     if not names:
         found = f", but {others}" * bool(passed_over)
         raise DataNotFoundError(f"no image at {' '.join(places)}{found}; expected {' '.join(IMAGE_SUFFIXES)}")
-    images, num_renamed = _named(names)
+    chosen, num_renamed = _shortest_names(names)
     told = []
     if passed_over:
         told.append(f"passed over, as no images: {others}")
@@ -66,7 +69,7 @@ def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], l
         told.append(
             f"{num_renamed} images share their name with another; their outputs keep suffix or folder in theirs"
         )
-    return images, told
+    return {name: files[absolute] for name, absolute in chosen.items()}, told
 
 
 def _is_output(folder: Path, output: Path) -> bool:
@@ -79,27 +82,23 @@ def _is_output(folder: Path, output: Path) -> bool:
     )
 
 
-def _names(path: Path, relative: Path, root: Path) -> list[str]:
-    absolute = Path(os.path.abspath(path))
+def _names(absolute: Path, relative: Path, root: Path) -> list[str]:
     place = Path(os.path.abspath(root)).name if root.is_dir() else absolute.parent.name
     candidates = (relative.with_suffix(""), relative, Path(place) / relative, absolute.relative_to(absolute.anchor))
     return [candidate.as_posix() for candidate in candidates]
 
 
-def _named(names: dict[Path, list[str]]) -> tuple[dict[str, Path], int]:
-    """Gives each file the shortest name that it shares with no other; says how many have not their first."""
+def _shortest_names(names: Mapping[str, list[str]]) -> tuple[dict[str, str], int]:
+    """Gives each file the first of its names that it shares with no other; says how many got a later one."""
     chosen = dict.fromkeys(names, 0)
     while True:
-        files: defaultdict[str, list[Path]] = defaultdict(list)
-        for path, which in chosen.items():
-            files[names[path][which]].append(path)
-        shared = _longer_ones(files.values(), names, chosen)
-        if not shared:
-            return {name: path for name, (path,) in files.items()}, sum(map(bool, chosen.values()))
-        for path in shared:
-            chosen[path] += 1
-
-
-def _longer_ones(groups: Iterable[list[Path]], names: dict[Path, list[str]], chosen: dict[Path, int]) -> list[Path]:
-    """The files that share a name and have a longer one left; the last one is the whole path, which is unique."""
-    return [path for group in groups if len(group) > 1 for path in group if chosen[path] + 1 < len(names[path])]
+        files: defaultdict[str, list[str]] = defaultdict(list)
+        for file, which in chosen.items():
+            files[names[file][which]].append(file)
+        # the last name is the whole path, which no other file has
+        shared = [file for group in files.values() if len(group) > 1 for file in group]
+        longer = [file for file in shared if chosen[file] + 1 < len(names[file])]
+        if not longer:
+            return {name: file for name, (file,) in files.items()}, sum(map(bool, chosen.values()))
+        for file in longer:
+            chosen[file] += 1

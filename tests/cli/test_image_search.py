@@ -24,7 +24,7 @@ def make(*names: str) -> None:
 
 def found(*places: str, output: str = "predictions") -> dict[str, str]:
     images, _ = find_images(places, Path(output))
-    return {name: path.relative_to(Path.cwd()).as_posix() for name, path in images.items()}
+    return {name: path.as_posix() for name, path in images.items()}
 
 
 def told(*places: str) -> str:
@@ -78,6 +78,9 @@ def test_hidden_files_are_passed_over() -> None:
 def test_other_files_are_counted() -> None:
     make("a.jpg", "b.gif", "c.avif", "d.jp2", "notes.txt", "more.txt", "Makefile")
     assert found(".") == {"a": "a.jpg", "b": "b.gif", "c": "c.avif", "d": "d.jp2"}
+    assert find_images(["../" + Path.cwd().name], Path("out"))[0]["a"] == Path(
+        f"../{Path.cwd().name}/a.jpg"
+    )  # as given
     assert told(".") == "passed over, as no images: 3 of other names (2 .txt, 1 without suffix)"
     assert found("*") == found(".")
     assert found("a.jpg", "notes.txt") == {"a": "a.jpg"}  # as a shell's * gives them
