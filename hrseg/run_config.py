@@ -25,6 +25,8 @@ _OF_TRAINING = ("model.optimizer", "model.schedule", "data.transforms", "trainer
 class ConfigFile(Callback):
     """Writes `config.yaml` once a training has started, where task and data can be told by plain values.
 
+    `settings` is what it holds.
+
     Args:
         folder: The run's folder.
         task: What is trained.
@@ -42,8 +44,8 @@ class ConfigFile(Callback):
         options: Mapping[str, Any],
     ) -> None:
         self.folder = folder
-        self._settings, self._lacks = run_settings(task, data, options)
-        self._settings["experiment"] = experiment
+        self.settings, self._lacks = run_settings(task, data, options)
+        self.settings["experiment"] = experiment
         self._is_whole = all(name.startswith(_OF_TRAINING) for name in self._lacks)
 
     def complaint(self) -> str:
@@ -60,7 +62,7 @@ class ConfigFile(Callback):
         if trainer.is_global_zero and self._is_whole:
             header = "".join(f"# without {name}: {reason}\n" for name, reason in self._lacks.items())
             with replacing(self.folder / "config.yaml") as temporary:
-                text = yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True)
+                text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
                 temporary.write_text(header + text, encoding="utf-8")
 
 

@@ -127,8 +127,7 @@ def fit(
                 print(f"fit: {about}; {devices}; files in {folder}", flush=True)
                 if complaint := config.complaint():
                     print(complaint, flush=True)
-                given = {name: value for name, value in options.items() if isinstance(value, (bool, int, float, str))}
-                start_loggers(trainer, folder, {"task": about, "trainer": given}, checkpoint is not None)
+                start_loggers(trainer, folder, config.settings, checkpoint is not None)
             try:
                 with interruption.watching():
                     trainer.fit(task, datamodule=data, ckpt_path=checkpoint)

@@ -314,7 +314,7 @@ def test_a_logger_of_ones_own_is_added_to_those_of_the_run(data: CamVidDataModul
     assert len(rows_of(Path("a"))) > 0
     assert list(Path("a").glob("events.out.tfevents*"))
     (parameters,) = lines(Path("a"), "run0", "hyperparameters")
-    assert parameters["trainer"]["max_epochs"] == 1
+    assert (parameters["model"]["network"], parameters["trainer"]["max_epochs"]) == ("hrnetv2_w18_small_v1", 1)
     assert [step for step, names in lines(Path("a"), "run0", "metrics") if "train/loss" in names] == [0, 1, 2, 3]
 
 

@@ -13,9 +13,10 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from hrseg.callbacks.provenance import protocol_in_words, provenance
@@ -75,9 +76,13 @@ class ScoreTables(Callback):
         scores = pl_module.metrics.compute()
         if not scores["images"]:
             return  # a task of the user's own scores in its own way
-        # as `ModelCheckpoint` compares, so that the table is that of its file
-        if self._best is None or _miou(scores) > _miou(self._best["scores"]):
-            facts = provenance(trainer, pl_module, "val", self.folder) | {"checkpoint": _best_checkpoint(trainer)}
+        # as `ModelCheckpoint` compares, so that the table is that of its file; it also knows the best score of a run
+        # that was begun without this callback
+        keeper = _keeper_of_best(trainer)
+        before = self._best["scores"]["miou"] if self._best else keeper.best_model_score if keeper else None
+        if before is None or _comparable(scores["miou"]) > _comparable(before):
+            checkpoint = _BEST if keeper and not getattr(trainer, "fast_dev_run", False) else None
+            facts = provenance(trainer, pl_module, "val", self.folder) | {"checkpoint": checkpoint}
             self._best = {"scores": scores, "facts": facts}
             if trainer.is_global_zero:
                 write_scores(self.folder / "val", scores, pl_module.labels, facts)
@@ -164,21 +169,20 @@ def write_scores(
 def _show(scores: dict[str, Tensor], facts: Mapping[str, Any], task: SegmentationTask, *lines: str) -> None:
     """Prints the table and the lines below it, in a notebook as one output."""
     table = score_table(scores, task.labels, f"{task.labels.name} {facts['split']}")
-    below = "\n".join([_ABSENT[task.metrics.absent], *lines])
-    Console(highlight=False).print(table, below, sep="\n", markup=False, soft_wrap=True)
+    below = Text("\n".join([_ABSENT[task.metrics.absent], *lines]), no_wrap=True, overflow="ignore")
+    Console().print(Group(table, below), crop=False)
 
 
-def _miou(scores: Mapping[str, Tensor]) -> float:
-    return scores["miou"].float().nan_to_num(nan=-math.inf).item()
+def _comparable(miou: Tensor) -> float:
+    return miou.float().nan_to_num(nan=-math.inf).item()
 
 
-def _best_checkpoint(trainer: Trainer) -> str | None:
-    """Where the run keeps the weights of its best validation."""
-    is_kept = any(
-        isinstance(callback, ModelCheckpoint) and callback.monitor == "val/miou" and callback.filename == "best"
-        for callback in trainer.checkpoint_callbacks
-    )
-    return _BEST if is_kept and not getattr(trainer, "fast_dev_run", False) else None
+def _keeper_of_best(trainer: Trainer) -> ModelCheckpoint | None:
+    """The callback that keeps the weights of the best validation."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/miou" and callback.filename == "best":
+            return callback
+    return None
 
 
 def _source(facts: Mapping[str, Any]) -> str:

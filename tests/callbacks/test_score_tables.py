@@ -156,6 +156,21 @@ def test_after_a_training_the_table_and_the_files_are_those_of_the_best_checkpoi
     assert "they replace those of checkpoints/best.ckpt (step 4) on train, whole images; --run_dir keeps" in shown
 
 
+def test_a_run_that_was_begun_without_tables_shows_none_but_that_of_its_best_checkpoint(
+    camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
+    task = Scores(OneConvolution(), data.labels)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    for epochs, given in ((1, [0.75]), (2, [0.5]), (3, [0.875])):
+        task.given = given
+        trainer = a_trainer(tmp_path, max_epochs=epochs)
+        if epochs == 1:
+            trainer.callbacks = trainer.callbacks[1:]  # type: ignore[attr-defined]
+        trainer.fit(task, data, ckpt_path=last if epochs > 1 else None)
+        assert ("best validation" in capsys.readouterr().out) == (epochs == 3)
+
+
 @pytest.mark.parametrize(
     "content", [b"\xff{", b"[1, 2]", b"{}", b'{"protocol": {"window": 3, "scales": "a"}, "step": []}']
 )
