@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from hrseg import interruption
@@ -59,8 +60,14 @@ class LastingStream:
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Lets the standard output and the standard error outlast their readers while the block runs."""
+    """Lets the standard output and the standard error outlast their readers while the block runs.
+
+    What they cannot encode, such as a file's name that is no text, is spelled out.
+    """
     before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = (stream and LastingStream(stream) for stream in before)
     try:
         yield

@@ -15,7 +15,7 @@ import pytest
 
 from hrseg import interruption
 from hrseg.cli import main
-from hrseg.cli.output import LastingStream
+from hrseg.cli.output import LastingStream, lasting_output
 
 
 @pytest.fixture
@@ -81,3 +81,13 @@ def test_forked_processes_drop_what_nobody_reads(unread: io.TextIOWrapper) -> No
     assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
     with pytest.raises(interruption.Interrupted):
         stream.write("text")
+
+
+def test_names_that_are_no_text_and_letters_that_the_terminal_lacks_are_spelled_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    with lasting_output():
+        print("caf\u00e9 \udcff")
+    assert written.getvalue() == b"caf\\xe9 \\udcff\n"

@@ -89,6 +89,111 @@ def option_of_a_verb(rng: random.Random, place: Path) -> tuple[list[str], str]:
     return [verb, *arguments], ""
 
 
+# settings that are of the right kind, and yet unusual
+_UNUSUAL = {
+    "model": [
+        *("network=hrformer_t", "network=hrnetv2_w18_cls", "network=hrnetv2p_w18", "network=torch.nn.Identity"),
+        *("network_args={num_classes: 7}", "network_args={init: x}", "network_args={in_channels: 4}", "weights=no.pth"),
+        *("optimizer=torch.optim.LBFGS", "optimizer=torch.optim.SparseAdam", "optimizer=torch.optim.Rprop"),
+        *("optimizer={class_path: torch.optim.SGD, init_args: {lr: -1}}", "optimizer=hrseg.optim.Muon"),
+        *("loss=torch.nn.CrossEntropyLoss", "loss=torch.nn.MSELoss", "loss=hrseg.losses.OhemCrossEntropyLoss"),
+        *(
+            "loss.class_weights=[0, 0]",
+            "val_protocol=slide",
+            "val_protocol={scales: []}",
+            "val_protocol={window: [1, 1]}",
+        ),
+        *(
+            "val_protocol={scales: [-1]}",
+            "val_protocol={scales: [0.001]}",
+            "mean=[0, 0]",
+            "std=[0, 0, 0]",
+            "compile=true",
+        ),
+        *(
+            "schedule=torch.optim.lr_scheduler.CyclicLR",
+            "schedule=step",
+            "freeze=['*']",
+            "freeze=[head]",
+            "lr_factors={x: 1}",
+        ),
+        *("checkpoint_stages=[9]", "warmup_steps=1000000", "power=-1", "head_lr_factor=0", "average_over=pixels"),
+    ],
+    "trainer": [
+        *("precision=bf16-true", "precision=16-true", "precision=64-true", "precision=16-mixed", "strategy=fsdp"),
+        *("strategy=deepspeed", "accelerator=gpu", "accelerator=tpu", "accelerator=mps"),
+        *(
+            "callbacks=EarlyStopping",
+            "callbacks={class_path: EarlyStopping, init_args: {monitor: x}}",
+            "barebones=true",
+        ),
+        *("callbacks=pytorch_lightning.callbacks.LearningRateFinder", "callbacks=[ModelCheckpoint, ModelCheckpoint]"),
+        *("callbacks=BatchSizeFinder", "callbacks=StochasticWeightAveraging", "callbacks=ModelPruning"),
+        *("logger=WandbLogger", "logger=true", "logger=CSVLogger", "profiler=simple", "profiler=x", "plugins=[x]"),
+        *("fast_dev_run=true", "overfit_batches=1", "overfit_batches=-1", "detect_anomaly=true", "benchmark=true"),
+        *(
+            "limit_train_batches=0",
+            "limit_val_batches=0",
+            "limit_val_batches=2.5",
+            "val_check_interval=0",
+            "devices=[7]",
+        ),
+        *("gradient_clip_algorithm=x", "max_time=1", "max_time=00:00:00:01", "accumulate_grad_batches=0", "devices=0"),
+        *("enable_checkpointing=false", "inference_mode=false", "sync_batchnorm=true", "deterministic=warn"),
+    ],
+    "data": [
+        *(
+            "crop_size=[0, 0]",
+            "crop_size=[1, 1]",
+            "crop_size=[32]",
+            "crop_size=[-32, 32]",
+            "crop_size=null",
+            "batch_size=0",
+        ),
+        *(
+            "crop_size=[1000000000, 1000000000]",
+            "batch_size=1000000000",
+            "batch_size=1",
+            "eval_batch_size=0",
+            "seed=-1",
+        ),
+        *("scale_range=[0, 0]", "scale_range=[2, 1]", "scale_range=[-1, 1]", "scale_range=[1000000, 1000000]"),
+        *("base_size=[0, 0]", "base_size=0", "base_size=-5", "base_size=1000000000", "flip_probability=2", "seed=1e30"),
+        *(
+            "train_split=test",
+            "val_split=train",
+            "test_split=",
+            "train_split=trainval",
+            "predict_split=no",
+            "cache=/proc/x",
+        ),
+        *(
+            "color_jitter=-1",
+            "color_jitter=1e30",
+            "root=",
+            "root=/dev/null",
+            "root=street",
+            "eval_batch_size=1000000000",
+        ),
+        *(
+            "classes={}",
+            "classes={names: []}",
+            "classes={names: [a]}",
+            "splits={train: 2}",
+            "splits=[]",
+            "masks=images",
+        ),
+    ],
+    "": [
+        "seed_everything=-1",
+        "seed_everything=4294967296",
+        "seed_everything=false",
+        "timeout_minutes=-1",
+        "run_dir=street/0.png",
+    ],
+}
+
+
 @cache
 def _settings(config: Path) -> list[str]:
     """The options of Lightning's verbs, from the complete config of a run."""
@@ -116,6 +221,9 @@ def setting_of_lightning(rng: random.Random, place: Path) -> tuple[list[str], st
     if any(part in name for part in _NUMBERS_OF_PROCESSES) and given.isdigit() and int(given) > 2:
         given = "-7"
     option = [f"--{name}={given}"] if rng.random() < 0.8 else [f"--{name}", given]
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        part = rng.choice(list(_UNUSUAL))
+        option = [*(option if rng.random() < 0.1 else []), f"--{part}{'.' if part else ''}{rng.choice(_UNUSUAL[part])}"]
     if verb == "fit":
         return [verb, "--config", rng.choice(RECIPES), *FITTING, *option], ""
     return [verb, "--ckpt_path", CHECKPOINT, "--trainer.limit_val_batches=1", *option], ""

@@ -40,7 +40,7 @@ _TRACEBACK = 99  # exit code of a case that raised
 _LAST_LINES = 12
 
 
-def run_case(seed: int, number: int, base: Path, keep: Path | None = None) -> str | None:
+def run_case(seed: int, number: int, base: Path, keep: Path | None = None, tells: bool = False) -> str | None:
     """Runs one case.
 
     Args:
@@ -48,6 +48,7 @@ def run_case(seed: int, number: int, base: Path, keep: Path | None = None) -> st
         number: Of the case in it; both decide what it is.
         base: The folder that `make_base` made.
         keep: Where the case's folder is to stay.
+        tells: Whether to print how it ended.
 
     Returns:
         What is wrong: the case, and the last lines of what it printed. None if all is well.
@@ -62,9 +63,11 @@ def run_case(seed: int, number: int, base: Path, keep: Path | None = None) -> st
         code = _limited(lambda: hrseg_main(arguments), place)
         said = (folder / "stderr").read_text(errors="replace")
         fault = _fault(code, said, is_long(arguments, done))
+        typed = shlex.join(ascii(part)[1:-1][:200] for part in arguments)
+        if tells:
+            print(f"{number}: hrseg {typed[:300]} [{done[:100]}] -> {code} {said.strip().rpartition(chr(10))[2][:200]}")
         if fault is None:
             return None
-        typed = shlex.join(ascii(part)[1:-1][:200] for part in arguments)
         last = "\n    ".join(line[:300] for line in said.splitlines()[-_LAST_LINES:])
         return f"{case.__name__}: {done}\n    hrseg {typed}\n  {fault}\n    {last}"
     finally:
@@ -118,10 +121,10 @@ def _child(what: Callable[[], int], place: Path) -> None:
     faulthandler.enable(2)
     socket.socket.connect = _no_network  # type: ignore[method-assign,assignment]
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + _MEMORY, now + _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS + 5))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**31, 2**31))
+    limits = {"AS": now + _MEMORY, "CPU": _CPU_SECONDS, "CORE": 0, "FSIZE": 2**31}
+    for name, limit in limits.items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
     try:
         code = what()
     except SystemExit as stop:
@@ -162,6 +165,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10**9, help="at most so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="one case, whose folder is kept")
+    parser.add_argument("--all", action="store_true", help="say how every case ended")
     options = parser.parse_args()
     torch.set_num_threads(1)  # threads do not survive a fork
     cv2.setNumThreads(0)
@@ -178,7 +182,7 @@ def main() -> int:
         faults = 0
         number = 0
         while number < options.cases and time.monotonic() - start < options.seconds:
-            if fault := run_case(options.seed, number, base):
+            if fault := run_case(options.seed, number, base, tells=options.all):
                 faults += 1
                 alone = f"python -m tests.fuzz.running --seed {options.seed} --only {number}"
                 print(f"\ncase {number} of seed {options.seed}: {fault}\n  alone: {alone}", flush=True)
