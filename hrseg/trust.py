@@ -40,8 +40,8 @@ _ALLOWED: dict[str, tuple[tuple[str, str], ...]] = {
 _OFFERED = "hrseg"  # whose names lead to one of the above
 _PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 _AROUND = re.compile(r"[\s\[\],'&!#]+")  # what YAML may put around a name
-# what would make jsonargparse read a string as YAML with a class in it: mappings, quotes, escapes
-_NESTED = re.compile(r"[{\"\n\r\x85\u2028\u2029]|:\s|:$|\[.*[:\\]")
+# what would make jsonargparse read a string as YAML with a class in it: mappings, quotes, escapes; and timm, download
+_NESTED = re.compile(r"[{\"\n\r\x85\u2028\u2029]|:\s|:$|\[.*[:\\]|hf[-_]hub:|local-dir:")
 
 
 def require_trusted(settings: Any, where: str | os.PathLike[str], key: str = "") -> None:

@@ -88,6 +88,7 @@ def test_what_runs_have_is_accepted() -> None:
         "? class_path\n: os.system",
         '["class_path":os.system]',
         "other.yaml",
+        "tu-hf-hub:user/network",
         {"class_path": "os.system"},
         {"class_path": "Unet"},
         {"class_path": ["os.system"]},
