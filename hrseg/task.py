@@ -21,7 +21,14 @@ from torchmetrics import MeanMetric
 from hrseg.construct import RecordsArguments
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
-from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, named_protocol, normalize
+from hrseg.inference import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Protocol,
+    at_size,
+    named_protocol,
+    normalize,
+)
 from hrseg.losses import AverageOver, Criterion, CrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
 from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
@@ -44,6 +51,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _log = logging.getLogger(__name__)
+
+
+_SETTLED = ("name", "num_classes", "weights", "from_file", "reinit_head")
 
 
 class SegmentationTask(LightningModule, RecordsArguments):
@@ -136,6 +146,11 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if isinstance(network, str):
             parameters = dict(network_args or {})
+            if settled := [name for name in _SETTLED if name in parameters]:
+                raise ConfigError(
+                    f"network_args holds {', '.join(settled)}, which the task's own arguments and the classes of "
+                    f"{self.labels.name} settle; leave out {'it' if len(settled) == 1 else 'them'}"
+                )
             if checkpoint_stages:
                 parameters["checkpoint_stages"] = checkpoint_stages
             self.network: nn.Module = create_model(
@@ -183,6 +198,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self.compile_network = compile
         self.weights = weights
         self.restored = (0, 0)  # optimiser steps and epoch of the checkpoint that was loaded
+        self.lr: float | None = None  # in place of the optimiser's own; Lightning's Tuner sets it
         self._seed: int | None = None  # of dropout and the like
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -222,7 +238,8 @@ class SegmentationTask(LightningModule, RecordsArguments):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Lets seed, step and process alone decide what is random in a step: a restarted training repeats it."""
-        assert self._seed is not None
+        if self._seed is None:  # Lightning's Tuner begins no training
+            self._seed = torch.initial_seed()
         what = (self._seed, self.trainer.global_step, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(what).generate_state(1, np.uint64)[0]))
 
@@ -363,7 +380,11 @@ class SegmentationTask(LightningModule, RecordsArguments):
         )
         if not groups:
             raise ConfigError(f"nothing of {type(self.network).__name__} is trained: no parameter needs a gradient")
+        if self.lr is not None:
+            groups = [{**group, "lr": self.lr} for group in groups]
         optimizer = create_optimizer(self.make_optimizer, groups)
+        if isinstance(optimizer, torch.optim.LBFGS) and self.memory_format == torch.channels_last:
+            raise ConfigError("LBFGS takes gradients in contiguous memory only; give --model.channels_last false")
         check_clipping(self.trainer, optimizer)
         steps = self.trainer.estimated_stepping_batches
         schedule = create_schedule(optimizer, self.schedule, steps, self.power, self._warmup(steps))

@@ -74,6 +74,7 @@ def _count_nodes(node: Any, known: dict[int, int | None], path: Path) -> int:
         return number
     known[id(node)] = None
     children = node.value if isinstance(node.value, list) else []
+    _require_distinct([key for key, _ in filter(lambda child: isinstance(child, tuple), children)], path)
     number = 1
     for child in children:
         number += sum(_count_nodes(part, known, path) for part in (child if isinstance(child, tuple) else (child,)))
@@ -81,3 +82,14 @@ def _count_nodes(node: Any, known: dict[int, int | None], path: Path) -> int:
             raise ConfigError(f"{path} has more than {_MOST_NODES} values, its anchors resolved; expected settings")
     known[id(node)] = number
     return number
+
+
+def _require_distinct(keys: list[Any], path: Path) -> None:
+    """Raises a `ConfigError` where a mapping has a key twice, of which YAML takes the last without a word."""
+    seen: set[str] = set()
+    for key in keys:
+        if isinstance(key.value, str) and key.value != "<<":  # what merges an anchor may stand more than once
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"{path}, line {line}: {key.value} stands a second time beside the first; remove one")
+            seen.add(key.value)

@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Callback, LightningDataModule, Trainer
@@ -35,6 +36,7 @@ from hrseg.callbacks import (
     Throughput,
 )
 from hrseg.callbacks.loggers import Events, finish_loggers, made_loggers, start_loggers
+from hrseg.data.parallel import usable_cores
 from hrseg.errors import ConfigError
 from hrseg.interruption import Interrupted
 from hrseg.models.network import Network
@@ -153,6 +155,7 @@ def shared_run_dir(experiment: str) -> Path:
 
 
 def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback], options: dict[str, Any]) -> Trainer:
+    check_options(options)
     options = {**DEFAULTS, **options}
     with_logger, with_checkpoints = (options.get(name) is not False for name in ("logger", "enable_checkpointing"))
     if with_logger:
@@ -171,6 +174,44 @@ def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback
     options["callbacks"] = replaced(of_run, callbacks)
     options["plugins"] = plugins_of_run(options.get("plugins"))
     return Trainer(default_root_dir=folder, **options)
+
+
+# of Lightning's `Trainer`, what it takes without a look -> the least
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+    "gradient_clip_val": 0,
+}
+_MOST_ON_CPU = 64  # processes, where there are no more cores
+# which say where the other nodes of a training are; srun and torchrun are known by themselves
+_OF_SEVERAL_NODES = ("MASTER_ADDR", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Looks at settings of Lightning's `Trainer` that fail late there, or wait for what does not come.
+
+    Raises:
+        ConfigError: One is out of range.
+    """
+    for name, least in _LEAST.items():
+        if isinstance(value := options.get(name), int | float) and not value >= least:
+            raise ConfigError(f"trainer.{name} is {value}; expected {least} or more")
+    if options.get("val_check_interval") == 0:
+        raise ConfigError("trainer.val_check_interval is 0; expected steps from 1, or a share of an epoch above 0")
+    if options.get("barebones"):
+        raise ConfigError("trainer.barebones leaves out loggers, checkpoints and progress, which a run has; leave it")
+    devices, most = options.get("devices"), max(_MOST_ON_CPU, usable_cores())
+    is_cpu = options.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    if is_cpu and str(devices).isdecimal() and int(str(devices)[:20]) > most:
+        raise ConfigError(f"trainer.devices is {devices}; expected 1 to {most} processes on this machine's CPU")
+    nodes = options.get("num_nodes") or 1
+    if nodes > 1 and launch.tasks() is None and not any(name in os.environ for name in _OF_SEVERAL_NODES):
+        raise ConfigError(
+            f"trainer.num_nodes is {nodes}, but nothing says where the others are; start with srun or torchrun, or set "
+            "MASTER_ADDR, MASTER_PORT and NODE_RANK on each"
+        )
 
 
 def plugins_of_run(of_user: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.tuner import Tuner
 from torch import Tensor, nn
 
 from hrseg.data.camvid import CAMVID, CamVidDataModule
@@ -468,3 +470,53 @@ def test_without_a_loss_all_outputs_are_trained_with_the_published_weights(
     network: str, weights: dict[str, float]
 ) -> None:
     assert SegmentationTask(network, CAMVID).loss.weights == weights
+
+
+# ----------------------------------------------------------------------------------------------------- what users try
+
+
+class SmallConv(nn.Module):
+    """Logits for CamVid, at the image's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 11, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images)
+
+
+@pytest.mark.parametrize("name", ["num_classes", "weights", "reinit_head", "from_file"])
+def test_network_args_that_the_task_settles_are_told(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"network_args holds {name}, which the task's own arguments and the classes"):
+        SegmentationTask(TINY, TABLE, network_args={name: 7})
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on loaders and checkpoints
+def test_lightnings_tuner_finds_a_learning_rate_and_a_batch_size(
+    camvid_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data, task = camvid(camvid_root), SegmentationTask(SmallConv(), CAMVID)
+    finder = Tuner(trainer(max_epochs=20)).lr_find(task, datamodule=data, num_training=20, early_stop_threshold=None)
+    assert finder is not None
+    assert task.lr == finder.suggestion() is not None
+    after = trainer(max_steps=1, limit_val_batches=0)
+    after.fit(task, data)
+    assert after.optimizers[0].param_groups[0]["initial_lr"] == task.lr
+    assert Tuner(trainer(max_epochs=1)).scale_batch_size(task, datamodule=data, max_trials=2, init_val=1) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_lbfgs_is_refused_in_channels_last_and_works_otherwise(camvid_root: Path) -> None:
+    for channels_last in (True, False):
+        task = SegmentationTask(
+            SmallConv(), CAMVID, optimizer=partial(torch.optim.LBFGS, max_iter=2), channels_last=channels_last
+        )
+        once = trainer(max_steps=1, limit_val_batches=0)
+        if channels_last:
+            with pytest.raises(ConfigError, match="LBFGS takes gradients in contiguous memory only"):
+                once.fit(task, camvid(camvid_root))
+        else:
+            once.fit(task, camvid(camvid_root))
+            assert once.global_step == 1

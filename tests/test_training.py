@@ -28,7 +28,7 @@ from hrseg import interruption
 from hrseg.callbacks import AtomicCheckpointIO, LastCheckpoint, NotebookProgress, PlainProgress
 from hrseg.data.camvid import CamVidDataModule
 from hrseg.errors import ConfigError
-from hrseg.training import description, plugins_of_run, progress_bar, shared_run_dir
+from hrseg.training import check_options, description, plugins_of_run, progress_bar, shared_run_dir
 from tests.callbacks.fake_logger import FakeLogger, lines
 
 SMALL: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": 2}
@@ -321,3 +321,31 @@ def test_a_logger_of_ones_own_is_added_to_those_of_the_run(data: CamVidDataModul
 def test_a_profiler_tells_what_it_found(data: CamVidDataModule, caplog: pytest.LogCaptureFixture) -> None:
     hrseg.fit(new_task(data), data, profiler="simple", **SMALL)
     assert any("FIT Profiler Report" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate_grad_batches": -1}, "accumulate_grad_batches is -1; expected 1 or more"),
+        ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch is 0; expected 1 or more"),
+        ({"log_every_n_steps": -1}, "log_every_n_steps is -1; expected 0 or more"),
+        ({"num_sanity_val_steps": -5}, "num_sanity_val_steps is -5; expected -1 or more"),
+        ({"gradient_clip_val": -1.0}, "gradient_clip_val is -1.0; expected 0 or more"),
+        ({"val_check_interval": 0}, "val_check_interval is 0; expected steps from 1"),
+        ({"barebones": True}, "barebones leaves out loggers"),
+        ({"accelerator": "cpu", "devices": 99999999}, "devices is 99999999; expected 1 to"),
+        ({"accelerator": "cpu", "devices": "99999999"}, "devices is 99999999; expected 1 to"),
+        ({"num_nodes": 2}, "num_nodes is 2, but nothing says where the others are; start with srun or torchrun"),
+    ],
+)
+def test_settings_that_lightning_takes_without_a_look(
+    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigError, match=message):
+        check_options(options)
+
+
+def test_several_nodes_are_taken_where_their_place_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "node0")
+    check_options({"num_nodes": 2, "devices": "auto", "accumulate_grad_batches": 4, "log_every_n_steps": 0})

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -50,6 +50,7 @@ from hrseg.task import SegmentationTask
 from hrseg.training import (
     DEFAULTS,
     callbacks_of_training,
+    check_options,
     description,
     loggers_of_run,
     plugins_of_run,
@@ -207,6 +208,7 @@ class HrsegCLI(LightningCLI):
             launch.require_srun()
         given = {key: _value_of(f"--trainer.{key}", self._arguments) for key in ("num_nodes", "devices")}
         self._processes = launch.processes(given)
+        check_options(config.trainer.as_dict() | self._processes)
         self.run_dir = self._run_dir(config)
         self._folder.enter_context(in_use(self.run_dir, is_training=self._verb == "fit"))
         if self._verb == "fit" and checkpoint is None and (last := last_checkpoint(self.run_dir)):
@@ -301,7 +303,7 @@ class HrsegCLI(LightningCLI):
                 config.get(name) is not False for name in ("logger", "enable_checkpointing")
             )
             of_training = callbacks_of_training(self.run_dir, self._checkpoint, with_logger, with_checkpoints)
-            callbacks += [Timer(), *of_training]
+            callbacks += [Timer(config.get("max_time")), *of_training]
         return callbacks
 
     def before_validate(self) -> None:
@@ -433,14 +435,12 @@ _CHECKPOINT = "give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
 
 
 def _usable_checkpoint(verb: str, checkpoint: str) -> str:
-    """The checkpoint as Lightning takes it: a file whose content was looked at, or a name that Lightning knows.
+    """The checkpoint as Lightning takes it: a file whose content was looked at.
 
     Raises:
         ConfigError: There is no such file.
         WeightsError: It is damaged, or not Lightning's.
     """
-    if checkpoint in ("best", "last", "hpc", "registry"):
-        return checkpoint
     path = Path(checkpoint).expanduser()
     if not checkpoint or not path.exists():
         raise ConfigError(f"no checkpoint at {checkpoint or 'an empty name'}; {_CHECKPOINT}")
@@ -487,17 +487,20 @@ def _names_a_task(arguments: Sequence[str]) -> bool:
     """
     if any(argument.split("=")[0] in ("--model", "--model.class_path") for argument in arguments):
         return True
-    for option, place in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, is_joined, value = option.partition("=")
-        if name in ("--config", "-c"):
-            with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):  # the parser tells what is wrong
-                config = value if is_joined else place  # a file, or what is in it
-                text = config if config.startswith("{") else Path(config).read_text(encoding="utf-8")
-                content = yaml.safe_load(text)
-                model = content.get("model") if isinstance(content, dict) else None
-                if isinstance(model, dict) and "class_path" in model:
-                    return True
+    for config in _configs(arguments):
+        content = yaml.safe_load(config) if config.startswith("{") else read_config(config)
+        model = content.get("model") if isinstance(content, dict) else None
+        if isinstance(model, dict) and "class_path" in model:
+            return True
     return False
+
+
+def _configs(arguments: Sequence[str]) -> Iterator[str]:
+    """Files of settings, or what would be in one; not those of stdin, which can be read once only."""
+    for option, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, is_joined, value = option.partition("=")
+        if name in ("--config", "-c") and (config := value if is_joined else following) != "-":
+            yield config
 
 
 def _experiment_of(arguments: Sequence[str]) -> str:

@@ -13,12 +13,11 @@ from jsonargparse import (  # type: ignore[attr-defined]  # the first is documen
     Namespace,
     get_loader,
 )
-from yaml import YAMLError
 
-from hrseg.cli import one_line
 from hrseg.cli.config_errors import as_config_error
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
+from hrseg.text_files import read_text, read_yaml
 
 
 def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
@@ -58,14 +57,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such file, or it is no YAML with names of settings.
     """
+    path = Path(path).expanduser()
     try:
-        content = get_loader("yaml")(Path(path).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the config {path}: {error.strerror}; give a recipe or RUN/config.yaml"
-        ) from error
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is no YAML ({one_line(str(error))}); give a recipe or RUN/config.yaml") from error
+        read_yaml(path)  # within limits, before jsonargparse's loader, which knows 1e-3 as a number, has none
+        content = get_loader("yaml")(read_text(path))
+    except ConfigError as error:
+        raise ConfigError(f"the config {error}; give a recipe or RUN/config.yaml") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds {type(content).__name__}; expected settings such as `data:` and `model:`")
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"the config {path} holds {found}; expected settings such as `data:` and `model:`")
     return content

@@ -44,6 +44,13 @@ REFUSED = {
         "negative dimension"
     ),
     "--data.transforms=[{class_path: albumentations.GaussNoise, init_args: {std_range: [-5, 3]}}]": "std_range",
+    "--ckpt_path=best": "no checkpoint at best",
+    "--ckpt_path=hpc": "no checkpoint at hpc",
+    "--timeout_minutes=0": "timeout_minutes is 0.0; expected more than 0",
+    "--trainer.max_time=soon": "duration='soon'",
+    "--trainer.accumulate_grad_batches=0": "accumulate_grad_batches is 0; expected 1 or more",
+    "--trainer.devices=99999999": "devices is 99999999; expected 1 to",
+    "--trainer.num_nodes=99999999": "nothing says where the others are",
     "--experiment=" + "x" * 300: "File name too long",
     "--experiment=../x": "leads out of runs/",
     "--experiment=/": "leads out of runs/",
@@ -56,6 +63,40 @@ def test_what_a_library_refuses_is_no_traceback(option: str, recipe: Path, capsy
     assert main(["fit", f"--config={recipe}", option]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hrseg: ")]
     assert re.search(REFUSED[option], line), line
+
+
+LAUGHTER = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+CONFIGS: dict[str, tuple[bytes, str]] = {
+    "UTF-16": ("model: {network: x}".encode("utf-16"), "cannot be read: .* expected text in UTF-8, not UTF-16"),
+    "binary": (b"\x89PNG\r\n\x1a\n", "cannot be read: .* expected text in UTF-8"),
+    "NUL": (b"model: {}\0", "holds NUL bytes"),
+    "empty": (b"", "holds nothing; expected settings such as"),
+    "list": (b"[model]", "holds a list; expected settings such as"),
+    "duplicate": (b"model: {network: a}\nmodel: {network: b}", "line 2: model stands a second time"),
+    "laughter": (f"a0: &a0 [x]\n{LAUGHTER}".encode(), "has more than .* values, its anchors resolved"),
+    "recursion": (b"model: &a [*a]", "has an anchor that contains itself"),
+    "depth": (b"model: " + b"[" * 9999, "is nested too deeply"),
+    "length": (b"model: " + b"x" * 10**6, "has 1000007 bytes; expected a text file of"),
+    "code": (b"model: !!python/object/apply:os.system [id]", "is no YAML: could not determine a constructor"),
+}
+
+
+@pytest.mark.parametrize("verb", ["fit", "verify"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_config_that_is_none(kind: str, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(CONFIGS[kind][0])
+    assert main([verb, "--config", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"hrseg: the config {path},? {CONFIGS[kind][1]}", line), line
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "missing"])
+def test_a_config_that_is_no_file(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    assert main(["fit", f"--config={tmp_path / kind}"]) == 2
+    assert re.match(f"hrseg: the config {tmp_path / kind} (is a folder, pipe|cannot be read)", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("verb", ["fit", "verify"])
