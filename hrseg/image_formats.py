@@ -16,6 +16,8 @@ from hrseg.errors import ConfigError, DataFileError, HrsegError
 
 MAX_PIXELS_VARIABLE = "HRSEG_MAX_PIXELS"
 
+_VERSION = 2  # goes up whenever the same files give other pixels or errors, so that what was cached is read again
+
 _DEFAULT_MAX_PIXELS = 2**28  # 16384 x 16384: ten times the largest tiles of aerial data sets
 _MOST_PIXELS = 2**30  # OpenCV decodes no more
 _ANIMATED = ("PNG", "GIF", "WEBP", "AVIF")  # formats that may hold several frames
@@ -104,6 +106,11 @@ def max_pixels() -> int:
             f"such as {_DEFAULT_MAX_PIXELS}"
         )
     return int(text)
+
+
+def reading_settings() -> list[int]:
+    """What decides, beside a file, what is read from it: a cache of that holds as long as these are the same."""
+    return [_VERSION, max_pixels()]
 
 
 def require_size(path: Path, height: int, width: int) -> None:
@@ -201,7 +208,8 @@ def read_tiff_layout(file: BinaryIO, path: Path) -> tuple[TiffLayout, int]:
             offsets.add(tags.next)
             file.seek(tags.next)
             tags.load(file)
-            if not _integers(tags, _SUBFILE_TYPE, 0)[0] & _NO_PAGE:
+            # the first is what decoders read; if it is an overview, it is another page than the one meant
+            if not first or not _integers(tags, _SUBFILE_TYPE, 0)[0] & _NO_PAGE:
                 num_pages += 1
             first = first or {tag: _integers(tags, tag, *default) for tag, default in _TAGS.items()}
         num_bands, bits, kinds = min(first[_SAMPLES][0], _MAX_BANDS), first[_BITS], first[_SAMPLE_FORMAT]

@@ -97,6 +97,7 @@ REFUSED = {
         tiff(smooth(1, np.uint16), GREY),
         "1 band of 16-bit grey whose range is not stated",
     ),
+    "a thumbnail before the image": (tiff(smooth(3), RGB, num_pages=2, subfile_types=[1, 0]), "2 pages of 3 bands"),
     "pages": (tiff(smooth(1), GREY, num_pages=3), "3 pages of 1 band of 8-bit unsigned integers; expected one page"),
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 from hrseg.data.cache import map_cached
 from hrseg.data.dataset import Sample, read_target
 from hrseg.data.labels import LabelTable
+from hrseg.image_formats import reading_settings
 
 _TILE = 1024  # pixels a side
 
@@ -47,7 +48,7 @@ def find_centroids(samples: Sequence[Sample], labels: LabelTable, root: Path) ->
     Source:
         NVIDIA/semantic-segmentation, datasets/uniform.py.
     """
-    settings = [_TILE, str(root.absolute()), labels.to_dict()]
+    settings = [_TILE, *reading_settings(), str(root.absolute()), labels.to_dict()]
     found, _ = map_cached(
         partial(_of_label, labels=labels),
         dict.fromkeys(samples),

@@ -14,6 +14,7 @@ from hrseg.data.cache import map_cached
 from hrseg.data.dataset import Sample, read_sample
 from hrseg.data.labels import LabelTable
 from hrseg.errors import DataFileError, LabelRangeError
+from hrseg.image_formats import reading_settings
 from hrseg.images import read_file
 
 _VERSION = 1  # goes up whenever the same files give other results, so that what is in the cache is read again
@@ -46,7 +47,7 @@ def scan_samples(samples: Iterable[Sample], labels: LabelTable, root: Path) -> t
     Returns:
         The results, and how many of them were read just now.
     """
-    settings = [_VERSION, str(root.absolute()), labels.to_dict()]
+    settings = [_VERSION, *reading_settings(), str(root.absolute()), labels.to_dict()]
     scans, num_read = map_cached(partial(scan, labels=labels), samples, "verify", settings, f"reading {labels.name}")
     return {sample: Scan(*fields) for sample, fields in scans.items()}, num_read
 

@@ -205,6 +205,15 @@ def test_files_are_read_again_if_they_or_the_table_have_changed_only(camvid_root
     assert verify(camvid(camvid_root)).num_read == 0
 
 
+def test_another_limit_of_pixels_is_not_answered_from_the_cache(
+    camvid_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HRSEG_MAX_PIXELS", "3000")
+    assert "more than the 3000 that are decoded" in str(verify(camvid(camvid_root)).findings)
+    monkeypatch.delenv("HRSEG_MAX_PIXELS")
+    assert verify(camvid(camvid_root)).findings == {}
+
+
 def test_a_cache_that_is_broken_or_cannot_be_written_costs_time_only(
     camvid_root: Path, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
