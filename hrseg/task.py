@@ -236,6 +236,11 @@ class SegmentationTask(LightningModule, RecordsArguments):
         if self._seed is None:
             self._seed = torch.initial_seed()
 
+    @property
+    def seed(self) -> int | None:
+        """The seed of dropout and the like; None before the training starts."""
+        return self._seed
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Lets seed, step and process alone decide what is random in a step: a restarted training repeats it."""
         if self._seed is None:  # Lightning's Tuner begins no training

@@ -15,7 +15,8 @@ _OF_NO_EFFECT = {
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
 }
-_IN_THE_CHECKPOINT = "model.optimizer"  # goes on with its own learning rates, momenta and decay
+# what the checkpoint holds: learning rates, momenta and decay; the seed of the task, and of the data without data.seed
+_RESTORED = {"model.optimizer": "optimiser goes on", "seed_everything": "seed stays"}
 _LONGEST = 60  # characters of a value
 _LISTED = 10
 
@@ -32,7 +33,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """
     found = [
         f"{name} {_shown(old)} -> {_shown(new)}"
-        + (" (without effect: the optimiser goes on as in the checkpoint)" if _is_restored(name) else "")
+        + (f" (without effect: the {_RESTORED[kept]} as in the checkpoint)" if (kept := _restored(name)) else "")
         for name, old, new in _differences("", before, now if before else {})
         if name not in _OF_NO_EFFECT
     ]
@@ -40,8 +41,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join([*found[:_LISTED], *more])
 
 
-def _is_restored(name: str) -> bool:
-    return name == _IN_THE_CHECKPOINT or name.startswith(f"{_IN_THE_CHECKPOINT}.")
+def _restored(name: str) -> str | None:
+    return next((kept for kept in _RESTORED if name == kept or name.startswith(f"{kept}.")), None)
 
 
 def _differences(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:

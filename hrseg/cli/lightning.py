@@ -364,6 +364,9 @@ class RunConfig(SaveConfigCallback):
         """Writes the file."""
         config = self.config.clone()
         config.model = self.model
+        seed = getattr(pl_module, "seed", None)
+        if seed is not None and seed < 2**32:
+            config.seed_everything = seed  # a restart keeps that of its checkpoint, whatever was given
         settings, path = _settings(self.parser, config), self.folder / "config.yaml"
         if path.is_file() and trainer.global_step and changes(_read_settings(path), settings):
             kept = self.folder / f"config_until_step_{trainer.global_step}.yaml"

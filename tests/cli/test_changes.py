@@ -19,7 +19,7 @@ BEFORE: dict[str, Any] = {
     [
         ({}, ""),
         ({"experiment": "b"}, ""),
-        ({"seed_everything": 2}, "seed_everything 1 -> 2"),
+        ({"seed_everything": 2}, "seed_everything 1 -> 2 (without effect: the seed stays as in the checkpoint)"),
         (
             {"model": {**BEFORE["model"], "network_args": {"dropout": 0.5}}},
             "model.network_args None -> {'dropout': 0.5}",
