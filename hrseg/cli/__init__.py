@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from hrseg import __version__, interruption
@@ -49,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with suppress(FileNotFoundError):  # the working directory may be gone
+        if os.getcwd() not in sys.path:  # where a user's classes are; last, so that no file there stands for a library
+            sys.path.append(os.getcwd())
     trace = os.environ.get("HRSEG_TRACE", "") not in ("", "0")
     if "--trace" in arguments:
         arguments.remove("--trace")

@@ -178,3 +178,17 @@ def test_a_second_training_in_a_folder_is_told_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("hrseg: run is in use by another training, process 7 on node3; ")
     assert os.listdir("run") == [".lock"]
+
+
+def test_classes_of_the_working_directory_are_found_and_stand_for_no_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    (tmp_path / "albumentations.py").write_text("raise AssertionError")
+    (tmp_path / "of_a_user.py").write_text(
+        "import hrseg\n\nclass Streets(hrseg.CamVidDataModule):\n    layout = 'streets of a user'\n"
+    )
+    arguments = ["fit", "--data=of_a_user.Streets", *CAMVID[1:], *TINY, "--data.root=nowhere"]
+    assert main(arguments) == 2
+    assert "expected streets of a user in it" in capsys.readouterr().err
+    assert sys.path[-1] == str(tmp_path)
