@@ -8,12 +8,15 @@ import math
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from hrseg.errors import OutputError
 
@@ -93,7 +96,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which takes its place when the block ends well and is removed otherwise.
 
     The folder is made if it is missing. Writers in other processes, on whatever machine, do not meet: the temporary
-    name is drawn by chance.
+    name is drawn by chance. What killed processes of this machine left in the folder is removed.
 
     Raises:
         OutputError: The system refuses; what stood at `path` before is intact.
@@ -102,13 +105,44 @@ def replacing(path: Path) -> Iterator[Path]:
         if not path.name or (path.exists() and not path.is_file()):  # replaced, a device would be gone
             raise OSError("it is a folder, a device or a pipe; expected the name of a file")
         # the suffix stays last: OpenCV and `open_weights` go by it; of a long name the end suffices
-        temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.{path.name[-32:]}")
+        temporary = path.with_name(f"{TEMPORARY}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.{path.name[-32:]}")
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_of_killed(path.parent.absolute())
         try:
             yield temporary
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@cache
+def _machine() -> str:
+    """Where the numbers of processes mean the same: a host, or a container on it."""
+    name = socket.gethostname()
+    with suppress(OSError):
+        name += os.readlink("/proc/self/ns/pid")  # of Linux
+    return f"{crc32(name.encode()):08x}"
+
+
+@cache  # once a process for each folder
+def _remove_of_killed(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere `os.kill` does kill
+        return
+    for path in folder.glob(f"{TEMPORARY}{_machine()}-*"):
+        process = path.name.split("-")[2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager

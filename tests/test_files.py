@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -81,3 +82,20 @@ def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path: Path) -> N
         assert temporary.suffix == ".png"
         temporary.touch()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_when_another_writes_there(tmp_path: Path) -> None:
+    process = os.fork()
+    if process == 0:
+        with replacing(tmp_path / "file.txt") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+    (left,) = tmp_path.iterdir()
+    alive = left.with_name(left.name.replace(f"-{process}-", f"-{os.getpid()}-"))
+    other_machine = left.with_name(f"{TEMPORARY}{8 * 'z'}-{process}-0.file.txt")
+    for path in (alive, other_machine):
+        path.touch()
+    with replacing(tmp_path / "file.txt") as temporary:
+        temporary.write_text("whole")
+    assert set(tmp_path.iterdir()) == {alive, other_machine, tmp_path / "file.txt"}

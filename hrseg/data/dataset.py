@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import pickle
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hrseg import interruption
 from hrseg.data.labels import LabelTable
+from hrseg.data.parallel import can_be_pickled
 from hrseg.data.samplers import SampleKey
 from hrseg.errors import ConfigError, DataFileError, HrsegError, TrainingError
 from hrseg.images import read_image, read_label
@@ -160,7 +160,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             except HrsegError as error:
                 return error
             except BaseException as error:
-                if _can_leave_the_process(error):
+                if can_be_pickled(error):
                     raise
                 # it would be lost, and the training wait for ever
                 return TrainingError(f"{self.samples[position].image}: {type(error).__name__}: {error}")
@@ -185,14 +185,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                     "leave out Normalize and ToTensorV2, normalisation is done on the device"
                 )
         return augmented
-
-
-def _can_leave_the_process(error: BaseException) -> bool:
-    try:
-        pickle.dumps(type(error))
-    except Exception:  # PicklingError, AttributeError or whatever a class makes of it
-        return False
-    return True
 
 
 def collate(samples: Sequence[dict[str, Any] | HrsegError | None]) -> dict[str, Any] | HrsegError | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import TypeVar
 
 import cv2
@@ -45,7 +47,7 @@ def map_in_processes(
 
     Raises:
         DataFileError: The process of an item ended without an answer, when it was alone, too: a library crashed on
-            what the item holds, or there was no memory for it.
+            what the item holds, or there was no memory for it. Or it raised what cannot be passed on.
     """
     yield from track_progress(_results(function, items, what, processes), what, len(items))
 
@@ -54,7 +56,7 @@ def _results(function: Callable[[T], R], items: Sequence[T], what: str, processe
     number = 0
     pool = ProcessPoolExecutor(processes or usable_cores(), CONTEXT, initializer=_prepare)
     try:
-        for result in pool.map(function, items, chunksize=4):
+        for result in pool.map(partial(_call, function), items, chunksize=4):
             number += 1
             yield result
     except BrokenProcessPool:
@@ -68,13 +70,34 @@ def _one_by_one(function: Callable[[T], R], items: Sequence[T], what: str) -> It
     with ProcessPoolExecutor(1, CONTEXT, initializer=_prepare) as pool:
         for item in items:
             try:
-                yield pool.submit(function, item).result()
+                yield pool.submit(_call, function, item).result()
             except BrokenProcessPool as error:
-                name = item[0] if isinstance(item, tuple) else item
                 raise DataFileError(
-                    f"a process ended while {what}, at {name}: it crashes the library that reads it, or there is no "
-                    "memory for it; copy or extract the file again"
+                    f"a process ended while {what}, at {_name(item)}: it crashes the library that reads it, or there "
+                    "is no memory for it; copy or extract the file again"
                 ) from error
+
+
+def _call(function: Callable[[T], R], item: T) -> R:
+    try:
+        return function(item)
+    except BaseException as error:
+        if can_be_pickled(error):
+            raise
+        raise DataFileError(f"{_name(item)}: {type(error).__name__}: {error}") from None
+
+
+def can_be_pickled(error: BaseException) -> bool:
+    """Whether an exception can be passed on to another process, as one of a library in Rust cannot."""
+    try:
+        pickle.dumps(type(error))
+    except Exception:  # PicklingError, AttributeError, or whatever else a class makes of it
+        return False
+    return True
+
+
+def _name(item: object) -> object:
+    return item[0] if isinstance(item, tuple) else item
 
 
 def _prepare() -> None:

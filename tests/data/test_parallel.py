@@ -35,3 +35,15 @@ def test_an_item_that_ends_its_process_is_named() -> None:
 def test_after_a_process_was_killed_the_others_are_done_one_by_one(tmp_path: Path) -> None:
     jobs = [(number, tmp_path / "marker") for number in range(8)]
     assert list(map_in_processes(crash_once, jobs, "reading", 2)) == [10 * number for number in range(8)]
+
+
+def panic(number: int) -> None:
+    class PanicException(BaseException):
+        pass
+
+    raise PanicException("index out of bounds")
+
+
+def test_an_exception_that_cannot_leave_a_process_is_told_with_the_item() -> None:
+    with pytest.raises(DataFileError, match=r"^7: PanicException: index out of bounds$"):
+        list(map_in_processes(panic, [7], "reading", 1))
