@@ -73,7 +73,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["test", *CAMVID, *TINY, "--data.root=here", "--model.weights=null"], "model.weights is None, which leaves"),
         (["test", *CAMVID, *TINY, "--data.root=here", "--ckpt_path=none.ckpt"], "no checkpoint at none.ckpt"),
         (["test", "--ckpt_path=runs/toy/0/checkpoints/best.ckpt"], "no checkpoint at runs/toy/0"),
-        (["predict", "--images", "none", "--ckpt_path", "none.ckpt"], "no image at none"),
+        (["predict", "--images", "none", "--ckpt_path", "none.ckpt"], "no file or folder none"),
     ],
     ids=lambda value: " ".join(value)[-50:] if isinstance(value, list) else "",
 )
