@@ -96,6 +96,12 @@ def arguments_of(value: Any) -> dict[str, Any]:
     raise NotDescribableError(f"a {type(value).__name__}, whose arguments are not known")
 
 
+def given_names(value: Any) -> frozenset[str]:
+    """Names of the arguments that the constructor of an object was given, defaults not included; none if unknown."""
+    args, kwargs = getattr(value, _GIVEN, ((), {}))
+    return frozenset(inspect.signature(type(value).__init__).bind_partial(value, *args, **kwargs).arguments) - {"self"}
+
+
 def _named(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by name, with defaults; those under `*args` have the names of the class that they are passed on to."""
     signature = inspect.signature(vars(kind)["__init__"]) if "__init__" in vars(kind) else None

@@ -21,15 +21,8 @@ from torchmetrics import MeanMetric
 from hrseg.construct import RecordsArguments
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
-from hrseg.inference import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Protocol,
-    at_size,
-    named_protocol,
-    normalize,
-)
-from hrseg.losses import AverageOver, Criterion, CrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
+from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, named_protocol, normalize
+from hrseg.losses import AverageOver, Criterion, CrossEntropyLoss, ModuleLoss, SegmentationLoss, WeightedOutputsLoss
 from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
@@ -182,6 +175,9 @@ class SegmentationTask(LightningModule, RecordsArguments):
             )
         self.align_corners: bool = getattr(self.network, "align_corners", False)
         self.loss.bind(self.labels.ignore_index, self.align_corners, average_over)
+        for module in self.loss.modules():
+            if isinstance(module, ModuleLoss):
+                module.probe(self.labels.num_classes)
         self.make_optimizer = optimizer or partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.val_protocol, self.test_protocol = (
             named_protocol(protocol, crop_size) if isinstance(protocol, str) else protocol

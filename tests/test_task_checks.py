@@ -95,6 +95,13 @@ def test_logits_at_another_size_are_brought_to_that_of_the_labels() -> None:
         ({"network": create_model("hrnetv2p_w18_small_v1")}, "is a HRNetV2p and gives no logits"),
         ({"network": create_model(TINY, 5)}, "a network of 5 classes for the 3 of toy; build it with num_classes=3"),
         ({"loss": CrossEntropyLoss}, "the loss is the class CrossEntropyLoss; give an instance"),
+        ({"loss": nn.Conv2d(3, 3, 1)}, "Conv2d is no loss of logits .*takes 2 positional arguments but 3 were given"),
+        ({"loss": nn.BCEWithLogitsLoss()}, "BCEWithLogitsLoss is no loss of logits .*: Target size"),
+        ({"loss": nn.MSELoss()}, "MSELoss is no loss of logits .*: Using a target size"),
+        (
+            {"loss": nn.CrossEntropyLoss(reduction="none")},
+            "CrossEntropyLoss gives a loss of shape .*expected one number",
+        ),
         ({"loss": "ce"}, r"the loss is 'ce' \(str\)"),
         ({"loss": nn.CrossEntropyLoss(torch.ones(5))}, "5 class weights for the 3 classes of toy"),
         ({"labels": ["a", "b"]}, "classes to train on, not list; give labels=data.labels"),

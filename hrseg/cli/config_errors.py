@@ -20,6 +20,7 @@ _OTHER_TYPES = (
     "Expected a typing.",
     "Not a valid subclass",
     "Subclass types expect",
+    "Import path ",
     "a class path (",
     "a dict with",
 )

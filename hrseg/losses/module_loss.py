@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
 from hrseg.checks import require
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, HrsegError
 from hrseg.losses.base import Criterion, SegmentationLoss, require_scalar
 
 
@@ -46,6 +48,26 @@ class ModuleLoss(SegmentationLoss):
         some = valid.any()
         loss = self.module(logits, torch.where(valid | ~some, known, self._ignored()))
         return require_scalar(loss, type(self.module).__name__) * some
+
+    def probe(self, num_classes: int) -> None:
+        """Calls the module with logits and a target of nothing.
+
+        Raises:
+            ConfigError: It does not take them, or gives no scalar.
+        """
+        target = torch.zeros(1, 64, 64, dtype=torch.int64)
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("error")
+                require_scalar(self.module(torch.zeros(1, num_classes, 64, 64), target), type(self.module).__name__)
+        except HrsegError:
+            raise
+        except Exception as error:  # whatever a module of another kind raises or warns of
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"{type(self.module).__name__} is no loss of logits (B, K, H, W) and a target (B, H, W) of classes: "
+                f"{reason}"
+            ) from error
 
     def _ignored(self) -> int:
         """The value in place of ignored pixels."""

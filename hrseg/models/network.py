@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 from torch import nn
 
-from hrseg.construct import RecordsArguments
+from hrseg.construct import RecordsArguments, given_names
 from hrseg.errors import HrsegError, WeightsError
 from hrseg.files import write_json, writing
 
@@ -57,8 +57,8 @@ class Network(nn.Module, RecordsArguments, ModelHubMixin):
         head_names: The attributes that make up the head: what fine-tuning starts anew or trains faster.
         config: Name and constructor arguments as plain values, from which `create_model` builds the network again.
             Empty for a network built without it.
-        given: Names of the arguments that `create_model` was given, which override what a layout of weights is usually
-            made with.
+        given: Names of the arguments that `create_model` or the constructor was given, which override what a layout of
+            weights is usually made with.
         loaded_from: The file of weights that `load_weights` read last; None for a random start.
     """
 
@@ -71,7 +71,7 @@ class Network(nn.Module, RecordsArguments, ModelHubMixin):
     def __init__(self) -> None:
         super().__init__()
         self.config: dict[str, Any] = {}
-        self.given: frozenset[str] = frozenset()
+        self.given = given_names(self)
         self.loaded_from: str | None = None
 
     @classmethod

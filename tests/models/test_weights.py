@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hrseg.errors import WeightsError
-from hrseg.models import Segmenter, create_model, load_weights
+from hrseg.models import VARIANTS, Segmenter, create_model, load_weights
 from tests.references.hrnet_keys import (
     SIZES,
     classification_shapes,
@@ -434,6 +434,8 @@ def test_an_explicit_argument_and_official_weights_of_another_habit_were_refused
     network = create_model(name, **{argument: value})
     load_weights(network, weights)
     assert f"usually made with {argument}={usual!r}; taken with {value!r}, as given" in caplog.text
+    built = type(network)(VARIANTS["w18_small_v1"], **{argument: value})
+    load_weights(built, weights)
     by_default = create_model(name)
     setattr(by_default, argument, value)  # as if the default were another than the layout's
     with pytest.raises(WeightsError, match=f"Build it with {argument}={usual!r}"):
