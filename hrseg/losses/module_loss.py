@@ -58,7 +58,7 @@ class ModuleLoss(SegmentationLoss):
         target = torch.zeros(1, 64, 64, dtype=torch.int64)
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("error")
+                warnings.filterwarnings("error", message="Using a target size")  # which torch would broadcast
                 require_scalar(self.module(torch.zeros(1, num_classes, 64, 64), target), type(self.module).__name__)
         except HrsegError:
             raise
