@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ def track_progress(items: Iterable[T], what: str, total: int, seconds: float = 1
         seconds: Least time between two lines, where there is no terminal for a bar.
     """
     if sys.stderr.isatty():
-        yield from track(items, what, total, console=Console(stderr=True))
+        yield from track(items, escape(what), total, console=Console(stderr=True))
         return
     last = time.perf_counter()
     for number, item in enumerate(items, 1):

@@ -22,3 +22,12 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert list(track_progress(iter("abc"), "drawing", 3)) == ["a", "b", "c"]
     assert "drawing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["[/]", "[bold]"])
+def test_markup_in_names_is_shown_as_it_is(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(track_progress(iter("abc"), f"fetching {name}", 3)) == ["a", "b", "c"]
+    assert f"fetching {name}" in capsys.readouterr().err

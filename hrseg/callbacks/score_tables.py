@@ -14,7 +14,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -124,11 +123,11 @@ def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Ta
         labels: Gives the class names.
         title: Stands above the table.
     """
-    table = Table(title=escape(title), show_footer=True)
+    table = Table(title=Text(title), show_footer=True)
     table.add_column("class", footer="mIoU")
     table.add_column("IoU %", justify="right", footer=_percent(scores["miou"].item()))
     for name, value in zip(labels.class_names, scores["iou"].view(-1).tolist(), strict=True):
-        table.add_row(escape(name), _percent(value))
+        table.add_row(Text(name), _percent(value))
     for name in MEANS[1:]:
         if name in scores:
             table.columns[0].footer += f"\n{_TITLES[name]}"  # type: ignore[operator]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from hrseg.cli import one_line
 from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError
 from hrseg.files import replacing, write_json
@@ -88,18 +90,20 @@ def _show(report: Report) -> None:
         table.add_column("images", justify="right")
     columns = [column for counts in report.counts.values() for column in (counts.shares, counts.images)]
     for name, *cells in zip(report.labels.class_names, *columns, strict=True):
-        table.add_row(name, *(f"{100 * cell:.3f}" if index % 2 == 0 else f"{cell}" for index, cell in enumerate(cells)))
+        table.add_row(
+            Text(name), *(f"{100 * cell:.3f}" if index % 2 == 0 else f"{cell}" for index, cell in enumerate(cells))
+        )
     if report.counts:
         Console().print(table)
     for rule, weights in report.class_weights().items():
         print(f"class_weights: {weights}  # {rule} of {report.train_split}")
     print(_what_was_read(report.num_files, report.num_read))
     for remark in report.remarks:
-        print(f"note: {remark}")
+        print(f"note: {one_line(remark)}")
     for kind, messages in report.findings.items():
         print(f"\n{kind}: {len(messages)}")
         for message in messages[:_SHOWN]:
-            print(f"  {message}")
+            print(f"  {one_line(message)}")
         if len(messages) > _SHOWN:
             print(f"  and {len(messages) - _SHOWN} more; --json FILE writes them all")
     if not report.findings:

@@ -19,6 +19,7 @@ from hrseg.errors import ConfigError, LabelRangeError
 
 Color: TypeAlias = tuple[int, int, int]
 
+_LONGEST_NAME = 200  # characters; names stand in tables, legends and files
 _UNKNOWN = 254  # marks label ids that the table does not list; train ids stay below it, the ignore index is 255
 
 
@@ -62,6 +63,12 @@ class LabelTable:
         ids = self.label_ids if self.label_ids is not None else tuple(range(number))
         if not 0 < number < _UNKNOWN:
             raise ConfigError(f"label table {self.name}: {number} classes; expected 1 to {_UNKNOWN - 1}")
+        for text in (self.name, *self.class_names, *self.categories):
+            if len(text) > _LONGEST_NAME or not text.isprintable():
+                raise ConfigError(
+                    f"label table {self.name!r:.40}: the name {text!r:.40}; expected up to {_LONGEST_NAME} "
+                    "characters that can be printed"
+                )
         if len(self.colors) != number or len(ids) != number:
             raise ConfigError(
                 f"label table {self.name}: {number} names, {len(self.colors)} colours, {len(ids)} label ids; "

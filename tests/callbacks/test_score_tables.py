@@ -58,7 +58,7 @@ def scores_of(labels: LabelTable) -> dict[str, torch.Tensor]:
     return metrics.compute()
 
 
-@pytest.mark.parametrize("name", ["a, b", 'the "best"', "two\nlines", "[/]", "[bold]sky[/bold]", "", "Straße", "=1+1"])
+@pytest.mark.parametrize("name", ["a, b", 'the "best"', ":car:", "[/]", "[bold]sky[/bold]", "", "Straße", "=1+1"])
 def test_any_class_name_stands_in_the_files_and_the_table_as_it_is(name: str, tmp_path: Path) -> None:
     labels = LabelTable(f"data of {name}", (name, "other"), ((0, 0, 0),) * 2)
     write_scores(tmp_path, scores_of(labels), labels)

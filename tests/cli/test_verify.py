@@ -103,3 +103,14 @@ def test_from_a_folder_of_masks_to_a_verified_data_set(folder_root: Path, capsys
     recipe = EXPERIMENTS / "folder" / "hrnetv2_w18_small_v2_example.yaml"
     assert main(["verify", "--config", str(recipe), f"--data.root={folder_root}"]) == 0
     assert "mine: 5 train, 1 val, 1 test" in capsys.readouterr().out
+
+
+def test_names_in_brackets_are_shown_as_they_are(folder_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = folder_root / "classes.yaml"
+    text = classes.read_text().replace("ground", "'[/]'").replace("left arm", "':car:'")
+    classes.write_text(text)
+    data = ["--data=hrseg.FolderDataModule", f"--data.root={folder_root}", "--data.batch_size=1"]
+    assert main(["verify", *data, "--data.crop_size=[32,32]"]) in (0, 1)
+    out = capsys.readouterr().out
+    assert "[/]" in out
+    assert ":car:" in out

@@ -115,3 +115,27 @@ def test_a_table_survives_json_and_pickle() -> None:
 def test_a_table_that_contradicts_itself_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(TOY, **change)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "nul\0", "x" * 201])
+def test_names_that_a_terminal_would_obey_are_refused(name: str) -> None:
+    for change in ({"name": name}, {"class_names": (name, "left", "right")}, {"categories": {name: (1,)}}):
+        with pytest.raises(ConfigError, match="expected up to 200 characters that can be printed"):
+            replace(TOY, **change)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="expected up to 200"):
+        LabelTable.from_dict({**TOY.to_dict(), "name": name})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": [1, 2, 3]}, "class_names.0 is 1: input should be a valid string"),
+        ({"flip_pairs": [[0, 1, 2]]}, r"flip_pairs.0 is \[0, 1, 2\]"),
+        ({"categories": [1]}, r"categories is \[1\]"),
+        ({"ignore_index": "x"}, "ignore_index is 'x'"),
+        ({"speed": 3}, "speed is 3: unexpected"),
+    ],
+)
+def test_entries_of_other_types_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"label table: {message}"):
+        LabelTable.from_dict({**TOY.to_dict(), **change})
