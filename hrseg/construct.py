@@ -9,12 +9,14 @@ from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from functools import partial, wraps
 from importlib import import_module
+from math import prod
 from pathlib import PurePath
 from typing import Any, TypeVar
 
 from hrseg.errors import ConfigError
 
 _GIVEN = "_constructor_arguments"
+_MOST_NUMBERS = 1000  # of an array that is told as a list
 Base = TypeVar("Base")
 
 
@@ -51,8 +53,8 @@ def describe(value: Any) -> Any:
     """Tells a value by numbers, strings, lists and dictionaries.
 
     Args:
-        value: Plain, a path, a dataclass, a class, a `functools.partial` of a class, an object whose constructor's
-            arguments are recorded, a network of the Hugging Face hub or an albumentations transform.
+        value: Plain, a path, a small array or tensor, a dataclass, a class, a `functools.partial` of a class, an object
+            whose constructor's arguments are recorded, a network of the Hugging Face hub, an albumentations transform.
 
     Raises:
         NotDescribableError: It is none of those, or made of what is none.
@@ -64,6 +66,8 @@ def describe(value: Any) -> Any:
         return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), None)
     if isinstance(value, PurePath):
         return str(value)
+    if hasattr(value, "tolist") and hasattr(value, "shape") and prod(value.shape) <= _MOST_NUMBERS:
+        return describe(value.tolist())  # of numpy and torch
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

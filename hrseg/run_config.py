@@ -46,6 +46,7 @@ class ConfigFile(Callback):
         self.folder = folder
         self.settings, self._lacks = run_settings(task, data, options)
         self.settings["experiment"] = experiment
+        self._of_module = not isinstance(arguments_of(task).get("network"), str)
         self._is_whole = all(name.startswith(_OF_TRAINING) for name in self._lacks)
 
     def complaint(self) -> str:
@@ -61,6 +62,8 @@ class ConfigFile(Callback):
         """Writes the file, in one process."""
         if trainer.is_global_zero and self._is_whole:
             header = "".join(f"# without {name}: {reason}\n" for name, reason in self._lacks.items())
+            if self._of_module:
+                header += "# without the weights that the network had, which was given as a module\n"
             with replacing(self.folder / "config.yaml") as temporary:
                 text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
                 temporary.write_text(header + text, encoding="utf-8")

@@ -62,12 +62,12 @@ def task_of_checkpoint(
         if name not in arguments:
             raise WeightsError(f"{source} could not keep the task's {name} ({reason}); give {name}=...")
     init_args = {name: value for name, value in init_args.items() if name not in arguments}
-    named = {"class_path": path} if kind is None else {}
+    if kind is None and path is None:
+        raise WeightsError(f"{source} does not name the class of its task; call load_from_checkpoint of that")
     if not trust:
-        require_trusted({"init_args": init_args, **named}, source, "task")
+        require_trusted({"init_args": init_args, **({"class_path": path} if kind is None else {})}, source, "task")
     if kind is None:
-        if path is None:
-            raise WeightsError(f"{source} does not name the class of its task; call load_from_checkpoint of that")
+        assert path is not None
         kind = import_class(path, base)
     own = content["hrseg"]
     try:

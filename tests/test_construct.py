@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import albumentations as A
+import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -102,6 +103,12 @@ def test_the_arguments_of_a_task() -> None:
     assert describe(made["optimizer"])["class_path"] == "torch.optim.AdamW"
 
 
+def test_numbers_of_numpy_and_torch_are_plain() -> None:
+    told = describe([np.float32(0.5), np.float64(2), np.bool_(1), np.arange(3), torch.tensor([[1.5]])])
+    assert told == [0.5, 2.0, True, [0, 1, 2], [[1.5]]]
+    assert [type(value) for value in told] == [float, float, bool, list, list]
+
+
 def test_what_cannot_be_told() -> None:
     class Local(CrossEntropyLoss):
         pass
@@ -112,7 +119,7 @@ def test_what_cannot_be_told() -> None:
         (partial(print, 1), "print"),
         (SumLoss([Local()]), "Local"),
         (A.Lambda(image=print), "Lambda"),
-        ([torch.ones(1)], "Tensor"),
+        ([torch.ones(9, 999)], "Tensor"),
     ):
         with pytest.raises(NotDescribableError, match=reason):
             describe(value)

@@ -45,6 +45,15 @@ def found_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
     return json.dumps(kept, default=str), left_out
 
 
+def found_data(path: Path, trust: bool = False) -> str:
+    """The data of a run's config.yaml alone, as `--config` takes them; arguments and errors as of `found_config`."""
+    config = read_config(path)
+    data = {name: config[name] for name in ("data",) if name in config}
+    if not trust:
+        require_trusted(data, path)
+    return json.dumps(data, default=str)
+
+
 def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 

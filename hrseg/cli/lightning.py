@@ -411,6 +411,11 @@ def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:
         return []
     home = run_dir_of(Path(_usable_checkpoint(verb, checkpoint)))
     if home is None:
+        given = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
+        if not given & {"--config", "-c", "--data"}:
+            raise ConfigError(
+                f"no config.yaml of its run lies beside {checkpoint}; give --config with what it was trained on"
+            )
         return []
     config, left_out = found_config(home / "config.yaml", "--trust" in arguments)
     if left_out:

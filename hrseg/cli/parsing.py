@@ -31,7 +31,7 @@ def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action=_OnlyData)
-    parser.add_subclass_arguments(SegmentationDataModule, "data")
+    parser.add_subclass_arguments(SegmentationDataModule, "data", fail_untyped=False)  # as LightningCLI does
     with as_config_error():
         config = parser.parse_args(arguments)
         if config.data is None:

@@ -25,12 +25,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if not config.is_file():
         raise ConfigError(f"no {config}; expected the folder of a run, such as runs/NAME/N")
 
-    from hrseg.cli.found import found_config
+    from hrseg.cli.found import found_data
     from hrseg.cli.parsing import parse_data
     from hrseg.data.submission import write_submission
 
     data = parse_data(
-        ["--config", found_config(config, options.trust)[0], *([f"--data.root={options.root}"] if options.root else [])]
+        ["--config", found_data(config, options.trust), *([f"--data.root={options.root}"] if options.root else [])]
     )
     archive = options.output or options.run / "submission.zip"
     number = write_submission(data, options.run / "predict" / "labels", archive)

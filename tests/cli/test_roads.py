@@ -159,6 +159,7 @@ def test_a_run_of_python_is_one_of_the_command(run: Run, capsys: pytest.CaptureF
         warmup_steps=1,
     )
     assert "config.yaml" not in capsys.readouterr().out
+    assert "# without the weights that the network had" in (folder / "config.yaml").read_text()
     best = f"--ckpt_path={folder / 'checkpoints' / 'best.ckpt'}"
     assert [main([verb, best]) for verb in ("validate", "test", "predict")] == [0, 0, 0]
     assert main(["submit", str(folder)]) == 0

@@ -40,6 +40,14 @@ class Watcher(Callback):
     def __init__(self):
         call()
 """
+DATA_MODULE = """
+from hrseg.data.camvid import CamVidDataModule
+
+
+class Data(CamVidDataModule):
+    def __init__(self, root, **kwargs):
+        super().__init__(root, **kwargs)
+"""
 EVIL = {"class_path": "stranger.Net"}
 
 
@@ -175,6 +183,26 @@ def test_with_trust_and_from_what_the_user_types_anything_is_built(
     change(run, "trainer.callbacks", [{"class_path": "stranger.Watcher"}])
     assert main(["validate", best, "--trust"]) == 0
     assert Path("called").exists()
+
+
+def test_a_checkpoint_apart_from_its_run_asks_for_a_config(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("apart.ckpt").symlink_to(run / "checkpoints" / "best.ckpt")
+    assert main(["validate", "--ckpt_path=apart.ckpt"]) == 2
+    assert "no config.yaml of its run lies beside apart.ckpt; give --config" in capsys.readouterr().err
+    assert main(["validate", "--ckpt_path=apart.ckpt", f"--config={run / 'config.yaml'}", "--run_dir=scored"]) == 0
+
+
+def test_a_data_module_of_ones_own_is_verified_and_packed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `fit` takes, parameters without types among it, and a network of one's own, which is not needed."""
+    Path("stranger.py").write_text(DATA_MODULE)
+    change(run, "data.class_path", "stranger.Data")
+    best = f"--ckpt_path={run}/checkpoints/best.ckpt"
+    assert main(["predict", best, "--trust"]) == 0
+    change(run, "model.network", EVIL)
+    assert main(["verify", f"--config={run / 'config.yaml'}"]) in (0, 1)
+    assert main(["submit", str(run)]) == 2
+    assert "names 'stranger.Data' under data.class_path" in capsys.readouterr().err
+    assert main(["submit", str(run), "--trust"]) == 0
 
 
 def test_a_network_of_ones_own_by_class_path(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

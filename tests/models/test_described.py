@@ -77,6 +77,16 @@ def test_what_a_checkpoint_could_not_keep_is_asked_for(tmp_path: Path) -> None:
     assert SegmentationTask.load_from_checkpoint(path, optimizer=optimizer).make_optimizer is optimizer
 
 
+def test_a_class_that_cannot_be_imported_loads_its_own(tmp_path: Path) -> None:
+    class Local(SegmentationTask):
+        pass
+
+    path = saved(Local("hrnetv2_w18_small_v1", CAMVID), tmp_path / "best.ckpt")
+    assert type(Local.load_from_checkpoint(path)) is Local
+    with pytest.raises(WeightsError, match="does not name the class of its task"):
+        SegmentationTask.load_from_checkpoint(path)
+
+
 @pytest.mark.parametrize(
     "described",
     [
