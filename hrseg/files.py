@@ -23,6 +23,7 @@ from hrseg.errors import OutputError
 _log = logging.getLogger(__name__)
 
 TEMPORARY = ".hrseg-"  # what the names of unfinished files and folders begin with
+_MOST_FOLDERS = 200
 _SECONDS_LEFT_ALONE = 24 * 3600.0  # in which what is unfinished may still be worked on
 
 
@@ -73,6 +74,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         if "\0" in str(path):
             raise OSError("its name holds a NUL")
+        if len(path.parts) > _MOST_FOLDERS:  # which Python would make one within the call for the next
+            raise OSError(f"it lies in more than {_MOST_FOLDERS} folders, one in another")
         yield
     except OSError as error:
         raise OutputError(

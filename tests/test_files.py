@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hrseg.errors import OutputError
-from hrseg.files import TEMPORARY, remove_stale, replacing
+from hrseg.files import TEMPORARY, remove_stale, replacing, require_writable
 
 
 def test_the_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
@@ -99,3 +100,9 @@ def test_what_a_killed_process_left_is_removed_when_another_writes_there(tmp_pat
     with replacing(tmp_path / "file.txt") as temporary:
         temporary.write_text("whole")
     assert set(tmp_path.iterdir()) == {alive, other_machine, tmp_path / "file.txt"}
+
+
+@pytest.mark.parametrize("write", [require_writable, lambda path: replacing(path / "a").__enter__()])
+def test_a_place_in_a_thousand_folders_is_told(write: Callable[[Path], None], tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written: it lies in more than 200 folders"):
+        write(tmp_path / ("a/" * 1000))
