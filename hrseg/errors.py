@@ -47,6 +47,10 @@ class LabelRangeError(DataFileError):
     """A label holds a value that the label table does not know."""
 
 
+class LossyLabelError(DataFileError):
+    """A label was saved in a format that changes values, such as JPEG."""
+
+
 class FileSystemError(HrsegError):
     """The file system that holds the data has been away for longer than was waited for."""
 

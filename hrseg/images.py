@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from hrseg.errors import DataFileError, FileSystemError
+from hrseg.errors import DataFileError, FileSystemError, LossyLabelError
 from hrseg.files import replacing
 from hrseg.image_formats import (
     MAX_PIXELS_VARIABLE,
@@ -154,8 +154,9 @@ def read_label(path: Path, in_color: bool = False) -> np.ndarray:
         (H, W) uint8, as on disk, with the orientation noted in EXIF applied; of a picture (H, W, 3) uint8, RGB.
 
     Raises:
-        DataFileError: The file is missing, truncated, no regular file, of a format with loss, has several channels,
-            pages or frames, floats, values above 255, or more pixels than `$HRSEG_MAX_PIXELS`.
+        LossyLabelError: The format changes values.
+        DataFileError: The file is missing, truncated, no regular file, has several channels, pages or frames, floats,
+            values above 255, or more pixels than `$HRSEG_MAX_PIXELS`.
         FileSystemError: Its file system is away, and was waited for.
     """
     data = read_file(path)
@@ -319,7 +320,7 @@ def _decode_indices(data: bytes, path: Path) -> np.ndarray:
     """Decodes with Pillow, which, unlike OpenCV, does not turn palette indices into colours."""
     with open_image(io.BytesIO(data), path, as_label=True) as image:
         if image.format in _LOSSY or image.info.get("compression") in _LOSSY_COMPRESSION:
-            raise DataFileError(
+            raise LossyLabelError(
                 f"{path} is a {image.format} whose compression changes labels; expected a PNG with one channel. "
                 "`hrseg verify --guess ROOT --snap FOLDER` writes the masks of a folder as PNG without the noise"
             )

@@ -13,9 +13,9 @@ import numpy as np
 from hrseg.data.classes import default_colors
 from hrseg.data.labels import Color, pack_colors, unpack_color
 from hrseg.data.parallel import map_in_processes
-from hrseg.errors import ConfigError, DataFileError, DataNotFoundError
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, LossyLabelError
 from hrseg.image_formats import open_image
-from hrseg.images import images_below, read_file, read_image, read_label, write_image
+from hrseg.images import images_below, read_image, read_label, write_image
 
 _MOST = 253  # classes that a label table may have
 _MOST_VALUES = 100_000  # a photograph has more
@@ -46,7 +46,7 @@ class _Masks(NamedTuple):
 
     paths: list[Path]
     in_color: bool
-    are_jpegs: bool
+    are_lossy: bool
     values: dict[int, _Value]
 
     @property
@@ -99,9 +99,9 @@ def guess_classes(folder: Path, suffix: str = "") -> str:
     real = masks.real()
     if len(real) > _MOST + 1:
         raise _too_many(masks.paths[-1], len(real))
-    if masks.are_jpegs or len(real) < len(masks.values):
+    if masks.are_lossy or len(real) < len(masks.values):
         noise = [value for value in masks.values if value not in real]
-        kind = "JPEGs, whose compression changes labels" if masks.are_jpegs else "noisy masks"
+        kind = "files in a format that changes labels, such as JPEG," if masks.are_lossy else "noisy masks"
         raise DataFileError(
             f"{folder} holds {kind}: of {len(masks.values)} values {len(noise)} are noise ({masks.share(noise)}), as "
             f"JPEG or smoothing leaves it; the others are {', '.join(map(masks.text, real[:20]))}. Add --snap FOLDER: "
@@ -163,20 +163,20 @@ def _look_at(folder: Path, suffix: str) -> _Masks:
         )
     kinds = ("label ids", "colours")
     values: dict[int, _Value] = {}
-    are_jpegs = all_in_color = False
-    for path, (in_color, is_jpeg, found) in zip(paths, map_in_processes(_values, paths, "reading masks"), strict=True):
+    are_lossy = all_in_color = False
+    for path, (in_color, is_lossy, found) in zip(paths, map_in_processes(_values, paths, "reading masks"), strict=True):
         if path is paths[0]:
             all_in_color = in_color
         if in_color != all_in_color:
             raise DataFileError(
                 f"{paths[0]} holds {kinds[all_in_color]} and {path} {kinds[in_color]}; expected one kind"
             )
-        are_jpegs |= is_jpeg
+        are_lossy |= is_lossy
         for value, counts in found.items():
             values[value] = values.get(value, _Value()) + counts
         if len(values) > _MOST_VALUES:
             raise _too_many(path, len(values))
-    return _Masks(paths, all_in_color, are_jpegs, values)
+    return _Masks(paths, all_in_color, are_lossy, values)
 
 
 def _too_many(path: Path, number: int) -> DataFileError:
@@ -223,8 +223,8 @@ def _yaml(masks: _Masks, colors: dict[int, Color]) -> str:
 
 
 def _values(path: Path) -> tuple[bool, bool, dict[int, _Value]]:
-    """Whether a mask is in colour, whether it is a JPEG, and its label ids or packed colours."""
-    mask, is_jpeg = _read(path)
+    """Whether a mask is in colour, whether its format changes values, and its label ids or packed colours."""
+    mask, is_lossy = _read(path)
     values, indices, counts = np.unique(mask, return_inverse=True, return_counts=True)
     indices = indices.reshape(mask.shape)
     here = indices[:-1, :-1]
@@ -235,16 +235,18 @@ def _values(path: Path) -> tuple[bool, bool, dict[int, _Value]]:
         is_area = len(values) <= _MOST + 1 and inside[number] >= _INSIDE_OF_NOISE * pixels
         is_single = is_area and cv2.connectedComponents((indices == number).astype(np.uint8))[0] == 2
         found[value] = _Value(pixels, int(inside[number]), 1, int(is_single))
-    return mask.dtype == np.uint32, is_jpeg, found
+    return mask.dtype == np.uint32, is_lossy, found
 
 
 def _read(path: Path) -> tuple[np.ndarray, bool]:
-    """Label ids, or packed colours as uint32, (H, W); and whether the file is a JPEG, whose greys are taken for ids."""
-    is_jpeg = read_file(path).startswith(b"\xff\xd8\xff")
-    mask = read_image(path) if is_jpeg else read_label(path, in_color=True)
-    if is_jpeg and np.ptp(mask, axis=2).max() < 32:
-        mask = np.ascontiguousarray(mask[..., 1])
-    return (mask if mask.ndim == 2 else pack_colors(mask)), is_jpeg
+    """Label ids, or packed colours as uint32, (H, W); and whether the file's format changes them, as JPEG does."""
+    try:
+        mask, is_lossy = read_label(path, in_color=True), False
+    except LossyLabelError:
+        mask, is_lossy = read_image(path), True
+        if np.ptp(mask, axis=2).max() < 32:  # grey
+            mask = np.ascontiguousarray(mask[..., 1])
+    return (mask if mask.ndim == 2 else pack_colors(mask)), is_lossy
 
 
 def _snap(job: tuple[Path, Path], values: Sequence[int], in_color: bool) -> None:

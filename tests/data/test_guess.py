@@ -97,7 +97,7 @@ def blocks(values: list[int], size: int = 40) -> np.ndarray:
     return np.repeat(np.array(values, np.uint8), size)[None].repeat(size, 0)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.jp2", "a.png"])
 def test_noise_of_a_jpeg_is_no_class_and_snapped_away(name: str, tmp_path: Path) -> None:
     clean = blocks([0, 255])
     rows, columns = np.ogrid[-20:20, -40:40]
