@@ -151,8 +151,8 @@ class SegmentationTask(LightningModule, RecordsArguments):
             )
         elif network_args or weights or checkpoint_stages:
             raise ConfigError(
-                "network_args, weights and checkpoint_stages belong to a network given by name; "
-                f"set them up in the {type(network).__name__} itself"
+                "network_args, weights and checkpoint_stages belong to a network given by name; leave them out "
+                f"(null in place of a recipe's), and set them up in the {type(network).__name__} itself"
             )
         else:
             self.network = network

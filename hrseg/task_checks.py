@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ from torch.optim import Optimizer
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
-from hrseg.inference import Protocol
+from hrseg.inference import Protocol, check_normalization
 from hrseg.models import Network, Segmenter
 
 
@@ -113,8 +111,8 @@ def check_settings(
     optimizer: object,
     warmup_steps: object,
     protocols: Mapping[str, object],
-    mean: object,
-    std: object,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> None:
     """Looks at the types and ranges of what the constructor of the task got.
 
@@ -131,14 +129,4 @@ def check_settings(
     for name, protocol in protocols.items():
         if not isinstance(protocol, str | Protocol):
             raise ConfigError(f"{name} is {protocol!r:.80}; expected the name of a protocol, such as whole, or one")
-    statistics: dict[str, Any] = {"mean": mean, "std": std}
-    for name, values in statistics.items():
-        if not _are_three(values) or (name == "std" and min(values) <= 0):
-            raise ConfigError(
-                f"{name} is {values!r:.80}; expected three numbers for values from 0 to 1, such as 0.485, 0.456, 0.406"
-            )
-
-
-def _are_three(values: Any) -> bool:
-    is_list = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 3
-    return is_list and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    check_normalization(mean, std)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from hrseg.errors import ConfigError
+from hrseg.checks import is_number, require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,12 +18,9 @@ def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
     Raises:
         ConfigError: They are not three finite numbers each, or a standard deviation is not above 0.
     """
-    for name, values, is_right in (
-        ("mean", mean, all(map(math.isfinite, mean))),
-        ("std", std, all(0 < value < math.inf for value in std)),
-    ):
-        if len(values) != 3 or not is_right:
-            raise ConfigError(f"{name} is {values}; expected three numbers{', above 0' if name == 'std' else ''}")
+    for name, values, above in (("mean", mean, ""), ("std", std, ", above 0")):
+        is_right = isinstance(values, Sequence) and len(values) == 3 and all(is_number(value) for value in values)
+        require(is_right and (not above or min(values) > 0), name, values, f"three numbers{above}")
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor, channel_order: str = "rgb") -> Tensor:
