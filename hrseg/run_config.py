@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 
+from hrseg.changes import going_on, keep_before
 from hrseg.construct import NotDescribableError, arguments_of, class_path, describe, described_arguments
 from hrseg.files import replacing
 from hrseg.models import Network
@@ -58,14 +59,19 @@ class ConfigFile(Callback):
             return f"config.yaml cannot tell {lacks}: a training repeated from it goes without"
         return f"no config.yaml, as {lacks} cannot be told: hrseg validate, test and predict need a --config"
 
+    def going_on(self, checkpoint: Path) -> str:
+        """The line that a training begins with which goes on from a checkpoint."""
+        return going_on(checkpoint, self.folder / "config.yaml", yaml.safe_load(yaml.safe_dump(self.settings)))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file, in one process."""
         if trainer.is_global_zero and self._is_whole:
             header = "".join(f"# without {name}: {reason}\n" for name, reason in self._lacks.items())
             if self._of_module:
                 header += "# without the weights that the network had, which was given as a module\n"
+            text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
+            keep_before(self.folder / "config.yaml", yaml.safe_load(text), trainer.global_step)
             with replacing(self.folder / "config.yaml") as temporary:
-                text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
                 temporary.write_text(header + text, encoding="utf-8")
 
 

@@ -124,6 +124,8 @@ def fit(
             config = ConfigFile(folder, task, data, experiment, asked)
             trainer = _trainer(folder, checkpoint, [*callbacks, config], options)
             if trainer.is_global_zero:
+                if checkpoint is not None:
+                    print(config.going_on(checkpoint), flush=True)
                 devices = f"{trainer.num_devices} x {trainer.strategy.root_device.type}"
                 about = description(task, starts=checkpoint is None)
                 print(f"fit: {about}; {devices}; files in {folder}", flush=True)

@@ -54,7 +54,8 @@ ALLOWED = {
     "task_checkpoint": {"inference", "models", "data.labels"},
     "task": {"task_checks", "task_checkpoint", "models", "losses", "metrics", "optim", "inference", "data.labels"},
     "callbacks": {"task", "models", "inference", "metrics", "visualize", "data.labels", "interruption"},
-    "run_config": {"task", "models"},
+    "changes": set(),
+    "run_config": {"changes", "task", "models"},
     "training": {"run_config", "callbacks", "task", "data", "models", "runs", "interruption", "launch", "slurm"},
     "benchmark": {"models", "losses", "metrics", "optim", "inference", "data", "data.labels"},
 }

@@ -110,6 +110,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     again = hrseg.fit(new_task(data), data, run_dir="stopped", **SMALL)
     assert again.global_step == whole.global_step == 4
+    assert "going on from stopped/checkpoints/last.ckpt\n" in capsys.readouterr().out
     for name, value in whole.lightning_module.state_dict().items():
         assert torch.equal(value, again.lightning_module.state_dict()[name]), name
     assert [row["step"] for row in rows_of(Path("stopped"))] == [row["step"] for row in rows_of(Path("whole"))]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from pkgutil import resolve_name
@@ -32,7 +31,7 @@ from hrseg.callbacks import (
     ScoreTables,
 )
 from hrseg.callbacks.loggers import settings_of_run, start_loggers
-from hrseg.cli.changes import changes
+from hrseg.changes import going_on, keep_before
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.found import found_config
 from hrseg.cli.parsing import read_config
@@ -220,21 +219,12 @@ class HrsegCLI(LightningCLI):
                 ) from error
         self._checkpoint = Path(config.ckpt_path) if Path(config.ckpt_path or "").is_file() else None
         if self._verb == "fit" and self._checkpoint is not None:
-            _say(f"going on from {self._checkpoint}{self._changes(self._checkpoint)}")
-
+            home = run_dir_of(self._checkpoint) or self.run_dir
+            settings = _settings(self._parser(self._verb), config)
+            _say(going_on(self._checkpoint, home / "config.yaml", settings))
         self._model_as_given = config.model.clone()
         if self._checkpoint is not None:
             _leave_weights_to(self._checkpoint, config.model)
-
-    def _changes(self, checkpoint: Path) -> str:
-        """Which settings differ from those of the run that a checkpoint is of."""
-        home = run_dir_of(checkpoint)
-        if home is None:
-            return ""
-        found = changes(
-            _read_settings(home / "config.yaml"), _settings(self._parser(self._verb), self.config[self._verb])
-        )
-        return f" with settings other than those of {home / 'config.yaml'}: {found}" if found else ""
 
     def _run_dir(self, config: Namespace) -> Path:
         if config.run_dir:
@@ -368,11 +358,7 @@ class RunConfig(SaveConfigCallback):
         if seed is not None and seed < 2**32:
             config.seed_everything = seed  # a restart keeps that of its checkpoint, whatever was given
         settings, path = _settings(self.parser, config), self.folder / "config.yaml"
-        if path.is_file() and trainer.global_step and changes(_read_settings(path), settings):
-            kept = self.folder / f"config_until_step_{trainer.global_step}.yaml"
-            if not kept.exists():
-                with replacing(kept) as temporary:
-                    shutil.copyfile(path, temporary)
+        keep_before(path, settings, trainer.global_step)
         with replacing(path) as temporary:
             temporary.write_text(self.parser.dump(_of_the_run(config), skip_none=False))
 
@@ -387,13 +373,6 @@ def _settings(parser: LightningArgumentParser, config: Namespace) -> dict[str, A
     """What `config.yaml` would hold, as plain values."""
     settings: dict[str, Any] = get_loader("yaml")(parser.dump(_of_the_run(config), skip_none=False))
     return settings
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """What a run's `config.yaml` holds; nothing if it is damaged."""
-    with suppress(ConfigError):
-        return read_config(path)
-    return {}
 
 
 def _config_beside_checkpoint(verb: str, arguments: Sequence[str]) -> list[str]:

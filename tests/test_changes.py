@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hrseg.cli.changes import changes
+from hrseg.changes import changes
 
 BEFORE: dict[str, Any] = {
     "experiment": "a",

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from jsonargparse import get_loader
+from yaml import YAMLError
+
+from hrseg.files import replacing
 
 # what changes neither steps nor scores
 _OF_NO_EFFECT = {
@@ -19,6 +26,35 @@ _OF_NO_EFFECT = {
 _RESTORED = {"model.optimizer": "optimiser goes on", "seed_everything": "seed stays"}
 _LONGEST = 60  # characters of a value
 _LISTED = 10
+
+
+def going_on(checkpoint: Path, config: Path, settings: Mapping[str, Any]) -> str:
+    """The line that a training begins with which goes on from a checkpoint.
+
+    Args:
+        checkpoint: The checkpoint.
+        config: The `config.yaml` of its run; may be missing.
+        settings: What it would hold now.
+    """
+    found = changes(_read(config), settings)
+    return f"going on from {checkpoint}" + (f" with settings other than those of {config}: {found}" if found else "")
+
+
+def keep_before(config: Path, settings: Mapping[str, Any], step: int) -> None:
+    """Keeps a `config.yaml` as `config_until_step_N.yaml` beside it, if it is to be replaced by other settings."""
+    kept = config.with_name(f"config_until_step_{step}.yaml")
+    if step and not kept.exists() and changes(_read(config), settings):
+        with replacing(kept) as temporary:
+            shutil.copyfile(config, temporary)
+
+
+def _read(config: Path) -> dict[str, Any]:
+    """The settings in a file; none if it is missing or damaged."""
+    try:
+        settings = get_loader("yaml")(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, RecursionError, YAMLError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
