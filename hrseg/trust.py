@@ -26,8 +26,8 @@ _DATA = ("hrseg.data", "SegmentationDataModule")
 _ALLOWED: dict[str, tuple[tuple[str, str], ...]] = {
     "torch.nn": (_MODULE,),
     "torch.optim": (_OPTIMIZER, _SCHEDULE),
-    "torchmetrics": (("torchmetrics", "Metric"),),
-    "segmentation_models_pytorch": (_MODULE,),
+    "segmentation_models_pytorch.losses": (_MODULE,),
+    "segmentation_models_pytorch": (("segmentation_models_pytorch.base", "SegmentationModel"),),
     "albumentations": _TRANSFORMS,
     "hrseg.models": (_MODULE,),
     "hrseg.losses": (_MODULE,),
@@ -119,6 +119,6 @@ def _is_importable(path: str) -> bool:
 def _refuse(what: object, where: str | os.PathLike[str], key: str) -> None:
     raise ConfigError(
         f"{where} names {what!r:.200}{f' under {key}' if key else ''}, which could run any code when it is built; only "
-        "classes of hrseg, torch.nn, torch.optim, torchmetrics, albumentations and segmentation_models_pytorch are "
+        "classes of hrseg, torch.nn, torch.optim, albumentations and segmentation_models_pytorch are "
         "built from a file that is found. If you trust who made it, give --trust (in Python trust=True)"
     )

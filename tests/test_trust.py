@@ -19,6 +19,7 @@ from hrseg.trust import is_trusted, require_trusted
         *("albumentations.OneOf", "hrseg.CamVidDataModule", "hrseg.data.cityscapes.CityscapesDataModule"),
         *("hrseg.data.transforms.BrightnessShift", "hrseg.inference.Protocol", "hrseg.models.hrnet.HRNetVariant"),
         *("hrseg.models.HRNetV2", "hrseg.SegmentationTask", "hrseg.task.SegmentationTask"),
+        *("segmentation_models_pytorch.losses.DiceLoss", "hrseg.callbacks.BoundaryReport"),
     ],
 )
 def test_what_recipes_name_is_built(path: str) -> None:
@@ -32,6 +33,9 @@ def test_what_recipes_name_is_built(path: str) -> None:
         *("torch.utils.cpp_extension.load", "torch.nn.modules.module.warnings.warn", "torch.nn.init.zeros_"),
         *("torch.optim.optimizer.Callable", "pytorch_lightning.Trainer", "hrseg.training.fit", "hrseg.fit"),
         *("pytorch_lightning.callbacks.LambdaCallback", "hrseg.callbacks.PredictionFiles", "hrseg.cli.main"),
+        # what fetches files when it is built
+        *("torchmetrics.multimodal.CLIPScore", "torchmetrics.image.FrechetInceptionDistance"),
+        "segmentation_models_pytorch.encoders.timm_universal.TimmUniversalEncoder",
         *("hrseg.__main__.main", "hrseg.models.network.ModelHubMixin", "hrseg.task.LightningModule"),
         *("hrseg.data.street_scenes.write_scenes", "hrseg.models.Network.from_pretrained", "albumentations.load"),
         *(
