@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to the training that is to go on from it."""
+"""Whether a checkpoint belongs to the training that is to go on from it, or to the task that it is scored with."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from hrseg.models.reading import OWN_KEY, read_content
 class ResumeCheck(Callback):
     """Refuses, with a `ConfigError`, to go on from a checkpoint of other classes, another network or optimiser.
 
+    Where a checkpoint is scored or predicts, classes may have other names, if there are as many.
+
     Args:
         path: The checkpoint; None for a training that starts anew.
     """
@@ -28,11 +30,12 @@ class ResumeCheck(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compares classes and network, before Lightning loads the weights."""
-        if stage == "fit" and self._path is not None:
+        if self._path is not None:
             self._checkpoint = read_content(self._path, values=False)
             own = _mapping(self._checkpoint.get(OWN_KEY))
-            _require_same_classes(self._path, _mapping(own.get("labels")), pl_module)
-            _require_same_network(self._path, _mapping(own.get("network")), self._checkpoint, pl_module)
+            is_fit = stage == "fit"
+            _require_same_classes(self._path, _mapping(own.get("labels")), pl_module, is_fit)
+            _require_same_network(self._path, _mapping(own.get("network")), self._checkpoint, pl_module, is_fit)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compares the optimisers, before Lightning loads their state."""
@@ -48,10 +51,12 @@ class ResumeCheck(Callback):
         return {"optimizers": self._optimizers}
 
 
-def _require_same_classes(path: Path, labels: Mapping[str, Any], task: LightningModule) -> None:
+def _require_same_classes(path: Path, labels: Mapping[str, Any], task: LightningModule, is_fit: bool) -> None:
     now = getattr(task, "labels", None)
     before = labels.get("class_names")
     if now is None or before is None or list(before) == list(now.class_names):
+        return
+    if not is_fit and len(before) == now.num_classes:
         return
     changed = next(((a, b) for a, b in zip(before, now.class_names, strict=False) if a != b), None)
     detail = f" (where {changed[0]} was, {changed[1]} is)" if changed and len(before) == now.num_classes else ""
@@ -60,11 +65,12 @@ def _require_same_classes(path: Path, labels: Mapping[str, Any], task: Lightning
         f"on the {len(before)} classes of {labels.get('name')}",
         f"on the {now.num_classes} of {now.name}{detail}",
         f"{_weights(path)} --model.reinit_head true",
+        is_fit,
     )
 
 
 def _require_same_network(
-    path: Path, before: Mapping[str, Any], checkpoint: Mapping[str, Any], task: LightningModule
+    path: Path, before: Mapping[str, Any], checkpoint: Mapping[str, Any], task: LightningModule, is_fit: bool
 ) -> None:
     shapes, expected = _shapes(checkpoint.get("state_dict")), _shapes(task.state_dict())
     if shapes == expected:
@@ -74,12 +80,13 @@ def _require_same_network(
     if before and now and settings:
         key = settings[0]
         what = "" if key == "name" else f"{now.get('name')} with {key} "
-        raise _refusal(path, f"of {what}{before.get(key)}", f"of {what}{now.get(key)}")
+        raise _refusal(path, f"of {what}{before.get(key)}", f"of {what}{now.get(key)}", is_fit=is_fit)
     name = min(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
     raise _refusal(
         path,
         f"of another network ({name}: {shapes.get(name, 'missing')})",
         f"of {type(getattr(task, 'network', task)).__name__} ({expected.get(name, 'missing')})",
+        is_fit=is_fit,
     )
 
 
@@ -100,7 +107,12 @@ def _require_same_optimizers(
             )
 
 
-def _refusal(path: Path, before: str, now: str, options: str = "") -> ConfigError:
+def _refusal(path: Path, before: str, now: str, options: str = "", is_fit: bool = True) -> ConfigError:
+    if not is_fit:
+        return ConfigError(
+            f"{path} is of a training {before}, and this task is {now}; leave out what differs from the run's "
+            "settings, or give another --ckpt_path"
+        )
     return ConfigError(
         f"{path} is of a training {before}, and this one is {now}, so that it cannot go on from there; start a new run "
         f"(another --run_dir, no --ckpt_path){options}"

@@ -28,6 +28,7 @@ from hrseg.callbacks import (
     Faults,
     LabelWarnings,
     PredictionFiles,
+    ResumeCheck,
     ScoreTables,
 )
 from hrseg.callbacks.loggers import settings_of_run, start_loggers
@@ -286,6 +287,8 @@ class HrsegCLI(LightningCLI):
             callbacks.append(ContactSheet(self.run_dir))
             if isinstance(self.datamodule, CityscapesDataModule):
                 callbacks.append(CityscapesEvaluation(self.run_dir))
+        if self._verb != "fit" and self._checkpoint is not None:
+            callbacks.append(ResumeCheck(self._checkpoint))
         if self._verb == "predict":
             callbacks.append(PredictionFiles(self.run_dir / "predict"))
         if self._verb == "fit":

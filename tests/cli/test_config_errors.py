@@ -8,9 +8,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from pytorch_lightning import Trainer
 
+from hrseg import SegmentationTask
 from hrseg.cli import main
 from hrseg.cli.config_errors import as_config_error
+from hrseg.data.camvid import CAMVID
 from hrseg.errors import ConfigError, DataFileError
 
 EARLY_STOPPING = "pytorch_lightning.callbacks.EarlyStopping"
@@ -161,3 +165,20 @@ def test_an_error_of_ours_within_one_of_a_library_is_told() -> None:
 def test_an_error_without_text_names_its_class() -> None:
     with pytest.raises(ConfigError, match=r"^AssertionError \(raised by some.module; --trace shows"), as_config_error():
         raising("some.module", "AssertionError()").call()
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_another_network_or_other_classes_over_a_checkpoint(
+    verb: str, recipe: Path, lip_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = SegmentationTask(torch.nn.Conv2d(3, 11, 1), CAMVID)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint("best.ckpt")
+    assert main([verb, f"--config={recipe}", "--ckpt_path=best.ckpt"]) == 2
+    told = capsys.readouterr().err
+    assert re.search(r"best.ckpt is of a training of .*, and this task is of .*; leave out what differs", told), told
+    other = ["--data=hrseg.LIPDataModule", f"--data.root={lip_root}", "--data.batch_size=1", "--data.crop_size=[32,32]"]
+    assert main([verb, *other, "--model.network=hrnetv2_w18_small_v1", "--ckpt_path=best.ckpt"]) == 2
+    told = capsys.readouterr().err
+    assert "best.ckpt is of a training on the 11 classes of CamVid, and this task is on the 20 of LIP; leave" in told
