@@ -41,7 +41,7 @@ class Output(dict[str, Tensor]):
     [
         lambda logits: {"out": logits, "aux": 0.5 * logits},
         lambda logits: Output(logits=logits, hidden_states=None),
-        lambda logits: {"out": logits, "loss": None, "features": logits[:, :1]},
+        lambda logits: {"out": logits, "loss": logits.mean(), "none": None, "features": logits[:, :1]},
     ],
     ids=["torchvision", "transformers", "more"],
 )
@@ -54,6 +54,8 @@ def test_a_network_that_gives_a_mapping_was_a_traceback(make: Any) -> None:
     plain.log = lambda *_, **__: None  # type: ignore[method-assign]
     assert torch.equal(task.training_step(given, 0), plain.training_step(given, 0))
     assert torch.equal(task(given["image"]), plain(given["image"]))
+    scored = [each.validation_step(given, 0)["prediction"] for each in (task, plain)]
+    assert all(torch.equal(*pair) for pair in zip(*scored, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ def outputs_of(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
             f"{type(network).__name__} gives a {type(found).__name__}{held}; expected logits (B, K, h, w), alone or "
             'under "out". Give it a method `outputs` of the images that returns {"out": logits}'
         )
-    outputs = {name: output for name, output in found.items() if isinstance(output, Tensor)}
+    # some give their own loss beside the logits
+    outputs = {name: x for name, x in found.items() if isinstance(x, Tensor) and (x.ndim > 0 or name == "out")}
     return {name: output.to(torch.promote_types(output.dtype, torch.float32)) for name, output in outputs.items()}
 
 
