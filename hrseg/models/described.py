@@ -49,14 +49,20 @@ def network_of_checkpoint(path: str | os.PathLike[str], description: object, tru
         return create_model(from_file=path)
     if not trust:
         require_trusted(description, path, "network")
-    arguments = dict(description.get("init_args") or {})
+    arguments = description.get("init_args", {})
+    if not isinstance(description["class_path"], str) or not isinstance(arguments, Mapping):
+        raise WeightsError(
+            f"{path} describes its network as {description!r:.100}; expected a class_path and init_args by name"
+        )
+    arguments = dict(arguments)
     if "encoder_weights" in arguments:
         arguments["encoder_weights"] = None
     try:
         network = build({"class_path": description["class_path"], "init_args": arguments}, nn.Module)
     except ConfigError as error:
         raise WeightsError(f"{path}: the network {description['class_path']} {error}") from error
-    _load(network, read_content(path)["state_dict"], path)
+    entries = read_content(path).get("state_dict")
+    _load(network, entries if isinstance(entries, Mapping) else {}, path)
     return network
 
 

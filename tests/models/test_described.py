@@ -112,6 +112,31 @@ def test_nothing_of_a_strangers_checkpoint_is_imported(
     assert not Path("ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({"class_path": 3}, "expected a class_path and init_args by name"),
+        ({"class_path": "torch.nn.Conv2d", "init_args": [3, 11, 1]}, "expected a class_path and init_args by name"),
+        (
+            {"class_path": "torch.nn.Conv2d", "init_args": {"in_channels": 3}},
+            "torch.nn.Conv2d cannot be built: .*out_ch",
+        ),
+        ({"class_path": "torch.nn.Conv2d", "init_args": {"depth": 3}}, "torch.nn.Conv2d cannot be built: .*depth"),
+        ({"class_path": "torch.nn.NoSuch", "init_args": {}}, "torch.nn.NoSuch cannot be built: .*NoSuch"),
+        ({"class_path": "tests.models.test_described.CAMVID"}, "CAMVID cannot be built"),
+    ],
+)
+def test_a_description_that_cannot_be_built(described: Any, message: str, tmp_path: Path) -> None:
+    path = saved(SegmentationTask(of_smp(), CAMVID), tmp_path / "best.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["hrseg"]["network"] = described
+    torch.save(content, path)
+    for build in (Predictor.from_checkpoint, SegmentationTask.load_from_checkpoint):
+        with pytest.raises(WeightsError, match=message) as caught:
+            build(path, trust=True)
+        assert "\n" not in str(caught.value)
+
+
 def test_weights_that_do_not_fit_their_description(tmp_path: Path) -> None:
     path = saved(SegmentationTask(of_smp(), CAMVID), tmp_path / "best.ckpt")
     content = torch.load(path, weights_only=True)
