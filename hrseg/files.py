@@ -29,7 +29,15 @@ _SECONDS_LEFT_ALONE = 24 * 3600.0  # in which what is unfinished may still be wo
 
 def cache_folder() -> Path:
     """Where hrseg keeps what it can make again: `$HRSEG_HOME`, or `~/.cache/hrseg` if that is not set."""
-    return Path(os.environ.get("HRSEG_HOME") or "~/.cache/hrseg").expanduser()
+    return expanded(os.environ.get("HRSEG_HOME") or "~/.cache/hrseg")
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` as the user's home; as it stands where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def write_json(path: Path, content: Any) -> None:

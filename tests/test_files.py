@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hrseg.errors import OutputError
-from hrseg.files import TEMPORARY, remove_stale, replacing, require_writable
+from hrseg.files import TEMPORARY, expanded, remove_stale, replacing, require_writable
 
 
 def test_the_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
@@ -106,3 +106,8 @@ def test_what_a_killed_process_left_is_removed_when_another_writes_there(tmp_pat
 def test_a_place_in_a_thousand_folders_is_told(write: Callable[[Path], None], tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written: it lies in more than 200 folders"):
         write(tmp_path / ("a/" * 1000))
+
+
+def test_a_home_that_nobody_has_is_a_name_like_others() -> None:
+    assert expanded("~nobody-of-that-name/a") == Path("~nobody-of-that-name/a")
+    assert expanded("~/a") == Path.home() / "a"

@@ -80,11 +80,15 @@ def write_csv(path: Path, rows: Sequence[Row], circumstances: Mapping[str, str])
 def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(columns):
-            raise ConfigError(f"{path} is no file of `hrseg benchmark`; give --output another name")
-        return list(reader)
+    other = ConfigError(f"{path} is no file of `hrseg benchmark`; give --output another name")
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != list(columns):
+                raise other
+            return list(reader)
+    except (UnicodeDecodeError, csv.Error, IsADirectoryError) as error:
+        raise other from error
 
 
 def _commit() -> str:

@@ -39,7 +39,7 @@ from hrseg.cli.parsing import read_config
 from hrseg.construct import record
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError, WeightsError
-from hrseg.files import replacing
+from hrseg.files import expanded, replacing
 from hrseg.inference import check_checkpoint
 from hrseg.interruption import Interrupted
 from hrseg.models.checkpoints import ZOO
@@ -431,7 +431,7 @@ def _usable_checkpoint(verb: str, checkpoint: str) -> str:
         ConfigError: There is no such file.
         WeightsError: It is damaged, or not Lightning's.
     """
-    path = Path(checkpoint).expanduser()
+    path = expanded(checkpoint)
     if not checkpoint or not path.exists():
         raise ConfigError(f"no checkpoint at {checkpoint or 'an empty name'}; {_CHECKPOINT}")
     content = read_content(path, values=False)
@@ -465,7 +465,7 @@ def _of_weights(network: object, weights: str) -> Mapping[str, object]:
     """What is known of weights, by their name before they are fetched; no "name" if they have no head of ours."""
     if weights in ZOO:
         return {} if ZOO[weights].tag.startswith("imagenet") else {"name": ZOO[weights].network}
-    if Path(weights).expanduser().is_file():
+    if expanded(weights).is_file():
         return open_weights(weights).description()
     return {} if weights.startswith("imagenet") else {"name": network}
 

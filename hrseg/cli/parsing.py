@@ -17,6 +17,7 @@ from jsonargparse import (  # type: ignore[attr-defined]  # the first is documen
 from hrseg.cli.config_errors import as_config_error
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
+from hrseg.files import expanded
 from hrseg.text_files import read_text, read_yaml
 
 
@@ -46,9 +47,17 @@ class _OnlyData(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Adds the data of a file to the settings."""
-        config = json.loads(values) if values.startswith("{") else read_config(values)
+        config = _of_json(values) if values.startswith("{") else read_config(values)
         data = json.dumps({"data": config["data"]} if "data" in config else {}, default=str)
         super().__call__(parser, cfg, data, option_string)  # type: ignore[no-untyped-call]
+
+
+def _of_json(text: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--config {text[:40]} is no JSON: {error}; give a recipe or RUN/config.yaml") from error
+    return content
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -57,7 +66,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such file, or it is no YAML with names of settings.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         read_yaml(path)  # within limits, before jsonargparse's loader, which knows 1e-3 as a number, has none
         content = get_loader("yaml")(read_text(path))

@@ -26,6 +26,7 @@ from hrseg.data.parallel import CONTEXT, usable_cores
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
+from hrseg.files import expanded
 from hrseg.image_formats import max_pixels
 
 _log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         input_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         self.batch_size = batch_size
         self.crop_size = (crop_size[0], crop_size[1])
         self.base_size = base_size

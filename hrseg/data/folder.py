@@ -17,6 +17,7 @@ from hrseg.data.classes import read_classes
 from hrseg.data.dataset import Sample
 from hrseg.data.lists import read_list
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, UnknownNameError
+from hrseg.files import expanded
 from hrseg.images import images_below
 
 _log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class FolderDataModule(SegmentationDataModule):
             raise ConfigError(f"data.split_seed is {split_seed}; expected 0 or more")
         if not (_listed(image_suffix) and _listed(mask_suffix)):
             raise ConfigError("data.image_suffix or data.mask_suffix is an empty list; expected a suffix or several")
-        folder = Path(root).expanduser()
+        folder = expanded(root)
         self.labels = read_classes(classes if isinstance(classes, dict) else folder / classes, folder.absolute().name)
         self.images = images
         self.masks = masks

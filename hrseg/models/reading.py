@@ -19,6 +19,7 @@ from numpy._core import multiarray
 from safetensors import SafetensorError, safe_open
 
 from hrseg.errors import WeightsError
+from hrseg.files import expanded
 
 OWN_KEY = "hrseg"  # of what our files hold besides the entries: {"network": config}; in safetensors as JSON metadata
 
@@ -67,7 +68,7 @@ def read_content(source: str | os.PathLike[str], values: bool = True) -> dict[st
     """
     if not os.fspath(source):
         raise WeightsError(f"the name of a file of weights is empty; {_EXPECTED}")
-    path = Path(source).expanduser()
+    path = expanded(source)
     try:
         content = _read_safetensors(path, values) if _is_safetensors(path) else _read_pickle(path, values)
     except Exception as error:  # damaged pickles raise whatever they like

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from hrseg.data.cityscapes import CITYSCAPES, CityscapesDataModule
 from hrseg.data.street_scenes.files import write_scenes
 from hrseg.errors import ConfigError
-from hrseg.files import cache_folder
+from hrseg.files import cache_folder, expanded
 
 _VERSION = 1  # goes up whenever the scenes change, so that old and new ones never mix
 _SMALLEST_SIDE = 64  # pixels; in smaller pictures thin things vanish
@@ -69,7 +69,7 @@ class StreetScenesDataModule(CityscapesDataModule):
                 f"data.num_train, num_val, num_test: {num_train}, {num_val}, {num_test}; scene_seed: {scene_seed}; "
                 "expected 1 scene or more per split and a seed of 0 or more"
             )
-        home = Path(root).expanduser() if root else cache_folder()
+        home = expanded(root) if root else cache_folder()
         height, width = self.image_size
         name = f"street_scenes_v{_VERSION}_{height}x{width}_seed{scene_seed}_{num_train}-{num_val}-{num_test}"
         super().__init__(home / name, batch_size, crop_size, scale_range=scale_range, test_split=test_split, **kwargs)
