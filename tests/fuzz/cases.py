@@ -108,7 +108,6 @@ _UNUSUAL = {
             "val_protocol={scales: [0.001]}",
             "mean=[0, 0]",
             "std=[0, 0, 0]",
-            "compile=true",
         ),
         *(
             "schedule=torch.optim.lr_scheduler.CyclicLR",

@@ -113,7 +113,12 @@ def _child(what: Callable[[], int], place: Path) -> None:
     os.setpgid(0, 0)
     os.chdir(place)
     (place / "home").mkdir(exist_ok=True)
-    os.environ |= {"HOME": str(place / "home"), "HRSEG_HOME": str(place / "home"), "HF_HUB_OFFLINE": "1"}
+    os.environ |= {
+        "HOME": str(place / "home"),
+        "HRSEG_HOME": str(place / "home"),
+        "HF_HUB_OFFLINE": "1",
+        "TORCHDYNAMO_DISABLE": "1",
+    }
     os.environ.pop("HRSEG_RUN_DIR", None)
     for descriptor, name in enumerate(("/dev/null", "../stdout", "../stderr")):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
