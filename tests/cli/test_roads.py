@@ -132,7 +132,12 @@ def test_its_data_are_verified(run: Run, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_its_weights_start_another_training(run: Run) -> None:
     weights = f"--model.weights={run.folder / 'checkpoints' / 'best.ckpt'}"
-    assert main(["fit", f"--config={run.recipe}", weights, "--experiment=further"]) == 0
+    further = ["fit", f"--config={run.recipe}", weights, "--run_dir=further"]
+    assert main(further) == 0
+    assert main([*further, "--trainer.max_epochs=2"]) == 0
+    model = yaml.safe_load(Path("further/config.yaml").read_text())["model"]
+    assert weights.endswith(f"={model['weights']}")  # though the restart read those of its checkpoint alone
+    assert model["network_args"] is None
     assert main(["test", f"--config={run.recipe}", weights, "--run_dir=tested"]) == 0
 
 
