@@ -222,8 +222,9 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
     """A `DataLoader` that raises the errors that `collate` passes on, and leaves out batches without a sample."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator does all that is needed
-        batches = super().__iter__()
+        batches: Any = None
         try:
+            batches = super().__iter__()  # waits for workers that were kept
             for batch in batches:
                 if isinstance(batch, HrsegError):
                     raise batch
@@ -232,7 +233,7 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
         except RuntimeError as error:
             if not str(error).startswith("DataLoader timed out"):
                 raise
-            _end_workers(batches)
+            _end_workers(batches or self._iterator)
             raise TrainingError(
                 f"a dataloader worker has not answered for {self.timeout / 60:g} minutes (--timeout_minutes); it "
                 "hangs, or was stopped. Look at the file system of the data, and start again with --run_dir to go on"

@@ -292,6 +292,24 @@ def test_a_worker_that_was_stopped_ends_the_training_within_the_time_out(samples
     assert set(multiprocessing.active_children()) <= set(before)
 
 
+def test_a_worker_that_was_stopped_between_two_epochs_does_so_too(samples: list[Sample]) -> None:
+    loader = SegmentationLoader(
+        SegmentationDataset(samples, TABLE),
+        num_workers=1,
+        collate_fn=collate,
+        multiprocessing_context="fork",
+        persistent_workers=True,
+        timeout=3,
+    )
+    assert len(list(loader)) == 6
+    assert loader._iterator is not None
+    (worker,) = loader._iterator._workers  # type: ignore[attr-defined]
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(TrainingError, match=r"a dataloader worker has not answered for 0.05 minutes"):
+        list(loader)
+    assert not worker.is_alive()
+
+
 def test_an_exception_that_cannot_leave_a_worker_is_told_with_its_image(samples: list[Sample]) -> None:
     class PanicException(BaseException):
         pass
