@@ -107,7 +107,7 @@ def test_v1_is_a_convolution_on_the_finest_map(fuse_mode: str, align_corners: bo
 
 
 def test_v1_starts_as_the_pose_network() -> None:
-    network = HRNetV1(SMALL, num_classes=17)
+    network = HRNetV1(SMALL, num_classes=17, init="official")
     assert network.head_names == ("final_layer",)
     weights = torch.cat([m.weight.flatten() for m in network.modules() if isinstance(m, nn.Conv2d)])
     assert weights.std().item() == pytest.approx(0.001, rel=0.01)
