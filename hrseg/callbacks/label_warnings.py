@@ -68,7 +68,8 @@ class LabelWarnings(Callback):
         if stage not in self._is_told:
             scores = pl_module.metrics.compute()
             pixels, images = scores["pixels"].flatten().tolist(), int(scores["images"])
-            self._tell(trainer, stage, _of_scoring(pl_module, stage, pixels, images, is_whole))
+            if images:  # a task of the user's may count none
+                self._tell(trainer, stage, _of_scoring(pl_module, stage, pixels, images, is_whole))
 
     def _tell(self, trainer: Trainer, stage: str, found: Iterator[str]) -> None:
         self._is_told.add(stage)

@@ -100,6 +100,9 @@ def _gist(error: Exception) -> str:
     text = text.split(". Got value: Namespace(")[0]
     if text.endswith("SegmentationDataModule is abstract"):
         text = "no data set is named; give --config with a recipe, or --data with a class (hrseg.FolderDataModule)"
+    if text.startswith("Unexpected config:"):
+        held = text.partition(":")[2].strip() or "nothing"
+        text = f"--config holds {_cut(held)}; expected settings, such as those of the recipes in experiments/"
     return f"{key}: {_cut(text)}" if found and key else _cut(text)
 
 

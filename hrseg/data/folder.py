@@ -111,9 +111,9 @@ class FolderDataModule(SegmentationDataModule):
     def setup(self, stage: str) -> None:
         """As for any data set; says so if val stands for test."""
         super().setup(stage)
-        chosen = {"test": self.test_split, "predict": self.predict_split}.get(stage)
-        if chosen == "val" and "test" not in self._sources and self._rank == 0:
-            _log.warning("%s has no split test: `%s` takes val", self.labels.name, stage)
+        for verb, chosen in (("test", self.test_split), ("predict", self.predict_split)):
+            if stage == verb and chosen == "val" and "test" not in self._sources and self._rank == 0:
+                _log.warning("%s has no split test: `hrseg %s` takes val", self.labels.name, verb)
 
     def find_samples(self, split: str) -> list[Sample]:
         """Lists a split by name, or in its list's order."""

@@ -101,7 +101,7 @@ def guess_classes(folder: Path, suffix: str = "") -> str:
         raise _too_many(masks.paths[-1], len(real))
     if masks.are_lossy or len(real) < len(masks.values):
         noise = [value for value in masks.values if value not in real]
-        kind = "files in a format that changes labels, such as JPEG," if masks.are_lossy else "noisy masks"
+        kind = "files in a format that changes labels, such as JPEG" if masks.are_lossy else "noisy masks"
         raise DataFileError(
             f"{folder} holds {kind}: of {len(masks.values)} values {len(noise)} are noise ({masks.share(noise)}), as "
             f"JPEG or smoothing leaves it; the others are {', '.join(map(masks.text, real[:20]))}. Add --snap FOLDER: "
@@ -155,10 +155,9 @@ def snap_masks(folder: Path, suffix: str, output: Path) -> list[str]:
 def _look_at(folder: Path, suffix: str) -> _Masks:
     paths = list(images_below(folder, suffix).values())
     if not paths:
-        others = sorted(path.name for path in folder.iterdir())[:3] if folder.is_dir() else []
-        content = f"it holds {', '.join(others)}, ..." if others else "it is empty or missing"
+        place = folder.absolute()
         raise DataNotFoundError(
-            f"no mask *{suffix}.png in {folder.absolute()}: {content}; give --masks the name of the folder below the "
+            f"no mask *{suffix}.png in {place}, {_what_is_there(place)}; give --masks the name of the folder below the "
             "root and --mask_suffix what the names end with. Polygons have to be drawn as PNG first"
         )
     kinds = ("label ids", "colours")
@@ -177,6 +176,14 @@ def _look_at(folder: Path, suffix: str) -> _Masks:
         if len(values) > _MOST_VALUES:
             raise _too_many(path, len(values))
     return _Masks(paths, all_in_color, are_lossy, values)
+
+
+def _what_is_there(folder: Path) -> str:
+    """What a folder without masks holds, or what there is in place of one that is missing."""
+    place = next(place for place in (folder, *folder.parents) if place.is_dir())
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(place.iterdir())]
+    listed = f"{', '.join(names[:5]) or 'nothing'}{', ...' if len(names) > 5 else ''}"
+    return f"which holds {listed}" if place == folder else f"which is missing; {place} holds {listed}"
 
 
 def _too_many(path: Path, number: int) -> DataFileError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def _usable_device(device: str | torch.device) -> torch.device:
         usable = torch.empty(0, device=device).device
         reason = "it holds shapes alone" if usable.type == "meta" else ""
     except Exception as error:  # each kind of device has errors of its own
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__  # torch lists all kinds of devices behind
     if reason:
         expected = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         raise ConfigError(f"device {device} cannot be used ({reason}); expected {' or '.join(expected)}")

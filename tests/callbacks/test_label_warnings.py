@@ -51,6 +51,18 @@ def test_labels_that_are_all_ignored(caplog: pytest.LogCaptureFixture) -> None:
     assert "all 128 pixels of the training crops in the first epoch are ignored (255)" in of_training
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")  # which it is, on purpose
+def test_a_task_that_scores_nothing_itself_is_told_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """`all pixels of the 0 labels are ignored`, where the user's validation step does not update the metrics."""
+
+    class Unscored(SegmentationTask):
+        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    task = Unscored(nn.Conv2d(3, TABLE.num_classes, 1), TABLE)
+    trainer(max_epochs=1, callbacks=[LabelWarnings()], num_sanity_val_steps=0).fit(task, loader(0, 1, 2), loader(0))
+    assert told(caplog) == []
+
+
 def test_classes_that_never_occur(caplog: pytest.LogCaptureFixture) -> None:
     run(loader(0, 255), loader(0, 1))
     of_val, of_training = told(caplog)

@@ -115,6 +115,16 @@ def test_a_config_from_stdin_is_the_experiment_stdin(recipe: Path, monkeypatch: 
     assert (recipe.parent / "runs" / "stdin" / "0" / "config.yaml").is_file()
 
 
+def test_a_stdin_that_holds_no_settings_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`hrseg: Unexpected config:` was all that was said."""
+    for text, held in (("", "nothing"), ("network", "network")):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        assert main(["fit", "--config", "-"]) == 2
+        assert f"--config holds {held}; expected settings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["", "/", "folder", "pipe"])
 def test_a_report_goes_to_a_file_only(place: str, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (recipe.parent / "folder").mkdir()

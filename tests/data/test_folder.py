@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pytorch_lightning.trainer.states import TrainerFn
 
 from hrseg.data.camvid import CAMVID, CamVidDataModule
 from hrseg.data.dataset import Sample, read_sample
@@ -171,10 +172,10 @@ def test_without_a_test_split_val_is_tested_and_predicted_and_that_is_said(
     assert (data.test_split, data.predict_split) == ("val", "val")
     data.setup("fit")
     assert caplog.text == ""
-    data.setup("test")
+    data.setup(TrainerFn.TESTING)  # as Lightning does; it was told as `TrainerFn.TESTING`
     data.setup("predict")
-    assert "has no split test: `test` takes val" in caplog.text
-    assert "`predict` takes val" in caplog.text
+    assert "has no split test: `hrseg test` takes val" in caplog.text
+    assert "`hrseg predict` takes val" in caplog.text
     with pytest.raises(DataNotFoundError, match=r"no image of .* test in .*, or give --data\.test_split val\. "):
         folder(tmp_path, classes=TWO, test_split="test").setup("test")
     write_pairs(tmp_path, "test/d")

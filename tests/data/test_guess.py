@@ -139,8 +139,12 @@ def test_values_that_look_like_instances_are_told(tmp_path: Path) -> None:
 
 
 def test_what_are_no_masks_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataNotFoundError, match=r"no mask \*_m\.png in .*; give --masks"):
+    with pytest.raises(DataNotFoundError, match=r"no mask \*_m\.png in .*, which holds nothing; give --masks"):
         guess_classes(tmp_path, "_m")
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DataNotFoundError, match=rf"masks, which is missing; {tmp_path} holds labels/; give --masks"):
+        guess_classes(tmp_path / "masks")
+    (tmp_path / "labels").rmdir()
     save(tmp_path / "a.png", IDS)
     save(tmp_path / "b.png", np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(DataFileError, match=r"a\.png holds label ids and .*b\.png colours; expected one kind"):
