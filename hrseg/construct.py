@@ -11,6 +11,7 @@ from functools import partial, wraps
 from importlib import import_module
 from math import prod
 from pathlib import PurePath
+from re import split
 from typing import Any, TypeVar
 
 from hrseg.errors import ConfigError
@@ -25,7 +26,12 @@ class NotDescribableError(Exception):
 
 
 class RecordsArguments:
-    """Base class of objects that remember the arguments of their constructor, so that `describe` can tell them."""
+    """Base class of objects that remember the arguments of their constructor, so that `describe` can tell them.
+
+    Raises:
+        ConfigError: The constructor fails on an argument that is None, such as `crop_size: null`, which jsonargparse
+            lets pass.
+    """
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
@@ -34,10 +40,21 @@ class RecordsArguments:
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
+    # as they are written in the signatures of hrseg; those of a user may be anything
+    types = init.__annotations__ if init.__module__.startswith("hrseg.") else {}
+    never_null = {name: text for name, text in types.items() if not {"None", "Any", "object"} & {*split(r"\W+", text)}}
+    names = [*inspect.signature(init).parameters][1:]
+
     @wraps(init)
     def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
         vars(self).setdefault(_GIVEN, (args, kwargs))  # those of the subclass, which is called first
-        init(self, *args, **kwargs)
+        try:
+            init(self, *args, **kwargs)
+        except (TypeError, AttributeError) as error:
+            for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+                if value is None and name in never_null:
+                    raise ConfigError(f"{name} is null; expected {never_null[name]}") from error
+            raise
 
     return recording_init
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
+import hrseg.losses
 from hrseg.cli import REFUSALS
-from hrseg.errors import ConfigError, HrsegError
+from hrseg.errors import ConfigError, HrsegError, UnknownNameError
 
 # where an exception is a refusal in the middle of a run, too: an unknown monitor, gradients of a kind
 _REFUSING = ("pytorch_lightning", "lightning_fabric", "torch.optim")
@@ -24,6 +27,8 @@ _OTHER_TYPES = (
     "a class path (",
     "a dict with",
 )
+
+_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)|class_path '(hrseg[\w.]*)':.* has no attribute")
 
 
 @contextmanager
@@ -54,7 +59,7 @@ def as_config_error(has_started: Callable[[], bool] = lambda: False) -> Iterator
             raise
         if ours is not None:
             raise ours from error
-        if any(_origin(cause).startswith("hrseg") for cause in causes):
+        if any(_origin(cause).startswith("hrseg") and not _is_wrong_name(cause) for cause in causes):
             raise
         raise ConfigError(_text(error, module)) from error
 
@@ -77,8 +82,15 @@ def _origin(error: BaseException) -> str:
     return module
 
 
+def _is_wrong_name(error: BaseException) -> bool:
+    """Whether a module was asked for a name that it does not have, as by a class path."""
+    return isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)
+
+
 def _text(error: Exception, module: str) -> str:
     if _origin(error).startswith("jsonargparse"):
+        if isinstance(error, IndexError):  # of its own, where it formats a message of no lines
+            return "the constructor of a class that the settings name raised an exception without a message"
         return _gist(error)
     text = str(error).strip()
     if type(error).__name__ not in ("ValueError", "RuntimeError", "MisconfigurationException") or not text:
@@ -103,7 +115,15 @@ def _gist(error: Exception) -> str:
     if text.startswith("Unexpected config:"):
         held = text.partition(":")[2].strip() or "nothing"
         text = f"--config holds {_cut(held)}; expected settings, such as those of the recipes in experiments/"
+    if unknown := _UNKNOWN_CLASS.search(text):
+        text = str(UnknownNameError("class", unknown[1] or unknown[2], _known_classes()))
     return f"{key}: {_cut(text)}" if found and key else _cut(text)
+
+
+def _known_classes() -> list[str]:
+    """Import paths of what recipes name."""
+    homes = (hrseg, hrseg.losses)
+    return [f"{home.__name__}.{name}" for home in homes for name in home.__all__ if name[0].isupper()]
 
 
 def _cut(text: str) -> str:

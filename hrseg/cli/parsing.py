@@ -14,11 +14,15 @@ from jsonargparse import (  # type: ignore[attr-defined]  # the first is documen
     get_loader,
 )
 
+from hrseg import data as data_sets
 from hrseg.cli.config_errors import as_config_error
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.files import expanded
 from hrseg.text_files import read_text, read_yaml
+
+# imported here, so that `--data` takes a class by its name alone
+_DATA_MODULES = [getattr(data_sets, name) for name in data_sets.__all__ if name.endswith("DataModule")]
 
 
 def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:

@@ -89,7 +89,7 @@ def create_model(
     given: dict[str, Any] = {k: v for k, v in (("name", name), ("num_classes", num_classes)) if v is not None}
     given |= parameters
     if name is not None:
-        _require_known(name, parameters)  # before anything is fetched
+        _require_known(name, [*given][1:])  # before anything is fetched
     file = None
     of_file: dict[str, Any] = {}
     if from_file is not None:
@@ -151,6 +151,10 @@ def _signature(name: str) -> inspect.Signature:
 def _require_known(name: str, parameters: Iterable[str]) -> None:
     known = _signature(name).parameters
     for parameter in parameters:
+        if parameter == "num_classes" and parameter not in known:
+            raise ConfigError(
+                f"{name} gives feature maps and takes no num_classes; `hrseg models` lists the segmentation networks"
+            )
         if parameter not in known:
             raise UnknownNameError(f"parameter of {name}", parameter, known)
 

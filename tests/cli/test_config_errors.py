@@ -48,6 +48,11 @@ REFUSED = {
         "negative dimension"
     ),
     "--data.transforms=[{class_path: albumentations.GaussNoise, init_args: {std_range: [-5, 3]}}]": "std_range",
+    "--data.scale_range=null": r"^hrseg: scale_range is null; expected tuple\[float, float\]$",
+    "--data.eval_batch_size=null": "^hrseg: eval_batch_size is null; expected int$",
+    "--data=hrseg.CamVidDataModul": "^hrseg: data: unknown class 'hrseg.CamVidDataModul'; did you mean hrseg.CamVid",
+    "--data=CamVidDataModul": "did you mean hrseg.CamVidDataModule",
+    "--model.loss=CrossEntropyLos": "did you mean hrseg.losses.CrossEntropyLoss",
     "--ckpt_path=best": "no checkpoint at best",
     "--ckpt_path=hpc": "no checkpoint at hpc",
     "--timeout_minutes=0": "timeout_minutes is 0.0; expected more than 0",
@@ -192,3 +197,14 @@ def test_another_network_or_other_classes_over_a_checkpoint(
     assert main([verb, *other, "--model.network=hrnetv2_w18_small_v1", "--ckpt_path=best.ckpt"]) == 2
     told = capsys.readouterr().err
     assert "best.ckpt is of a training on the 11 classes of CamVid, and this task is on the 20 of LIP; leave" in told
+
+
+def test_a_constructor_that_raises_without_a_message(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "speechless.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        raise ValueError\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["fit", f"--config={recipe}", "--model.network={class_path: speechless.Net}"]) == 2
+    assert "raised an exception without a message" in capsys.readouterr().err
