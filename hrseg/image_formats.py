@@ -26,23 +26,15 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "AVIF", "JPEG2000")
 # TIFF tags, by the numbers of the specification
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES = 254, 256, 257, 258, 262, 277
 _EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
-_TAGS: dict[int, tuple[int, ...]] = {
-    _WIDTH: (0,),
-    _HEIGHT: (0,),
-    _BITS: (1,),
-    _PHOTOMETRIC: (0,),
-    _SAMPLES: (1,),
-}  # with their defaults
+# those that are read, with their defaults
+_TAGS: dict[int, tuple[int, ...]] = {_WIDTH: (0,), _HEIGHT: (0,), _BITS: (1,), _PHOTOMETRIC: (0,), _SAMPLES: (1,)}
 _TAGS |= {_SAMPLE_FORMAT: (1,), _EXTRA_SAMPLES: ()}
 _NO_PAGE = 1 | 4  # bits of the subfile type: a smaller version of another page, or its transparency mask
 _KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 _COLOR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # of grey, grey, RGB, palette, CMYK and YCbCr
-_BLACK_IS_ZERO, _RGB = 1, 2
-_ALPHA = (
-    (),
-    (1,),
-    (2,),
-)  # extra samples: none, or an alpha, premultiplied or not; 0 is anything, such as near infrared
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
+# extra samples: none, or an alpha, premultiplied or not; 0 is anything, such as near infrared
+_ALPHA: tuple[tuple[int, ...], ...] = ((), (1,), (2,))
 _MAX_PAGES, _MAX_BANDS = 1000, 65535  # that are counted
 
 _pillow_lock = threading.Lock()
@@ -85,7 +77,9 @@ class TiffLayout(NamedTuple):
     def is_label(self) -> bool:
         """Whether it is one band of integers, or an 8-bit picture in RGB with or without alpha."""
         is_index = self._is_single_band(1, 2, 4, 8, 16, 32) and set(self.kinds) <= {1, 2}
-        return (is_index and self.photometric in (0, 1, 3)) or (self.is_image() and self.photometric == _RGB)
+        return (is_index and self.photometric in (_BLACK_IS_ZERO, _PALETTE)) or (
+            self.is_image() and self.photometric == _RGB
+        )
 
     def _is_single_band(self, *bits: int) -> bool:
         return len(self.bits) == 1 and self.bits[0] in bits
@@ -182,6 +176,11 @@ def _check_tiff(file: BinaryIO, path: Path, as_label: bool) -> None:
     if num_pages != 1:
         raise DataFileError(
             f"{path} has {num_pages} pages of {layout}; expected one page. Save the pages as files of their own"
+        )
+    if as_label and layout.photometric == _WHITE_IS_ZERO:
+        raise DataFileError(
+            f"{path} has {layout} of which 0 is white, and decoders invert the numbers of those; expected class ids of "
+            "which 0 is black (the tag PhotometricInterpretation): save it as PNG, and see which number is which class"
         )
     if as_label and not layout.is_label():
         raise DataFileError(f"{path} has {layout}; expected one band of class ids from 0 to 255, as integers")

@@ -263,6 +263,7 @@ LABELS_REFUSED = {
     "pages": (tiff(smooth(1), GREY, num_pages=5), "5 pages of 1 band of 8-bit unsigned integers; expected one page"),
     "12 bands": (tiff(smooth(12), GREY, [0] * 11), "12 bands of 8-bit unsigned integers; expected one band"),
     "near infrared": (tiff(smooth(4), RGB, [0]), "4 bands of 8-bit unsigned integers; expected one band"),
+    "white is 0": (tiff(smooth(1), 0), "1 band of 8-bit unsigned integers of which 0 is white"),
     "negative": (tiff(-smooth(1, np.int16), GREY), "holds values from -"),
     "JPEG in a TIFF": (saved(Image.fromarray(smooth(1)[..., 0]), "TIFF", compression="jpeg"), "whose compression"),
 }
