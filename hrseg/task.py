@@ -142,7 +142,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             if settled := [name for name in _SETTLED if name in parameters]:
                 raise ConfigError(
                     f"network_args holds {', '.join(settled)}, which the task's own arguments and the classes of "
-                    f"{self.labels.name} settle; leave out {'it' if len(settled) == 1 else 'them'}"
+                    f"{self.labels.name} settle; leave {'it' if len(settled) == 1 else 'them'} out"
                 )
             if checkpoint_stages:
                 parameters["checkpoint_stages"] = checkpoint_stages

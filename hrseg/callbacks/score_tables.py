@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +64,19 @@ class ScoreTables(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the best validation so far."""
         self._best = state_dict.get("best")
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Knows `best.ckpt` again in a run's folder that was moved; the best of another run is not that of this one."""
+        keeper, states = _keeper_of_best(trainer), checkpoint.get("callbacks", {})
+        state = states.get(keeper.state_key) if keeper else None
+        if keeper is None or state is None or state.get("dirpath") == keeper.dirpath:
+            return
+        folder = str(keeper.dirpath)
+        if os.path.realpath(Path(str(trainer.ckpt_path)).parent) == folder and Path(folder, "best.ckpt").is_file():
+            states[keeper.state_key] = _moved(state, folder)
+        else:
+            del states[keeper.state_key]
+            states.pop(self.state_key, None)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the files and prints the table; in a training writes the files of the best validation alone."""
@@ -182,6 +196,17 @@ def _keeper_of_best(trainer: Trainer) -> ModelCheckpoint | None:
         if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/miou" and callback.filename == "best":
             return callback
     return None
+
+
+def _moved(state: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """The state of a `ModelCheckpoint` whose files are in another folder now."""
+
+    def here(path: str) -> str:
+        return os.path.join(folder, os.path.basename(path)) if path else path
+
+    paths = {key: here(value) for key, value in state.items() if key.endswith("_path")}
+    scores = {here(path): score for path, score in state.get("best_k_models", {}).items()}
+    return {**state, **paths, "dirpath": folder, "best_k_models": scores}
 
 
 def _source(facts: Mapping[str, Any]) -> str:

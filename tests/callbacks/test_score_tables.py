@@ -156,6 +156,31 @@ def test_after_a_training_the_table_and_the_files_are_those_of_the_best_checkpoi
     assert "they replace those of checkpoints/best.ckpt (step 4) on train, whole images; --run_dir keeps" in shown
 
 
+@pytest.mark.parametrize("what", ["folder", "last checkpoint"])
+def test_best_ckpt_is_that_of_the_table_where_a_run_was_moved(
+    what: str, camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A worse one replaced it, and the table said that it was the better one before; Lightning starts its best anew."""
+    data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
+    task = Scores(OneConvolution(), data.labels)
+    task.given = [0.75, 0.5, 0.25]
+    a_trainer(tmp_path / "before", max_epochs=1).fit(task, data)
+    run = tmp_path / "after"
+    if what == "folder":
+        (tmp_path / "before").rename(run)
+        last = run / "checkpoints" / "last.ckpt"
+    else:  # goes on in another run, which has not the best of the one before
+        last = tmp_path / "before" / "checkpoints" / "last.ckpt"
+    a_trainer(run, max_epochs=2).fit(task, data, ckpt_path=last)
+    a_trainer(run, max_epochs=3).fit(task, data, ckpt_path=run / "checkpoints" / "last.ckpt")
+    epoch, miou = (1, 0.75) if what == "folder" else (2, 0.5)
+    assert f"best validation: epoch {epoch}, step {2 * epoch}, kept in {run}/checkpoints/best.ckpt" in (
+        capsys.readouterr().out
+    )
+    assert scored(run / "val")["miou"] == miou
+    assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == epoch - 1
+
+
 def test_a_run_that_was_begun_without_tables_shows_none_but_that_of_its_best_checkpoint(
     camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
