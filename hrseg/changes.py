@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import get_loader
-from yaml import YAMLError
-
+from hrseg.errors import ConfigError
 from hrseg.files import replacing
+from hrseg.text_files import read_settings
 
 # what changes neither steps nor scores
 _OF_NO_EFFECT = {
@@ -51,10 +50,9 @@ def keep_before(config: Path, settings: Mapping[str, Any], step: int) -> None:
 def _read(config: Path) -> dict[str, Any]:
     """The settings in a file; none if it is missing or damaged."""
     try:
-        settings = get_loader("yaml")(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecursionError, YAMLError):
+        return read_settings(config)
+    except ConfigError:
         return {}
-    return settings if isinstance(settings, dict) else {}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from hrseg.errors import ConfigError
 
@@ -14,6 +15,15 @@ def require(condition: bool, parameter: str, value: object, expected: str) -> No
     if not condition:
         text = repr(value)
         raise ConfigError(f"{parameter} is {text if len(text) <= 80 else text[:77] + '...'}; expected {expected}")
+
+
+def as_list(value: Any) -> list[Any]:
+    """One or several, as a list; None is none.
+
+    >>> as_list(None), as_list("one"), as_list(("one", "two"))
+    ([], ['one'], ['one', 'two'])
+    """
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:

@@ -1,9 +1,9 @@
-"""`config.yaml` of a training that was started from Python: what `hrseg fit --config` would be given."""
+"""`config.yaml` of a run, and what stands in it of a training that was started from Python."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 
-from hrseg.changes import going_on, keep_before
+from hrseg.callbacks.loggers import start_loggers
+from hrseg.changes import keep_before
 from hrseg.construct import NotDescribableError, arguments_of, class_path, describe, described_arguments
 from hrseg.files import replacing
 from hrseg.models import Network
@@ -24,68 +25,88 @@ _OF_TRAINING = ("model.optimizer", "model.schedule", "data.transforms", "trainer
 
 
 class ConfigFile(Callback):
-    """Writes `config.yaml` once a training has started, where task and data can be told by plain values.
+    """Writes `config.yaml`, from which a run can be repeated as a new one, when its training starts.
 
-    `settings` is what it holds.
+    A restart with other settings keeps the file before as `config_until_step_N.yaml`. The loggers get what it holds.
 
     Args:
         folder: The run's folder.
+        settings: What the file holds, as plain values.
+        is_restart: Whether a run goes on that the loggers know.
+        comments: Lines at its head; None for settings of which no file is to be written.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], is_restart: bool, comments: Sequence[str] | None = ()
+    ) -> None:
+        self._folder = folder
+        self._settings = dict(settings)
+        self._is_restart = is_restart
+        self._comments = comments
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Starts the loggers; leaves the file alone, as the training may not start."""
+        if stage == "fit" and trainer.is_global_zero:
+            start_loggers(trainer, self._folder, self._settings, self._is_restart)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the file, in one process."""
+        if not trainer.is_global_zero or self._comments is None:
+            return
+        seed = getattr(pl_module, "seed", None)
+        if seed is not None and seed < 2**32:
+            self._settings["seed_everything"] = seed  # a restart keeps that of its checkpoint, whatever was given
+        path = self._folder / "config.yaml"
+        keep_before(path, self._settings, trainer.global_step)
+        text = "".join(f"# {comment}\n" for comment in self._comments)
+        text += yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def comments_of(task: SegmentationTask, lacks: Mapping[str, str]) -> list[str] | None:
+    """The comments of a `ConfigFile`, given what its settings lack."""
+    if not _is_whole(lacks):
+        return None
+    comments = [f"without {name}: {reason}" for name, reason in lacks.items()]
+    if not isinstance(arguments_of(task).get("network"), str):
+        comments.append("without the weights that the network had, which was given as a module")
+    return comments
+
+
+def complaint(lacks: Mapping[str, str]) -> str:
+    """What `config.yaml` lacks, and what that means."""
+    listed = ", ".join(f"{name} ({reason})" for name, reason in lacks.items())
+    if _is_whole(lacks):
+        return f"config.yaml cannot tell {listed}: a training repeated from it goes without"
+    return f"no config.yaml, as {listed} cannot be told: hrseg validate, test and predict need a --config"
+
+
+def _is_whole(lacks: Mapping[str, str]) -> bool:
+    return all(name.startswith(_OF_TRAINING) for name in lacks)
+
+
+def run_settings(
+    task: SegmentationTask, data: LightningDataModule, experiment: str, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings of a training that was started from Python, as in a recipe.
+
+    Args:
         task: What is trained.
         data: What it is trained on.
         experiment: Name of the folder under runs/.
         options: Of the trainer, as the user gave them.
+
+    Returns:
+        Plain values, and the names of what cannot be told by such, with the reasons.
     """
-
-    def __init__(
-        self,
-        folder: Path,
-        task: SegmentationTask,
-        data: LightningDataModule,
-        experiment: str,
-        options: Mapping[str, Any],
-    ) -> None:
-        self.folder = folder
-        self.settings, self._lacks = run_settings(task, data, options)
-        self.settings["experiment"] = experiment
-        self._of_module = not isinstance(arguments_of(task).get("network"), str)
-        self._is_whole = all(name.startswith(_OF_TRAINING) for name in self._lacks)
-
-    def complaint(self) -> str:
-        """What `config.yaml` lacks, and what that means; empty if it lacks nothing."""
-        if not self._lacks:
-            return ""
-        lacks = ", ".join(f"{name} ({reason})" for name, reason in self._lacks.items())
-        if self._is_whole:
-            return f"config.yaml cannot tell {lacks}: a training repeated from it goes without"
-        return f"no config.yaml, as {lacks} cannot be told: hrseg validate, test and predict need a --config"
-
-    def going_on(self, checkpoint: Path) -> str:
-        """The line that a training begins with which goes on from a checkpoint."""
-        return going_on(checkpoint, self.folder / "config.yaml", yaml.safe_load(yaml.safe_dump(self.settings)))
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the file, in one process."""
-        if trainer.is_global_zero and self._is_whole:
-            header = "".join(f"# without {name}: {reason}\n" for name, reason in self._lacks.items())
-            if self._of_module:
-                header += "# without the weights that the network had, which was given as a module\n"
-            text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
-            keep_before(self.folder / "config.yaml", yaml.safe_load(text), trainer.global_step)
-            with replacing(self.folder / "config.yaml") as temporary:
-                temporary.write_text(header + text, encoding="utf-8")
-
-
-def run_settings(
-    task: SegmentationTask, data: LightningDataModule, options: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Settings as in a recipe, and the names of those that cannot be told, with the reasons."""
     lacks: dict[str, str] = {}
 
     def take(part: str, found: tuple[dict[str, Any], dict[str, str]]) -> dict[str, Any]:
         lacks.update({f"{part}.{name}": reason for name, reason in found[1].items()})
         return found[0]
 
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"experiment": experiment}
     if "PL_GLOBAL_SEED" in os.environ:  # of Lightning's seed_everything
         settings["seed_everything"] = int(os.environ["PL_GLOBAL_SEED"])
     try:

@@ -140,6 +140,11 @@ def last_checkpoint(run_dir: Path) -> Path | None:
     return path if path.is_file() else None
 
 
+def is_of_run(checkpoint: Path, run_dir: Path) -> bool:
+    """Whether a checkpoint lies in a run's folder, so that a training that goes on from it continues that run."""
+    return checkpoint.resolve().parent.parent == run_dir.resolve()
+
+
 def run_dir_of(checkpoint: Path) -> Path | None:
     """The run that a checkpoint belongs to: RUN/checkpoints/best.ckpt, with RUN/config.yaml beside it."""
     folder = checkpoint.absolute().parent

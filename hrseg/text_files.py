@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.errors import ConfigError
+from hrseg.files import expanded
 
 _MOST_BYTES = 2**18
 _MOST_NODES = 100_000  # of a YAML file, with each alias counted as what it stands for
@@ -47,49 +48,77 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ConfigError: It cannot be read, is no YAML, or has more values than any file of settings.
     """
+    return _parse_yaml(read_text(path), path)
+
+
+def read_settings(source: str | Path) -> dict[str, Any]:
+    """Reads a recipe, or the config.yaml of a run, as plain values.
+
+    Args:
+        source: The file, or what would be in it, which begins with a brace.
+
+    Raises:
+        ConfigError: There is no such file, or it is no YAML with names of settings.
+    """
+    from jsonargparse import get_loader  # knows 1e-3 as a number, and has no limits
+
+    is_inline = isinstance(source, str) and source.startswith("{")
+    where = f"{str(source)[:40]} ..." if is_inline else expanded(source)
+    try:
+        text = str(source) if isinstance(where, str) else read_text(where)
+        _parse_yaml(text, where)
+        content = get_loader("yaml")(text)
+    except ConfigError as error:
+        raise ConfigError(f"the config {error}; give a recipe or RUN/config.yaml") from error
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"the config {where} holds {found}; expected settings such as `data:` and `model:`")
+    return content
+
+
+def _parse_yaml(text: str, where: str | Path) -> Any:
     import yaml
 
-    text = read_text(path)
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        _count_nodes(node, {}, path)
+        _count_nodes(node, {}, where)
         return loader.construct_document(node)
     except ConfigError:
         raise
     except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply; expected a file of settings") from None
+        raise ConfigError(f"{where} is nested too deeply; expected a file of settings") from None
     except Exception as error:  # numbers and dates that there are not are no YAMLErrors
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
 
 
-def _count_nodes(node: Any, known: dict[int, int | None], path: Path) -> int:
+def _count_nodes(node: Any, known: dict[int, int | None], where: str | Path) -> int:
     """Values in a node; `known` holds the numbers of those seen, None for those that are being counted."""
     if id(node) in known:
         number = known[id(node)]
         if number is None:
-            raise ConfigError(f"{path} has an anchor that contains itself; expected plain values")
+            raise ConfigError(f"{where} has an anchor that contains itself; expected plain values")
         return number
     known[id(node)] = None
     children = node.value if isinstance(node.value, list) else []
-    _require_distinct([key for key, _ in filter(lambda child: isinstance(child, tuple), children)], path)
+    _require_distinct([key for key, _ in filter(lambda child: isinstance(child, tuple), children)], where)
     number = 1
     for child in children:
-        number += sum(_count_nodes(part, known, path) for part in (child if isinstance(child, tuple) else (child,)))
+        number += sum(_count_nodes(part, known, where) for part in (child if isinstance(child, tuple) else (child,)))
         if number > _MOST_NODES:
-            raise ConfigError(f"{path} has more than {_MOST_NODES} values, its anchors resolved; expected settings")
+            raise ConfigError(f"{where} has more than {_MOST_NODES} values, its anchors resolved; expected settings")
     known[id(node)] = number
     return number
 
 
-def _require_distinct(keys: list[Any], path: Path) -> None:
+def _require_distinct(keys: list[Any], where: str | Path) -> None:
     """Raises a `ConfigError` where a mapping has a key twice, of which YAML takes the last without a word."""
     seen: set[str] = set()
     for key in keys:
         if isinstance(key.value, str) and key.value != "<<":  # what merges an anchor may stand more than once
             if key.value in seen:
                 line = key.start_mark.line + 1
-                raise ConfigError(f"{path}, line {line}: {key.value} stands a second time beside the first; remove one")
+                raise ConfigError(f"{where}, line {line}: {key.value} stands twice; remove one")
             seen.add(key.value)

@@ -35,13 +35,16 @@ from hrseg.callbacks import (
     TerminalProgress,
     Throughput,
 )
-from hrseg.callbacks.loggers import Events, finish_loggers, made_loggers, start_loggers
+from hrseg.callbacks.loggers import Events, finish_loggers, made_loggers
+from hrseg.changes import going_on
+from hrseg.checks import as_list
 from hrseg.data.parallel import usable_cores
 from hrseg.errors import ConfigError
+from hrseg.files import expanded
+from hrseg.inference import read_checkpoint
 from hrseg.interruption import Interrupted
 from hrseg.models.network import Network
-from hrseg.models.reading import read_content
-from hrseg.run_config import ConfigFile
+from hrseg.run_config import ConfigFile, comments_of, complaint, run_settings
 from hrseg.runs import in_use, last_checkpoint, new_run_dir
 from hrseg.task import SegmentationTask
 
@@ -117,21 +120,22 @@ def fit(
     launch.require_srun()
     asked = {**DEFAULTS, **options, **({"callbacks": list(callbacks)} if callbacks else {})}
     options |= launch.processes(options)
-    folder = shared_run_dir(experiment) if run_dir is None else Path(run_dir)
+    folder = shared_run_dir(experiment) if run_dir is None else expanded(run_dir)
     try:
         with in_use(folder, is_training=True), quiet():
             checkpoint = last_checkpoint(folder)
-            config = ConfigFile(folder, task, data, experiment, asked)
-            trainer = _trainer(folder, checkpoint, [*callbacks, config], options)
+            step = read_checkpoint(checkpoint)["global_step"] if checkpoint else 0
+            settings, lacks = run_settings(task, data, experiment, asked)
+            config = ConfigFile(folder, settings, checkpoint is not None, comments_of(task, lacks))
+            trainer = _trainer(folder, checkpoint, step, callbacks, config, options)
             if trainer.is_global_zero:
                 if checkpoint is not None:
-                    print(config.going_on(checkpoint), flush=True)
+                    print(going_on(checkpoint, folder / "config.yaml", settings), flush=True)
                 devices = f"{trainer.num_devices} x {trainer.strategy.root_device.type}"
                 about = description(task, starts=checkpoint is None)
                 print(f"fit: {about}; {devices}; files in {folder}", flush=True)
-                if complaint := config.complaint():
-                    print(complaint, flush=True)
-                start_loggers(trainer, folder, config.settings, checkpoint is not None)
+                if lacks:
+                    print(complaint(lacks), flush=True)
             try:
                 with interruption.watching():
                     trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
@@ -156,12 +160,18 @@ def shared_run_dir(experiment: str) -> Path:
     return folder
 
 
-def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback], options: dict[str, Any]) -> Trainer:
+def _trainer(
+    folder: Path,
+    checkpoint: Path | None,
+    step: int,
+    callbacks: Sequence[Callback],
+    config: ConfigFile,
+    options: dict[str, Any],
+) -> Trainer:
     check_options(options)
     options = {**DEFAULTS, **options}
     with_logger, with_checkpoints = (options.get(name) is not False for name in ("logger", "enable_checkpointing"))
     if with_logger:
-        step = read_content(checkpoint, values=False)["global_step"] if checkpoint else 0
         # the others do not log, and their servers and databases see one process only
         is_given = options.get("logger") not in (None, True) and launch.is_first_process()
         of_user = made_loggers(options["logger"], folder) if is_given else []
@@ -173,6 +183,8 @@ def _trainer(folder: Path, checkpoint: Path | None, callbacks: Sequence[Callback
     ]
     if options.get("enable_progress_bar") is not False:
         of_run.append(progress_bar())
+    if not options.get("fast_dev_run"):
+        of_run.append(config)
     options["callbacks"] = replaced(of_run, callbacks)
     options["plugins"] = plugins_of_run(options.get("plugins"))
     return Trainer(default_root_dir=folder, **options)
@@ -218,7 +230,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 def plugins_of_run(of_user: Any) -> list[Any]:
     """The user's plugins, one or a list, and those of a run."""
-    plugins = [] if of_user is None else of_user if isinstance(of_user, list) else [of_user]
+    plugins = as_list(of_user)
     is_settled = launch.tasks() is not None or any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
     if slurm.job() is not None and not is_settled:
         # Lightning takes any process of a job for one that srun started, and would wait for the others

@@ -55,8 +55,11 @@ ALLOWED = {
     "task": {"task_checks", "task_checkpoint", "models", "losses", "metrics", "optim", "inference", "data.labels"},
     "callbacks": {"task", "models", "inference", "metrics", "visualize", "data.labels", "interruption"},
     "changes": set(),
-    "run_config": {"changes", "task", "models"},
-    "training": {"run_config", "callbacks", "task", "data", "models", "runs", "interruption", "launch", "slurm"},
+    "run_config": {"callbacks", "changes", "task", "models"},
+    "training": {
+        *("run_config", "changes", "callbacks", "task", "inference", "data", "models"),
+        *("runs", "interruption", "launch", "slurm"),
+    },
     "benchmark": {"models", "losses", "metrics", "optim", "inference", "data", "data.labels"},
 }
 EVERYTHING = {"cli", "__main__"}

@@ -15,6 +15,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from hrseg.checks import as_list
 from hrseg.errors import ConfigError
 from hrseg.files import write_json
 
@@ -108,7 +109,7 @@ def _settings(maker: Callable[..., Any], given: Mapping[str, Any], folder: Path,
 
 def made_loggers(given: Any, folder: Path) -> list[Logger]:
     """The loggers that a user of `hrseg.fit` gives: ready ones, or classes and partials of them, one or several."""
-    given = list(given) if isinstance(given, (list, tuple)) else [given]
+    given = as_list(given)
     makers = [type(logger) if isinstance(logger, Logger) else getattr(logger, "func", logger) for logger in given]
     settings = settings_of_run([(m, getattr(g, "keywords", {})) for m, g in zip(makers, given, strict=True)], folder)
     return [g if isinstance(g, Logger) else g(**added) for g, added in zip(given, settings, strict=True)]
@@ -116,9 +117,8 @@ def made_loggers(given: Any, folder: Path) -> list[Logger]:
 
 def finish_loggers(trainer: Trainer, given: Any) -> None:
     """Ends the runs of Weights & Biases that `made_loggers` began: another one in this process would join them."""
-    ready = given if isinstance(given, (list, tuple)) else [given]
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and not any(logger is other for other in ready):
+        if isinstance(logger, WandbLogger) and not any(logger is other for other in as_list(given)):
             logger.experiment.finish()
 
 

@@ -42,8 +42,9 @@ class ResumeCheck(Callback):
         self._optimizers = [type(optimizer).__name__ for optimizer in trainer.optimizers]
         if self._path is not None:
             saved = _mapping(_mapping(self._checkpoint.get("callbacks")).get(self.state_key)).get("optimizers")
+            before = saved if isinstance(saved, list) and saved else self._optimizers
             states = self._checkpoint.get("optimizer_states", ())
-            _require_same_optimizers(self._path, saved or self._optimizers, states, trainer.optimizers)
+            _require_same_optimizers(self._path, before, states, trainer.optimizers)
         self._checkpoint = {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from hrseg.cli.parsing import read_config
+from hrseg.checks import as_list
+from hrseg.cli.parsing import data_alone, inline
+from hrseg.text_files import read_settings
 from hrseg.trust import is_trusted, require_trusted
 
 # what a verb that scores or predicts takes over; folders and checkpoints to write and to read are the user's to name
@@ -28,13 +29,13 @@ def found_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
     Raises:
         ConfigError: It cannot be read, or names a class of the model or the data that is not of a known package.
     """
-    config = read_config(path)
+    config = read_settings(path)
     if trust:
         return str(path), []
     kept: dict[str, Any] = {name: config[name] for name in _SETTINGS if name in config}
     trainer = config.get("trainer")
     trainer = dict(trainer) if isinstance(trainer, dict) else {}
-    callbacks = _as_list(trainer.get("callbacks"))
+    callbacks = as_list(trainer.get("callbacks"))
     kept["trainer"] = {
         name: value for name, value in trainer.items() if name not in _NOT_OF_TRAINER and not _names_classes(value)
     } | {"callbacks": [callback for callback in callbacks if is_trusted(_path(callback))]}
@@ -42,24 +43,19 @@ def found_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
         require_trusted(kept.get(name), path, name)
     left_out = [f"trainer.callbacks {_path(one)}" for one in callbacks if not _path(one).startswith(_OF_TRAINING)]
     left_out += [f"trainer.{name}" for name in ("strategy", "plugins") if _names_classes(trainer.get(name))]
-    return json.dumps(kept, default=str), left_out
+    return inline(kept), left_out
 
 
 def found_data(path: Path, trust: bool = False) -> str:
     """The data of a run's config.yaml alone, as `--config` takes them; arguments and errors as of `found_config`."""
-    config = read_config(path)
-    data = {name: config[name] for name in ("data",) if name in config}
+    config = read_settings(path)
     if not trust:
-        require_trusted(data, path)
-    return json.dumps(data, default=str)
-
-
-def _as_list(value: Any) -> list[Any]:
-    return [] if value is None else value if isinstance(value, list) else [value]
+        require_trusted(config.get("data"), path, "data")
+    return data_alone(config)
 
 
 def _names_classes(value: Any) -> bool:
-    return any(isinstance(one, dict) for one in _as_list(value))
+    return any(isinstance(one, dict) for one in as_list(value))
 
 
 def _path(callback: Any) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any, TextIO
 
-from hrseg import interruption
+from hrseg import interruption, launch
 
 _GONE = {errno.EPIPE, errno.EIO}  # a pipe's reader; a terminal
 
@@ -78,3 +78,9 @@ def lasting_output() -> Iterator[None]:
                     stream.flush()
         finally:
             sys.stdout, sys.stderr = before
+
+
+def say(text: str) -> None:
+    """Prints in rank 0."""
+    if launch.is_first_process():
+        print(text, flush=True)

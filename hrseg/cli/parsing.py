@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonargparse import (  # type: ignore[attr-defined]  # the first is documented, but not re-exported
     ActionConfigFile,
     ArgumentParser,
     Namespace,
-    get_loader,
 )
 
 from hrseg import data as data_sets
 from hrseg.cli.config_errors import as_config_error
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
-from hrseg.files import expanded
-from hrseg.text_files import read_text, read_yaml
+from hrseg.text_files import read_settings
 
 # imported here, so that `--data` takes a class by its name alone
 _DATA_MODULES = [getattr(data_sets, name) for name in data_sets.__all__ if name.endswith("DataModule")]
@@ -51,32 +48,14 @@ class _OnlyData(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Adds the data of a file to the settings."""
-        config = _of_json(values) if values.startswith("{") else read_config(values)
-        data = json.dumps({"data": config["data"]} if "data" in config else {}, default=str)
-        super().__call__(parser, cfg, data, option_string)  # type: ignore[no-untyped-call]
+        super().__call__(parser, cfg, data_alone(read_settings(values)), option_string)  # type: ignore[no-untyped-call]
 
 
-def _of_json(text: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--config {text[:40]} is no JSON: {error}; give a recipe or RUN/config.yaml") from error
-    return content
+def data_alone(settings: Mapping[str, Any]) -> str:
+    """The settings of the data, as `--config` takes them."""
+    return inline({name: value for name, value in settings.items() if name == "data"})
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Reads a recipe, or the config.yaml of a run, as plain values.
-
-    Raises:
-        ConfigError: There is no such file, or it is no YAML with names of settings.
-    """
-    path = expanded(path)
-    try:
-        read_yaml(path)  # within limits, before jsonargparse's loader, which knows 1e-3 as a number, has none
-        content = get_loader("yaml")(read_text(path))
-    except ConfigError as error:
-        raise ConfigError(f"the config {error}; give a recipe or RUN/config.yaml") from error
-    if not isinstance(content, dict):
-        found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise ConfigError(f"the config {path} holds {found}; expected settings such as `data:` and `model:`")
-    return content
+def inline(settings: Mapping[str, Any]) -> str:
+    """Settings as `--config` takes them in place of a file's name: JSON, in which no string is read as a number."""
+    return json.dumps(settings, default=str, ensure_ascii=False)  # YAML does not know the surrogates of JSON's escapes

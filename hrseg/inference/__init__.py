@@ -1,6 +1,6 @@
 """From a trained network to label maps and their files."""
 
-from hrseg.inference.description import Description, check_checkpoint, describe_checkpoint
+from hrseg.inference.description import Description, check_checkpoint, describe_checkpoint, read_checkpoint
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
@@ -19,6 +19,7 @@ __all__ = [
     "describe_checkpoint",
     "named_protocol",
     "normalize",
+    "read_checkpoint",
     "sliding_window",
     "write_prediction",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
@@ -15,6 +16,8 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference.preprocess import check_normalization
 from hrseg.inference.protocol import Protocol
+from hrseg.models.reading import read_content
+from hrseg.models.weights_file import few
 from hrseg.sizes import require_pixels
 
 
@@ -55,15 +58,21 @@ class Description:
                 require_pixels(size, f"an image of {name}")
 
 
+class _ParameterGroup(TypedDict):
+    params: list[int]
+
+
 class _OptimizerState(TypedDict):
     state: dict[Any, Any]
-    param_groups: list[dict[str, Any]]
+    param_groups: list[_ParameterGroup]
 
 
 EXPECTED = (
     "expected best.ckpt or last.ckpt of a run. Other weights need to be told their classes: --labels on the command "
     "line, or Predictor(create_model(from_file=...), labels)"
 )
+_OF_ALL = ("pytorch-lightning_version", "state_dict")
+_OF_TRAINING = (*_OF_ALL, "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "epoch")
 _DESCRIPTION = TypeAdapter(Description)
 # of what Lightning restores, that which is looked at before it gets the file
 _PARTS: Mapping[str, TypeAdapter[Any]] = {
@@ -92,6 +101,27 @@ def describe_checkpoint(own: object, where: object) -> Description:
     complaint = f"{where} does not tell its classes and how it sees images"
     description: Description = _checked(_DESCRIPTION, own, "hrseg", complaint)
     return description
+
+
+def read_checkpoint(path: Path, verb: str = "fit") -> dict[str, Any]:
+    """Reads a checkpoint that Lightning will restore, without the values of its tensors.
+
+    Args:
+        path: The file.
+        verb: What it is restored for: "fit", or another one, which needs the weights alone.
+
+    Raises:
+        WeightsError: It cannot be read, lacks something, or holds something of another type than Lightning writes.
+    """
+    content = read_content(path, values=False)
+    needed = _OF_TRAINING if verb == "fit" else _OF_ALL
+    if missing := [name for name in needed if name not in content]:
+        raise WeightsError(
+            f"{path} is no checkpoint of a run to {verb}: it holds {few(map(str, content)) or 'nothing'}, and no "
+            f"{missing[0]}; expected best.ckpt or last.ckpt of a run, or use what it holds as --model.weights {path}"
+        )
+    check_checkpoint(content, path)
+    return content
 
 
 def check_checkpoint(content: Mapping[str, Any], where: object) -> None:

@@ -33,7 +33,7 @@ RECIPE = """
 model: {{network: hrnetv2_w18_small_v1}}
 data:
   class_path: hrseg.{module}
-  init_args: {{root: {root}, batch_size: 2, crop_size: [32, 32], num_workers: 0{more}}}
+  init_args: {{root: {root}, batch_size: 2, crop_size: [32, 32]{more}}}
 trainer: {{accelerator: cpu, max_epochs: 1}}
 """
 MODULES = {
@@ -55,6 +55,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recipe(module: str, root: Path, more: str = "") -> str:
     path = Path("toy.yaml")
+    more += "" if "num_workers" in more else ", num_workers: 0"
     path.write_text(RECIPE.format(module=MODULES[module], root=root, more=more))
     return f"--config={path}"
 
@@ -294,7 +295,7 @@ def test_a_last_checkpoint_that_is_damaged_is_told(camvid_root: Path, capsys: py
 def test_weights_alone_are_no_state_to_go_on_from(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"pytorch-lightning_version": "2.6.0", "state_dict": {}}, "weights.ckpt")
     assert main(["fit", recipe("camvid", camvid_root), "--ckpt_path=weights.ckpt"]) == 2
-    assert "and no optimizer_states; give" in told_in_one_line(capsys)
+    assert "and no optimizer_states; expected best.ckpt or last.ckpt of a run" in told_in_one_line(capsys)
 
 
 def test_an_empty_ckpt_path_is_not_a_random_network(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,7 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
     "NUL": (b"model: {}\0", "holds NUL bytes"),
     "empty": (b"", "holds nothing; expected settings such as"),
     "list": (b"[model]", "holds a list; expected settings such as"),
-    "duplicate": (b"model: {network: a}\nmodel: {network: b}", "line 2: model stands a second time"),
+    "duplicate": (b"model: {network: a}\nmodel: {network: b}", "line 2: model stands twice"),
     "laughter": (f"a0: &a0 [x]\n{LAUGHTER}".encode(), "has more than .* values, its anchors resolved"),
     "recursion": (b"model: &a [*a]", "has an anchor that contains itself"),
     "depth": (b"model: " + b"[" * 9999, "is nested too deeply"),

@@ -25,7 +25,7 @@ SCALING = ["benchmark", "scaling", "--network", "hrnetv2_w18_small_v1"]
         ([*SCALING, "--output", "binary.csv"], "binary.csv is no file of `hrseg benchmark`; give --output another"),
         ([*SCALING, "--output", "folder"], "folder is no file of `hrseg benchmark`"),
         ([*SCALING, "--output", "a/" * 1900], "more than 200 folders"),
-        (["verify", "--config", "{a: b}"], "--config {a: b} is no JSON"),
+        (["verify", "--config", "{a: [b}"], "the config {a: [b} ... is no YAML"),
         (["predict", "--images", "binary.csv", "--ckpt_path", "~nobody-of-that-name"], "hrseg: no "),
         (["submit", "~nobody-of-that-name"], "no ~nobody-of-that-name/config.yaml"),
     ],

@@ -25,6 +25,7 @@ from hrseg.inference import (
     check_checkpoint,
     named_protocol,
     normalize,
+    read_checkpoint,
     write_prediction,
 )
 from hrseg.models import create_model
@@ -228,6 +229,7 @@ def test_a_checkpoint_that_describes_itself_otherwise(
         ({"epoch": "x"}, "epoch is 'x'"),
         ({"optimizer_states": {}}, "optimizer_states is {}"),
         ({"optimizer_states": [{"state": {}, "param_groups": [5]}]}, "optimizer_states.0.param_groups.0 is 5"),
+        ({"optimizer_states": [{"state": {}, "param_groups": [{}]}]}, "optimizer_states.0.param_groups.0.params is {}"),
         ({"loops": [1]}, r"loops is \[1\]"),
         ({"callbacks": {"Timer": 5}}, "callbacks.Timer is 5"),
         ({"hyper_parameters": 5}, "hyper_parameters is 5"),
@@ -244,6 +246,16 @@ def test_a_checkpoint_that_lightning_did_not_write(
     torch.save(content, tmp_path / "odd.ckpt")
     with pytest.raises(WeightsError, match=message):
         Predictor.from_checkpoint(tmp_path / "odd.ckpt")
+
+
+@pytest.mark.parametrize(
+    "part", ["state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step"]
+)
+def test_a_training_does_not_go_on_from_part_of_a_checkpoint(part: str, checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({name: value for name, value in content.items() if name != part}, tmp_path / "part.ckpt")
+    with pytest.raises(WeightsError, match=rf"part.ckpt is no checkpoint of a run to fit: .* and no {part}; expected"):
+        read_checkpoint(tmp_path / "part.ckpt")
 
 
 def test_a_view_of_gigapixels_is_refused_before_it_is_made() -> None:

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hrseg.cli.arguments import experiment_of, value_of
+from hrseg.cli.found import found_data
+from hrseg.cli.parsing import parse_data
+
+
+def test_of_an_option_given_twice_the_last_counts_as_it_does_once_parsed() -> None:
+    assert value_of("--ckpt_path", ["--ckpt_path", "a.ckpt", "--ckpt_path=b.ckpt"]) == "b.ckpt"
+    assert value_of("--ckpt_path", ["--config", "a.yaml"]) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--config", "a/toy.yaml", "--config=b.yaml"], "toy"),
+        (["-c", "-"], "stdin"),
+        (["--config={model: {network: net}}"], "default"),
+        (["--data", "hrseg.CamVidDataModule"], "default"),
+    ],
+)
+def test_a_run_has_the_name_of_its_first_config(arguments: list[str], name: str) -> None:
+    assert experiment_of(arguments) == name
+
+
+@pytest.mark.parametrize("name", ["1e-3", "\N{CAMERA} photos", "caf\u00e9: 'x'"])
+def test_the_data_of_a_run_are_found_whatever_their_folder_is_called(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    data = {"class_path": "hrseg.CamVidDataModule", "init_args": {"root": name, "batch_size": 2, "crop_size": [32, 32]}}
+    path.write_text(json.dumps({"data": data}, ensure_ascii=False), encoding="utf-8")
+    assert str(parse_data(["--config", found_data(path, trust=True)]).root) == name
