@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,6 +19,7 @@ from torch.utils.data import Sampler, SequentialSampler
 from hrseg import interruption
 from hrseg.construct import RecordsArguments
 from hrseg.data.centroids import find_centroids
+from hrseg.data.checks import check_ranges, check_transforms
 from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, start_worker
 from hrseg.data.labels import LabelTable
 from hrseg.data.parallel import CONTEXT, usable_cores
@@ -27,13 +27,8 @@ from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
 from hrseg.files import expanded
-from hrseg.image_formats import max_pixels
 
 _log = logging.getLogger(__name__)
-
-SMALLEST_CROP = 32  # the networks' coarsest stride
-_SIZES = f"{SMALLEST_CROP} or more per side, and no more pixels than images may have (HRSEG_MAX_PIXELS)"
-_MOST_WORKERS = 256
 
 
 class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
@@ -383,61 +378,11 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             )
 
     def _check_settings(self) -> None:
-        low, high = self.scale_range
-        faults = {
-            "batch_size": (self.batch_size, self.batch_size >= 1, "1 or more"),
-            "eval_batch_size": (self.eval_batch_size, self.eval_batch_size >= 1, "1 or more"),
-            "crop_size": (self.crop_size, _is_size(self.crop_size), _SIZES),
-            "input_size": (self.input_size, self.input_size is None or _is_size(self.input_size), _SIZES),
-            "base_size": (self.base_size, self.base_size is None or self.base_size >= 1, "1 or more"),
-            "scale_range": (self.scale_range, 0 < low <= high, "the smaller scale first, both positive"),
-            "scale_step": (self.scale_step, self.scale_step > 0, "more than 0"),
-            "aspect_range": (
-                self.aspect_range,
-                0 < self.aspect_range[0] <= self.aspect_range[1],
-                "the smaller factor first, both positive",
-            ),
-            "brightness_shift": (self.brightness_shift, 0 <= self.brightness_shift <= 255, "0 to 255"),
-            "flip_probability": (self.flip_probability, 0 <= self.flip_probability <= 1, "0 to 1"),
-            "color_jitter": (self.color_jitter, 0 <= self.color_jitter <= 1, "0 to 1"),
-            "extra_ratio": (self.extra_ratio, self.extra_ratio > 0, "more than 0"),
-            "class_uniform": (self.class_uniform, 0 <= self.class_uniform <= 1, "0 to 1"),
-            "num_workers": (
-                self.num_workers,
-                self.num_workers is None or 0 <= self.num_workers <= _MOST_WORKERS,
-                f"0 to {_MOST_WORKERS}",
-            ),
-            "seed": (
-                self.seed,
-                self.seed is None or 0 <= self.seed < 2**32,
-                "0 to 4294967295, or null for that of the run",
-            ),
-            "on_error": (self.on_error, self.on_error in ("raise", "skip"), "raise or skip"),
-        }
-        for name, (value, is_right, expected) in faults.items():
-            if not is_right:
-                raise ConfigError(f"data.{name} is {value}; expected {expected}")
+        check_ranges(vars(self))
+        check_transforms(self.transforms, self.ignore_index)
         for split in (*self._training_splits, self.val_split, self.test_split, self.predict_split):
             if split not in self.splits:
                 raise UnknownNameError(f"split of {self.labels.name}", split, self.splits)
         for split in (*self._training_splits, self.val_split, self.test_split):
             if split in self.unlabelled_splits:
                 raise ConfigError(f"{self.labels.name} {split} has no labels to train or score with; use predict")
-        for transform in _leaves(self.transforms):
-            if getattr(transform, "fill_mask", None) not in (None, self.ignore_index):
-                raise ConfigError(
-                    f"data.transforms: {type(transform).__name__} would fill the label with {transform.fill_mask}, "
-                    f"which is a class; give it fill_mask {self.ignore_index}"
-                )
-
-
-def _is_size(size: tuple[int, int]) -> bool:
-    return min(size) >= SMALLEST_CROP and size[0] * size[1] <= max_pixels()
-
-
-def _leaves(transforms: Sequence[A.BasicTransform | A.BaseCompose]) -> Iterator[A.BasicTransform]:
-    for transform in transforms:
-        if isinstance(transform, A.BaseCompose):
-            yield from _leaves(transform.transforms)
-        else:
-            yield transform

@@ -78,7 +78,7 @@ def camvid(root: Path, **settings: Any) -> CamVidDataModule:
         ({"batch_size": 0}, r"data\.batch_size is 0; expected 1 or more"),
         ({"eval_batch_size": 0}, r"data\.eval_batch_size is 0"),
         ({"base_size": 0}, r"data\.base_size is 0"),
-        ({"scale_range": (2.0, 0.5)}, r"data\.scale_range is \(2\.0, 0\.5\); expected the smaller scale first"),
+        ({"scale_range": (2.0, 0.5)}, r"data\.scale_range is \(2\.0, 0\.5\); expected the smaller factor first"),
         ({"scale_range": (0.0, 0.5)}, r"data\.scale_range"),
         ({"scale_step": 0.0}, r"data\.scale_step"),
         ({"flip_probability": 1.5}, r"data\.flip_probability is 1\.5; expected 0 to 1"),
@@ -89,7 +89,7 @@ def camvid(root: Path, **settings: Any) -> CamVidDataModule:
         ({"input_size": (5_000_000, 5_000_000)}, r"data\.input_size .* no more pixels than images may have"),
         ({"seed": -1}, r"data\.seed"),
         ({"seed": 10**30}, r"data\.seed .* expected 0 to 4294967295"),
-        ({"on_error": "ignore"}, r"data\.on_error is ignore; expected raise or skip"),
+        ({"on_error": "ignore"}, r"data\.on_error is 'ignore'; expected raise or skip"),
         (
             {"transforms": [A.Rotate()]},
             r"Rotate would fill the label with 0.*, which is a class; give it fill_mask 255",
