@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from hrseg.construct import RecordsArguments
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, named_protocol, normalize
-from hrseg.losses import AverageOver, Criterion, CrossEntropyLoss, ModuleLoss, SegmentationLoss, WeightedOutputsLoss
+from hrseg.losses import AverageOver, Criterion, criterion_of
 from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
@@ -34,19 +34,19 @@ from hrseg.task_checkpoint import task_description, task_of_checkpoint
 from hrseg.task_checks import (
     check_clipping,
     check_logits,
+    check_loss,
     check_network,
+    check_network_args,
     check_settings,
     check_trainer,
     checked_labels,
+    require_batch,
 )
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _log = logging.getLogger(__name__)
-
-
-_SETTLED = ("name", "num_classes", "weights", "from_file", "reinit_head")
 
 
 class SegmentationTask(LightningModule, RecordsArguments):
@@ -139,11 +139,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if isinstance(network, str):
             parameters = dict(network_args or {})
-            if settled := [name for name in _SETTLED if name in parameters]:
-                raise ConfigError(
-                    f"network_args holds {', '.join(settled)}, which the task's own arguments and the classes of "
-                    f"{self.labels.name} settle; leave {'it' if len(settled) == 1 else 'them'} out"
-                )
+            check_network_args(parameters, self.labels)
             if checkpoint_stages:
                 parameters["checkpoint_stages"] = checkpoint_stages
             self.network: nn.Module = create_model(
@@ -163,21 +159,10 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self.network.to(memory_format=self.memory_format)
         self._head_names: Sequence[str] = getattr(self.network, "head_names", ())
         self._frozen = freeze_parts(self.network, freeze, self._head_names) if freeze else []
-        if loss is None:
-            by_output = getattr(self.network, "output_weights", {"out": 1.0})
-            loss = WeightedOutputsLoss({name: CrossEntropyLoss() for name in by_output}, by_output)
-        of_outputs = isinstance(loss, Criterion) and not isinstance(loss, SegmentationLoss)
-        self.loss: Criterion = loss if of_outputs else WeightedOutputsLoss({"out": loss})  # type: ignore[assignment]
-        if self.loss.num_classes not in (None, self.labels.num_classes):
-            raise ConfigError(
-                f"{self.loss.num_classes} class weights for the {self.labels.num_classes} classes of "
-                f"{self.labels.name}; give one weight per class, in train id order"
-            )
+        self.loss = criterion_of(loss, getattr(self.network, "output_weights", {"out": 1.0}))
+        check_loss(self.loss, self.labels)
         self.align_corners: bool = getattr(self.network, "align_corners", False)
         self.loss.bind(self.labels.ignore_index, self.align_corners, average_over)
-        for module in self.loss.modules():
-            if isinstance(module, ModuleLoss):
-                module.probe(self.labels.num_classes)
         self.make_optimizer = optimizer or partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.val_protocol, self.test_protocol = (
             named_protocol(protocol, crop_size) if isinstance(protocol, str) else protocol
@@ -274,7 +259,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        _require(batch, "image", "target")
+        require_batch(batch, "image", "target")
         images = self._prepare(batch["image"])
         with several_values(images):
             outputs = self.outputs(images)
@@ -300,7 +285,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Train ids of each image at its file's size, (H, W) uint8."""
-        _require(batch, "image", "size")
+        require_batch(batch, "image", "size")
         sizes = batch["size"]
         predictions = {
             index: self._enlarge(scores, sizes[index]).argmax(1)[0].to(torch.uint8)
@@ -310,7 +295,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
 
     def _score(self, batch: dict[str, Any], stage: str) -> dict[str, list[Tensor]]:
         """Counts each image at its label's own size; images and labels of a batch may differ in size."""
-        _require(batch, "image", "target")
+        require_batch(batch, "image", "target")
         predictions: dict[int, Tensor] = {}
         protocol = self.val_protocol if stage == "val" else self.test_protocol
         for index, scores, outputs in self._views(batch["image"], protocol):
@@ -465,25 +450,6 @@ class SegmentationTask(LightningModule, RecordsArguments):
         """Goes on with the seed of the training that is restarted, and notes how far it was trained."""
         self.restored = (checkpoint.get("global_step", 0), checkpoint.get("epoch", 0))
         self._seed = checkpoint.get("hrseg", {}).get("seed")
-
-
-_BATCH = {
-    "image": "(B, 3, H, W) uint8 RGB",
-    "target": "(B, H, W) uint8 train ids",
-    "size": "the (height, width) of each image's file",
-}
-
-
-def _require(batch: Any, *names: str) -> None:
-    """Raises a `ConfigError` where a batch, as of a user's own data module, is no dict with what a step reads."""
-    if isinstance(batch, Mapping) and all(name in batch for name in names):
-        return
-    found = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
-    expected = " and ".join(f'"{name}", {_BATCH[name]}' for name in names)
-    raise ConfigError(
-        f"a batch is {found}; expected a dict with {expected}. Have the data module make such batches, or override the "
-        "steps of SegmentationTask"
-    )
 
 
 def _by_size(images: Tensor | Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
@@ -11,7 +12,15 @@ from torch.optim import Optimizer
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
 from hrseg.inference import Protocol, check_normalization
+from hrseg.losses import Criterion, ModuleLoss
 from hrseg.models import Network, Segmenter
+
+_SETTLED = ("name", "num_classes", "weights", "from_file", "reinit_head")
+_BATCH = {
+    "image": "(B, 3, H, W) uint8 RGB",
+    "target": "(B, H, W) uint8 train ids",
+    "size": "the (height, width) of each image's file",
+}
 
 
 def checked_labels(labels: object) -> LabelTable:
@@ -53,6 +62,35 @@ def check_network(network: object, labels: LabelTable) -> None:
         )
 
 
+def check_network_args(network_args: Mapping[str, object], labels: LabelTable) -> None:
+    """Looks at the arguments for a network given by name.
+
+    Raises:
+        ConfigError: One of them stands elsewhere.
+    """
+    if settled := [name for name in _SETTLED if name in network_args]:
+        raise ConfigError(
+            f"network_args holds {', '.join(settled)}, which the task's own arguments and the classes of "
+            f"{labels.name} settle; leave {'it' if len(settled) == 1 else 'them'} out"
+        )
+
+
+def check_loss(loss: Criterion, labels: LabelTable) -> None:
+    """Looks at a loss before it has seen logits.
+
+    Raises:
+        ConfigError: It has weights for another number of classes, or a module of the user is no loss of logits.
+    """
+    if loss.num_classes not in (None, labels.num_classes):
+        raise ConfigError(
+            f"{loss.num_classes} class weights for the {labels.num_classes} classes of {labels.name}; give one weight "
+            "per class, in train id order"
+        )
+    for module in loss.modules():
+        if isinstance(module, ModuleLoss):
+            module.probe(labels.num_classes)
+
+
 def check_logits(outputs: Mapping[str, Tensor], images: Tensor, num_classes: int, network: nn.Module) -> None:
     """Looks at the shapes of the logits, which costs nothing.
 
@@ -67,6 +105,18 @@ def check_logits(outputs: Mapping[str, Tensor], images: Tensor, num_classes: int
                     f"{type(network).__name__} gives {name!r} of shape {found}; expected logits "
                     f"({images.shape[0]}, {num_classes}, h, w), one channel for each of the {num_classes} classes"
                 )
+
+
+def require_batch(batch: Any, *names: str) -> None:
+    """Raises a `ConfigError` where a batch, as of a user's own data module, is no dict with what a step reads."""
+    if isinstance(batch, Mapping) and all(name in batch for name in names):
+        return
+    found = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+    expected = " and ".join(f'"{name}", {_BATCH[name]}' for name in names)
+    raise ConfigError(
+        f"a batch is {found}; expected a dict with {expected}. Have the data module make such batches, or override the "
+        "steps of SegmentationTask"
+    )
 
 
 def check_trainer(trainer: Trainer, labels: LabelTable) -> None:

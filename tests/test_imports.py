@@ -50,7 +50,7 @@ ALLOWED = {
     "data": {"data.labels", "interruption"},
     "visualize": {"data.labels"},
     "inference": {"models", "data.labels", "visualize"},
-    "task_checks": {"models", "inference", "data.labels"},
+    "task_checks": {"models", "losses", "inference", "data.labels"},
     "task_checkpoint": {"inference", "models", "data.labels"},
     "task": {"task_checks", "task_checkpoint", "models", "losses", "metrics", "optim", "inference", "data.labels"},
     "callbacks": {"task", "models", "inference", "metrics", "visualize", "data.labels", "interruption"},

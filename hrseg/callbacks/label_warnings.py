@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
+from hrseg.metrics.confusion import count_values
 from hrseg.task import SegmentationTask
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class LabelWarnings(Callback):
 
     def __init__(self) -> None:
         self._counts: Tensor | None = None  # pixels by label, and steps with a loss other than 0
+        self._is_from_start = False
         self._is_told: set[str] = set()
 
     def on_train_batch_end(
@@ -39,7 +41,8 @@ class LabelWarnings(Callback):
             return
         if self._counts is None:
             self._counts = torch.zeros(_VALUES + 1, dtype=torch.int64, device=target.device)
-        self._counts[:_VALUES] += _histogram(target)
+            self._is_from_start = batch_idx == 0  # not in an epoch that a restart goes on with
+        self._counts[:_VALUES] += count_values(target.flatten().long().clamp(0, _VALUES - 1), _VALUES)
         self._counts[_VALUES] += loss.detach() != 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,7 +54,8 @@ class LabelWarnings(Callback):
         if distributed.is_initialized():
             distributed.all_reduce(counts)
         *pixels, steps = counts.tolist()
-        is_whole = _is_all(trainer.limit_train_batches) and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        is_ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        is_whole = self._is_from_start and is_ended and _is_all(trainer.limit_train_batches)
         self._tell(trainer, "train", _of_training(pl_module, pixels, steps, is_whole))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -154,13 +158,3 @@ def _never(names: tuple[str, ...], pixels: list[int]) -> str:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-
-
-def _histogram(target: Tensor) -> Tensor:
-    """Pixels by label, (256,) int64, without waiting for the device."""
-    values = target.flatten()
-    if not target.is_cuda:
-        return torch.bincount(values.clamp(0, _VALUES - 1), minlength=_VALUES)
-    values = values.long().clamp(0, _VALUES - 1)  # bincount would make the host wait for the largest value
-    counts = torch.zeros(_VALUES, dtype=torch.int64, device=target.device)
-    return counts.scatter_add_(0, values, torch.ones_like(values))

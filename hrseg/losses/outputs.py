@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hrseg.checks import is_number, require
 from hrseg.errors import ConfigError
 from hrseg.losses.base import Criterion, SegmentationLoss, require_weights
+from hrseg.losses.cross_entropy import CrossEntropyLoss
 from hrseg.losses.module_loss import as_loss
 
 
@@ -110,3 +111,20 @@ class SumLoss(SegmentationLoss):
         """See `SegmentationLoss.compute`."""
         terms = [loss.compute(logits, target) for loss in cast(Sequence[SegmentationLoss], self.losses)]
         return torch.stack([weight * term for weight, term in zip(self.weights, terms, strict=True)]).sum()
+
+
+def criterion_of(loss: object, output_weights: Mapping[str, float]) -> Criterion:
+    """The loss of a network's outputs, of what a task is given for it.
+
+    Args:
+        loss: None is cross entropy on each output; a loss of logits is for the main output, "out".
+        output_weights: Weights of the outputs that the network is trained with, by their names.
+
+    Raises:
+        ConfigError: It is no loss.
+    """
+    if loss is None:
+        return WeightedOutputsLoss({name: CrossEntropyLoss() for name in output_weights}, output_weights)
+    if isinstance(loss, Criterion) and not isinstance(loss, SegmentationLoss):
+        return loss
+    return WeightedOutputsLoss({"out": as_loss(loss)})

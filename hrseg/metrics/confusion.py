@@ -113,11 +113,28 @@ def _joint_histogram(preds: Tensor, target: Tensor, low: int, high: int) -> Tens
     for preds_part, target_part in zip(torch.split(preds, chunk), torch.split(target, chunk), strict=True):
         rows, columns = (part.long().clamp(low, high).sub_(low) for part in (target_part, preds_part))
         pairs = rows.mul_(size).add_(columns)
-        if target.is_cuda:  # bincount would make the host wait for the largest value
-            counts.scatter_add_(0, pairs, torch.ones_like(pairs))
-        else:
-            counts += torch.bincount(pairs, minlength=size * size)
+        counts += count_values(pairs, size * size)
     return counts.view(size, size)
+
+
+def count_values(values: Tensor, number: int) -> Tensor:
+    """Counts how often each value occurs, without making the host wait for the device.
+
+    Args:
+        values: (N,) int64, from 0 to below `number`.
+        number: How many values there are.
+
+    Returns:
+        (number,) int64.
+
+    Example:
+        >>> count_values(torch.tensor([0, 2, 2]), 4)
+        tensor([1, 0, 2, 0])
+    """
+    if not values.is_cuda:
+        return torch.bincount(values, minlength=number)
+    counts = torch.zeros(number, dtype=torch.int64, device=values.device)  # bincount looks at the largest value
+    return counts.scatter_add_(0, values, torch.ones_like(values))
 
 
 def iou_per_class(matrix: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -74,6 +76,18 @@ def test_classes_that_never_occur(caplog: pytest.LogCaptureFixture) -> None:
 def test_nothing_is_said_of_labels_that_are_in_order_or_of_a_part_of_them(caplog: pytest.LogCaptureFixture) -> None:
     run(loader(0, 1, 2, 255), loader(2, 1, 0))
     run(loader(0), loader(1), limit_train_batches=1, limit_val_batches=1)
+    assert told(caplog) == []
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+def test_an_epoch_that_a_restart_goes_on_with_is_a_part(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    task = SegmentationTask(OneConv(), TABLE)
+    keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    first = trainer(max_epochs=1, limit_val_batches=0, callbacks=[keep], enable_checkpointing=True)
+    first.fit(task, loader(1, 2), loader(1))
+    second = trainer(max_epochs=1, limit_val_batches=0, callbacks=[LabelWarnings(), keep], enable_checkpointing=True)
+    second.fit(task, loader(0), loader(1), ckpt_path=tmp_path / "step=1.ckpt")
+    assert second.global_step == 2
     assert told(caplog) == []
 
 
