@@ -53,22 +53,24 @@ def parameter_groups(
             raise ConfigError(f"{setting} is {factor}; expected a number above 0, 1 for no difference")
         part_of |= dict.fromkeys(parameters_of(net, pattern, head_names, setting.split()[0]), pattern)
     of_norms = {p for module in net.modules() if isinstance(module, _NORMS) for p in module.parameters()}
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[tuple[str | None, bool], dict[str, Any]] = {}  # by part, None for all others, and decay
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = part_of.get(parameter, rest)
+        part = part_of.get(parameter)
         # tables of relative positions are biases too
         is_norm_or_bias = parameter in of_norms or parameter.ndim <= 1 or name.endswith(("bias", "bias_table"))
         decays = decay_norm_and_bias or not is_norm_or_bias
-        key = part if decays else f"{part}_no_decay"
-        if key not in groups:
-            groups[key] = {"params": [], "name": key, "lr_factor": factors.get(part, 1.0)}
-            groups[key] |= {} if decays else {"weight_decay": 0.0}
-        groups[key]["params"].append(parameter)
-    if untrained := [part for part in factors if not {part, f"{part}_no_decay"} & set(groups)]:
+        if (part, decays) not in groups:
+            name_of_group = (part or rest) + ("" if decays else "_no_decay")
+            factor = 1.0 if part is None else factors[part]
+            groups[part, decays] = {"params": [], "name": name_of_group, "lr_factor": factor}
+            groups[part, decays] |= {} if decays else {"weight_decay": 0.0}
+        groups[part, decays]["params"].append(parameter)
+    if untrained := factors.keys() - {part for part, _ in groups}:
         raise ConfigError(
-            f"the learning rate of {', '.join(untrained)} is for no parameter: they are frozen, or a later one fits all"
+            f"the learning rate of {', '.join(sorted(untrained))} is for no parameter: they are frozen, or a later one "
+            "fits all"
         )
     return list(groups.values())
 

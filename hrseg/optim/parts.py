@@ -43,7 +43,8 @@ def parameters_of(net: nn.Module, pattern: str, head_names: Sequence[str], setti
     Args:
         net: The network.
         pattern: Name of a parameter, or of a module that holds it, with wildcards: "layer1", "stage4.2", "*.bn1"; or
-            "head" and "backbone", which is all but the head, where the network has no attribute of that name.
+            "head", what `head_names` names, and "backbone", all but that. An attribute of the name "backbone" goes
+            before, and "head" where the network names none.
         head_names: Names of the network's attributes that make the head, `net.head_names`.
         setting: In which the pattern stands, for the error.
 
@@ -51,7 +52,7 @@ def parameters_of(net: nn.Module, pattern: str, head_names: Sequence[str], setti
         ConfigError: The network has no such part.
     """
     named = dict(net.named_parameters())
-    if pattern in ("head", "backbone") and not hasattr(net, pattern):
+    if pattern in ("head", "backbone") and (not hasattr(net, pattern) or (pattern == "head" and head_names)):
         _check_head(net, head_names, setting)
         is_head = pattern == "head"
         found = {p for name, p in named.items() if any(part in head_names for part in _places(name)) == is_head}

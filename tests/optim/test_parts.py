@@ -97,6 +97,18 @@ def test_head_lr_factor_is_a_factor_like_others() -> None:
     assert [group["lr_factor"] for group in by_pattern] == [group["lr_factor"] for group in by_option]
 
 
+def test_a_part_called_network_is_not_all_of_it() -> None:
+    net = nn.ModuleDict({"network": nn.Conv2d(3, 4, 1, bias=False), "cls": nn.Conv2d(4, 2, 1, bias=False)})
+    groups = parameter_groups(net, lr_factors={"network": 0.1})
+    assert [(group["lr_factor"], len(group["params"])) for group in groups] == [(0.1, 1), (1.0, 1)]
+
+
+def test_the_head_that_a_network_names_is_its_head_whatever_else_is_called_so() -> None:
+    net = nn.ModuleDict({part: nn.Conv2d(3, 3, 1, bias=False) for part in ("backbone", "decoder", "head")})
+    groups = parameter_groups(net, head_lr_factor=10, head_names=["decoder", "head"])
+    assert [(group["name"], len(group["params"])) for group in groups] == [("trunk", 1), ("head", 2)]
+
+
 def test_frozen_parameters_are_in_no_group() -> None:
     net = Net()
     freeze_parts(net, ["backbone"], HEAD)
