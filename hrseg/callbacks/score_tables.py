@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from hrseg.images import write_image
 from hrseg.metrics.segmentation import MEANS
 from hrseg.task import SegmentationTask
 from hrseg.visualize import confusion_picture
+
+_log = logging.getLogger(__name__)
 
 _TITLES = {
     "pixel_accuracy": "pixel accuracy",
@@ -68,6 +71,14 @@ class ScoreTables(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Knows `best.ckpt` again in a run's folder that was moved; the best of another run is not that of this one."""
         keeper, states = _keeper_of_best(trainer), checkpoint.get("callbacks", {})
+        best = states.get(self.state_key, {}).get("best")
+        if best is not None and not _is_best(best, pl_module.labels):
+            del states[self.state_key]
+            _log.warning(
+                "%s does not hold the scores of the best validation as hrseg writes them; they are left out "
+                "of the tables",
+                trainer.ckpt_path,
+            )
         state = states.get(keeper.state_key) if keeper else None
         if keeper is None or state is None or state.get("dirpath") == keeper.dirpath:
             return
@@ -207,6 +218,25 @@ def _moved(state: Mapping[str, Any], folder: str) -> dict[str, Any]:
     paths = {key: here(value) for key, value in state.items() if key.endswith("_path")}
     scores = {here(path): score for path, score in state.get("best_k_models", {}).items()}
     return {**state, **paths, "dirpath": folder, "best_k_models": scores}
+
+
+def _is_best(best: Any, labels: LabelTable) -> bool:
+    """Whether a callback's state, as a checkpoint holds it, is that of a best validation on these classes."""
+    number = labels.num_classes
+    try:
+        scores, facts = best["scores"], best["facts"]
+        sizes = {"iou": number, "pixels": number, **{name: 1 for name in ("miou", "images", *MEANS) if name in scores}}
+        if labels.categories:
+            sizes["category_iou"] = len(labels.categories)
+        return (
+            all(scores[name].numel() == size for name, size in sizes.items())
+            and scores["matrix"].shape == (number, number + 1)
+            and all(isinstance(facts[name], int) for name in ("epoch", "step"))
+            and {"miou", "images"} <= scores.keys()
+            and {"checkpoint", "split"} <= facts.keys()
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def _source(facts: Mapping[str, Any]) -> str:

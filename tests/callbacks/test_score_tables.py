@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -179,6 +180,28 @@ def test_best_ckpt_is_that_of_the_table_where_a_run_was_moved(
     )
     assert scored(run / "val")["miou"] == miou
     assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == epoch - 1
+
+
+def test_scores_in_a_checkpoint_that_are_none_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labels = LabelTable("toy", ("road", "sky"), ((0, 0, 0),) * 2)
+    sound = {"scores": scores_of(labels), "facts": {"epoch": 1, "step": 2, "checkpoint": None, "split": "val"}}
+    task = SimpleNamespace(labels=labels)
+    tables = ScoreTables(tmp_path)
+    for change in (
+        None,
+        5,
+        {"scores": 1},
+        {"facts": {**sound["facts"], "epoch": "x"}},
+        {"facts": {}},
+        *({"scores": {n: v for n, v in sound["scores"].items() if n != name}} for name in ("miou", "iou", "matrix")),
+        {"scores": {**sound["scores"], "iou": torch.zeros(3)}},
+    ):
+        best = {**sound, **change} if isinstance(change, dict) else change or sound
+        content = {"callbacks": {tables.state_key: {"best": best}}}
+        trainer = SimpleNamespace(checkpoint_callbacks=[], ckpt_path="last.ckpt")
+        tables.on_load_checkpoint(trainer, task, content)  # type: ignore[arg-type]
+        assert bool(content["callbacks"]) == (change is None)
+    assert "last.ckpt does not hold the scores of the best validation as hrseg writes them" in caplog.messages[0]
 
 
 def test_a_run_that_was_begun_without_tables_shows_none_but_that_of_its_best_checkpoint(
