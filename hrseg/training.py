@@ -32,6 +32,7 @@ from hrseg.callbacks import (
     PlainProgress,
     ResumeCheck,
     ScoreTables,
+    StopOnSignal,
     TerminalProgress,
     Throughput,
 )
@@ -170,8 +171,7 @@ def _trainer(
 ) -> Trainer:
     check_options(options)
     options = {**DEFAULTS, **options}
-    with_logger, with_checkpoints = (options.get(name) is not False for name in ("logger", "enable_checkpointing"))
-    if with_logger:
+    if options.get("logger") is not False:
         # the others do not log, and their servers and databases see one process only
         is_given = options.get("logger") not in (None, True) and launch.is_first_process()
         of_user = made_loggers(options["logger"], folder) if is_given else []
@@ -179,12 +179,10 @@ def _trainer(
     of_run = [
         ScoreTables(folder),
         LabelWarnings(),
-        *callbacks_of_training(folder, checkpoint, with_logger, with_checkpoints),
+        *callbacks_of_training(folder, checkpoint, config, options),
     ]
     if options.get("enable_progress_bar") is not False:
         of_run.append(progress_bar())
-    if not options.get("fast_dev_run"):
-        of_run.append(config)
     options["callbacks"] = replaced(of_run, callbacks)
     options["plugins"] = plugins_of_run(options.get("plugins"))
     return Trainer(default_root_dir=folder, **options)
@@ -260,23 +258,28 @@ def loggers_of_run(folder: Path, step: int | None) -> list[Logger]:
 
 
 def callbacks_of_training(
-    folder: Path, checkpoint: Path | None, with_logger: bool, with_checkpoints: bool
+    folder: Path, checkpoint: Path | None, config: ConfigFile, options: Mapping[str, Any]
 ) -> Iterator[Callback]:
     """What every training has beside the tables of its scores and its progress bar.
 
     Args:
         folder: The run's folder.
         checkpoint: What the training goes on from, if anything.
-        with_logger: Whether it logs.
-        with_checkpoints: Whether it writes checkpoints.
+        config: Writes its settings. A `fast_dev_run` leaves neither these nor checkpoints: others would go on from it.
+        options: Of Lightning's `Trainer`.
     """
+    is_trial = bool(options.get("fast_dev_run"))
     yield ResumeCheck(checkpoint)
     yield Throughput()
     yield PanelPictures()
     yield FiniteLoss()
-    if with_logger:
+    if options.get("logger") is not False:
         yield LearningRateMonitor(logging_interval="step")
-    if with_checkpoints:
+    if not is_trial:
+        yield config
+    if is_trial or options.get("enable_checkpointing") is False:
+        yield StopOnSignal()
+    else:
         place = folder / "checkpoints"
         yield ModelCheckpoint(place, "best", monitor="val/miou", mode="max", enable_version_counter=False)
         yield LastCheckpoint()

@@ -127,6 +127,14 @@ def test_ctrl_c_twice_stops_at_once_and_the_process_lives(data: CamVidDataModule
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_stops_a_training_without_checkpoints_too(data: CamVidDataModule) -> None:
+    """It went on to its end, although it said that it stops."""
+    task = new_task(data)
+    with pytest.raises(KeyboardInterrupt):
+        hrseg.fit(task, data, callbacks=[StopAt(1)], enable_checkpointing=False, **SMALL)
+    assert task.trainer.global_step == 1
+
+
 def test_other_signals_reach_the_process_once_its_state_is_saved(data: CamVidDataModule) -> None:
     received: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
@@ -194,6 +202,12 @@ def test_files_and_bar_can_be_left_out(data: CamVidDataModule) -> None:
     assert not any(isinstance(c, ModelCheckpoint) for c in trainer.callbacks)
     assert trainer.progress_bar_callback is None
     assert sorted(path.name for path in Path("a").iterdir()) == ["config.yaml", "val"]
+
+
+def test_a_trial_run_leaves_nothing_from_which_another_training_would_go_on(data: CamVidDataModule) -> None:
+    hrseg.fit(new_task(data), data, run_dir="a", fast_dev_run=True, **SMALL)
+    assert not list(Path("a").glob("**/*.ckpt"))
+    assert not Path("a/config.yaml").exists()
 
 
 @pytest.mark.parametrize("wrong", ["max_epoch", "default_root_dir"])

@@ -7,7 +7,7 @@ from hrseg.callbacks.contact_sheet import ContactSheet
 from hrseg.callbacks.faults import Faults
 from hrseg.callbacks.finite_loss import FiniteLoss
 from hrseg.callbacks.label_warnings import LabelWarnings
-from hrseg.callbacks.last_checkpoint import LastCheckpoint
+from hrseg.callbacks.last_checkpoint import LastCheckpoint, StopOnSignal
 from hrseg.callbacks.metrics_csv import MetricsCsv
 from hrseg.callbacks.notebook_progress import NotebookProgress
 from hrseg.callbacks.panels import PanelPictures
@@ -35,6 +35,7 @@ __all__ = [
     "ProgressiveResizing",
     "ResumeCheck",
     "ScoreTables",
+    "StopOnSignal",
     "TerminalProgress",
     "Throughput",
     "score_table",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch import distributed
 
@@ -21,7 +21,41 @@ from hrseg.interruption import Interrupted
 _GO_ON, _SAVE = range(2)
 
 
-class LastCheckpoint(Checkpoint):
+class StopOnSignal(Callback):
+    """Ends a training with `Interrupted` between two steps once a signal came (`hrseg.interruption`).
+
+    All ranks stop at the same step, whichever of them got the signal. A signal during validation is answered after it.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes over the signals."""
+        if stage == "fit" and interruption.is_watching():
+            # Lightning's handlers save, and talk to other processes, in the middle of whatever they interrupt:
+            # Lightning-AI/pytorch-lightning#21406
+            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the ranks' way to agree."""
+        self._agreement = _Agreement(getattr(trainer.strategy, "_timeout", None))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stops if asked to."""
+        if batch_idx % trainer.accumulate_grad_batches:
+            return  # a step is half done
+        agreed = self._agreement.on(self._wish())
+        self._act(trainer, agreed)
+        if agreed > _SAVE:
+            raise Interrupted(agreed - _SAVE)
+
+    def _wish(self) -> int:
+        received = interruption.received()
+        return _GO_ON if received is None else _SAVE + received
+
+    def _act(self, trainer: Trainer, agreed: int) -> None:
+        """What is done between two steps before the training may end."""
+
+
+class LastCheckpoint(StopOnSignal, Checkpoint):
     """Keeps `checkpoints/last.ckpt` in the run's folder.
 
     It is written after every epoch, and between two steps: after so many steps or minutes, and when a signal came
@@ -49,11 +83,8 @@ class LastCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settles the place, removes what a kill left of a file that was being written, and takes over the signals."""
+        super().setup(trainer, pl_module, stage)
         self.path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        if stage == "fit" and interruption.is_watching():
-            # Lightning's handlers save, and talk to other processes, in the middle of whatever they interrupt:
-            # Lightning-AI/pytorch-lightning#21406
-            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         if stage == "fit" and trainer.is_global_zero:
             for left in self.path.parent.glob(f"{TEMPORARY}*.ckpt"):
                 left.unlink(missing_ok=True)
@@ -61,30 +92,24 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Settles the progress in `last.ckpt`; other checkpoints are written in the middle of something."""
         if self._is_saving:
-            _settle(checkpoint["loops"]["fit_loop"], trainer.global_step)
+            _settle(checkpoint["loops"]["fit_loop"], trainer.global_step, trainer.accumulate_grad_batches)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
+        super().on_train_start(trainer, pl_module)
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
-        self._agreement = _Agreement(getattr(trainer.strategy, "_timeout", None))
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Saves if it is time to, and stops if asked to."""
-        if batch_idx % trainer.accumulate_grad_batches:
-            return  # a step is half done
-        agreed = self._agreement.on(self._wish())
+    def _act(self, trainer: Trainer, agreed: int) -> None:
+        """Saves if it is time to, or before the training ends."""
         steps = trainer.global_step - (self._saved_step or 0)
         if agreed > _GO_ON or (self.every_n_steps is not None and steps >= self.every_n_steps):
             self._save(trainer)
-        if agreed > _SAVE:
-            raise Interrupted(agreed - _SAVE)
 
     def _wish(self) -> int:
-        if (received := interruption.received()) is not None:
-            return _SAVE + received
         minutes = (time.monotonic() - self._saved_time) / 60
-        return _SAVE if self.every_minutes is not None and minutes >= self.every_minutes else _GO_ON
+        is_time = self.every_minutes is not None and minutes >= self.every_minutes
+        return max(super()._wish(), _SAVE if is_time else _GO_ON)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves, after validation."""
@@ -108,7 +133,7 @@ class LastCheckpoint(Checkpoint):
             )
 
 
-def _settle(progress: dict[str, Any], steps: int) -> None:
+def _settle(progress: dict[str, Any], steps: int, accumulate: int) -> None:
     """Makes of the progress that Lightning saves one between two steps, or between two epochs.
 
     As saved, it counts a batch that was only fetched, and an epoch whose last hooks are under way as unfinished. A
@@ -118,6 +143,12 @@ def _settle(progress: dict[str, Any], steps: int) -> None:
     epochs, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
     done = epochs["current"]["processed"]
     is_between_epochs = done == epochs["current"]["started"]
+    if is_between_epochs and batches["current"]["completed"] and not batches["is_last_batch"]:
+        # max_steps or max_time ended the epoch early: it goes on, with the batches of a step that was half done again
+        done, is_between_epochs = done - 1, False
+        half_done = batches["current"]["completed"] % accumulate
+        for scope in ("total", "current"):
+            batches[scope]["completed"] -= half_done
     if is_between_epochs:
         batches["current"]["completed"] = 0
     if is_between_epochs or batches["current"]["ready"] > batches["current"]["completed"]:

@@ -71,8 +71,8 @@ class ScoreTables(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Knows `best.ckpt` again in a run's folder that was moved; the best of another run is not that of this one."""
         keeper, states = _keeper_of_best(trainer), checkpoint.get("callbacks", {})
-        best = states.get(self.state_key, {}).get("best")
-        if best is not None and not _is_best(best, pl_module.labels):
+        best, labels = states.get(self.state_key, {}).get("best"), vars(pl_module).get("labels")
+        if best is not None and labels is not None and not _is_best(best, labels):
             del states[self.state_key]
             _log.warning(
                 "%s does not hold the scores of the best validation as hrseg writes them; they are left out "

@@ -291,13 +291,9 @@ class HrsegCLI(LightningCLI):
         if self._verb == "predict":
             callbacks.append(PredictionFiles(self.run_dir / "predict"))
         if self._verb == "fit":
-            with_logger, with_checkpoints = (
-                config.get(name) is not False for name in ("logger", "enable_checkpointing")
-            )
-            of_training = callbacks_of_training(self.run_dir, self._checkpoint, with_logger, with_checkpoints)
+            file = ConfigFile(self.run_dir, self._settings, self._is_restart)
+            of_training = callbacks_of_training(self.run_dir, self._checkpoint, file, vars(config))
             callbacks += [Timer(config.get("max_time")), *of_training]
-            if not config.get("fast_dev_run"):
-                callbacks.append(ConfigFile(self.run_dir, self._settings, self._is_restart))
         return callbacks
 
     def before_validate(self) -> None:

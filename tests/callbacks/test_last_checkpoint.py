@@ -124,6 +124,31 @@ def test_weights_optimiser_and_rows_are_those_of_a_training_that_was_never_stopp
         assert (folder / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
+@pytest.mark.parametrize(("accumulate", "ends"), [(1, (1, 3)), (2, (1,))])
+def test_a_training_that_ended_within_an_epoch_goes_on_there(
+    accumulate: int, ends: tuple[int, ...], camvid_root: Path, tmp_path: Path
+) -> None:
+    """max_steps, max_time and the like ended it; the rest of the epoch was left out by the training that went on."""
+    expected = state(fit(camvid_root, tmp_path / "whole", accumulate_grad_batches=accumulate))
+    run = tmp_path / "run"
+    last = run / "checkpoints" / "last.ckpt"
+    for batches in ends:
+
+        class End(Callback):
+            def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+                trainer.should_stop = trainer.fit_loop.total_batch_idx + 1 == batches  # noqa: B023
+
+        checkpoint = last if last.exists() else None
+        fit(camvid_root, run, LastCheckpoint(), End(), checkpoint=checkpoint, accumulate_grad_batches=accumulate)
+        assert step_of(last) == batches // accumulate
+    found = state(fit(camvid_root, run, LastCheckpoint(), checkpoint=last, accumulate_grad_batches=accumulate))
+    if accumulate > 1:  # of the batches of a half-done step, which are seen twice, batch norm keeps its statistics
+        found, expected = (
+            {n: one[n] for n in one if "running_" not in n and "tracked" not in n} for one in (found, expected)
+        )
+    assert_same(found, expected)
+
+
 def test_averaged_weights_too(camvid_root: Path, tmp_path: Path) -> None:
     keep = KeepEach()
     expected = state(fit(camvid_root, tmp_path / "whole", keep, EMAWeightAveraging(decay=0.9)))
