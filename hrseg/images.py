@@ -193,7 +193,7 @@ def images_below(folder: Path, suffix: str = "") -> dict[str, Path]:
 
     Args:
         folder: Where to look; nothing is found in a folder that is not there.
-        suffix: Only files whose name ends with it, its extension apart, such as "_mask".
+        suffix: Only files whose name ends with it, such as "_mask", whatever their extension, "_mask.png" or ".jpg".
 
     Returns:
         The files by their path below the folder, without extension and suffix, in the order of these.
@@ -203,9 +203,10 @@ def images_below(folder: Path, suffix: str = "") -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in files_below(folder):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.stem.endswith(suffix):
+        ending = suffix if suffix.lower().endswith(IMAGE_SUFFIXES) else suffix + path.suffix
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.name.endswith(ending):
             continue
-        stem = path.relative_to(folder).with_suffix("").as_posix().removesuffix(suffix)
+        stem = path.relative_to(folder).as_posix().removesuffix(ending)
         if stem in found:
             raise DataFileError(f"{found[stem]} and {path} have the same name; expected one file, remove the other")
         found[stem] = path

@@ -44,9 +44,9 @@ class FolderDataModule(SegmentationDataModule):
         crop_size: (height, width) of training crops in pixels; smaller images are padded.
         images: Folder of the images under the root, with all folders in it.
         masks: Folder of the masks under the root.
-        image_suffix: What image names end with and mask names do not, such as "_leftImg8bit", or a list where splits
-            differ in it (["_training", "_test"]); other files are no images.
-        mask_suffix: The same of the masks, such as "_mask".
+        image_suffix: What image names end with and mask names do not, such as "_leftImg8bit", ".jpg", or a list where
+            splits differ in it (["_training", "_test"]); other files are no images.
+        mask_suffix: The same of the masks, such as "_mask". With these, both may lie in one folder.
         splits: What train, val and perhaps test are: sub-folders of `images` ({"train": "training", ...}); lists under
             the root, which end with .txt and name an image a line, as a path below `images` ({"train": "fold_1.txt",
             ...}); or shares of all images that are drawn at random ({"train": 0.8, ...}). None looks for sub-folders
@@ -65,7 +65,10 @@ class FolderDataModule(SegmentationDataModule):
         "images in images/ and masks of the same names in masks/; in sub-folders train, val and test of both, in "
         "train/images and train/masks and so on, with lists train.txt, val.txt and test.txt, or with none of these"
     )
-    origin: ClassVar[str] = "Set data.images and data.masks if the folders have other names"
+    origin: ClassVar[str] = (
+        "Set data.images and data.masks if the folders have other names, data.image_suffix and data.mask_suffix if the "
+        "files' names differ in their ends"
+    )
 
     def __init__(
         self,
@@ -121,7 +124,8 @@ class FolderDataModule(SegmentationDataModule):
             return self.find_samples("train") + self.find_samples("val")
         samples = []
         for name in self._names(split):
-            expected = self._place(self.masks, name, f"{_listed(self.mask_suffix)[0]}.png")
+            ending = _listed(self.mask_suffix)[0]
+            expected = self._place(self.masks, name, ending if ending.lower().endswith(".png") else f"{ending}.png")
             samples.append(Sample(name, self._images[name], self._masks.get(name, expected)))
         return samples
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pytorch_lightning.trainer.states import TrainerFn
 
 from hrseg.data.camvid import CAMVID, CamVidDataModule
@@ -145,6 +146,23 @@ def test_masks_may_lie_beside_the_images(tmp_path: Path) -> None:
         write_image(tmp_path / f"{stem}_mask.png", np.zeros((8, 8), np.uint8))
     data = folder(tmp_path, classes=TWO, images=".", masks=".", mask_suffix="_mask")
     assert sorted(names(data, "trainval") + names(data, "test")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("mask_suffix", ["_1st", "_1st.png"])
+def test_masks_of_two_annotators_may_lie_beside_the_images(mask_suffix: str, tmp_path: Path) -> None:
+    for stem in "abc":
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{stem}.jpg")
+        for annotator in ("1st", "2nd"):
+            write_image(tmp_path / f"{stem}_{annotator}.png", np.zeros((32, 32), np.uint8))
+    data = folder(tmp_path, classes=TWO, images=".", masks=".", image_suffix=".jpg", mask_suffix=mask_suffix)
+    samples = [sample for split in ("train", "val", "test") for sample in data.find_samples(split)]
+    assert sorted((sample.image.name, sample.label.name) for sample in samples if sample.label) == [
+        (f"{stem}.jpg", f"{stem}_1st.png") for stem in "abc"
+    ]
+    (tmp_path / "a_1st.png").unlink()
+    again = folder(tmp_path, classes=TWO, images=".", masks=".", image_suffix=".jpg", mask_suffix=mask_suffix)
+    labels = [sample.label for split in ("train", "val", "test") for sample in again.find_samples(split)]
+    assert tmp_path / "a_1st.png" in labels  # where it is expected
 
 
 def test_images_and_masks_may_lie_in_a_folder_of_each_split(tmp_path: Path) -> None:
