@@ -17,16 +17,16 @@ from typing import Any, TypeVar
 from hrseg.errors import ConfigError
 
 _GIVEN = "_constructor_arguments"
-_MOST_NUMBERS = 1000  # of an array that is told as a list
+_MOST_NUMBERS = 1000  # of an array that is described as a list
 Base = TypeVar("Base")
 
 
 class NotDescribableError(Exception):
-    """A value that cannot be told by a class path and plain arguments."""
+    """A value that a class path and plain arguments cannot describe."""
 
 
 class RecordsArguments:
-    """Base class of objects that remember the arguments of their constructor, so that `describe` can tell them.
+    """Base class of objects that remember the arguments of their constructor, so that `describe` can describe them.
 
     Raises:
         ConfigError: The constructor fails on an argument that is None, such as `crop_size: null`, which jsonargparse
@@ -67,7 +67,7 @@ def record(class_type: Callable[..., Base], *args: Any, **kwargs: Any) -> Base:
 
 
 def describe(value: Any) -> Any:
-    """Tells a value by numbers, strings, lists and dictionaries.
+    """Describes a value by numbers, strings, lists and dictionaries.
 
     Args:
         value: Plain, a path, a small array or tensor, a dataclass, a class, a `functools.partial` of a class, an object
@@ -147,13 +147,13 @@ def _signature_of_parent(kind: type) -> inspect.Signature:
 
 def _arguments_of_transform(value: Any) -> dict[str, Any]:
     try:
-        told = dict(value.to_dict()["transform"])
+        arguments = dict(value.to_dict()["transform"])
     except Exception as error:  # whatever a transform of a user's raises
         raise NotDescribableError(f"a {type(value).__name__}, whose arguments are not known") from error
-    told.pop("__class_fullname__", None)
-    if "transforms" in told:
-        told["transforms"] = list(value.transforms)
-    return told
+    arguments.pop("__class_fullname__", None)
+    if "transforms" in arguments:
+        arguments["transforms"] = list(value.transforms)
+    return arguments
 
 
 def _described_partial(value: partial[Any]) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def import_class(path: str, base: type[Base]) -> type[Base]:
 
 
 def described_arguments(value: Any, skip: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arguments that an object was made with as plain values, and those that cannot be told, with the reasons."""
+    """The arguments that an object was made with as plain values, and those that are none, with the reasons."""
     plain: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, argument in arguments_of(value).items():
@@ -224,7 +224,7 @@ def described_arguments(value: Any, skip: Collection[str] = ()) -> tuple[dict[st
 
 
 def build(description: Mapping[str, Any], base: type[Base]) -> Base:
-    """Makes the object that `describe` told, by the types of its constructor's parameters; it imports what is named.
+    """Builds the object of a description, by the types of its constructor's parameters; it imports what is named.
 
     Raises:
         ConfigError: The class is none of that kind, or does not take these arguments.
@@ -233,7 +233,7 @@ def build(description: Mapping[str, Any], base: type[Base]) -> Base:
 
 
 def build_arguments(kind: type, arguments: Mapping[str, Any], skip: Collection[str] = ()) -> dict[str, Any]:
-    """Makes the arguments of a constructor that `described_arguments` told.
+    """Builds the arguments of a constructor out of what `described_arguments` gave.
 
     Raises:
         ConfigError: The class does not take these arguments.

@@ -1,4 +1,4 @@
-"""What the system asks a training to do: stop at the next safe point. The handlers only take note of it."""
+"""Signals that ask a training to stop at the next step boundary. The handlers only record them."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def _handled(signals: Sequence[signal.Signals], handler: Callable[[int, FrameTyp
 
 
 def outlast_signals(watched: ctypes.c_bool | None) -> None:
-    """Lets signals not end this process, which works for one that watches, as long as that one does.
+    """Ignores termination signals in a dataloader worker as long as the process that it works for watches.
 
-    SLURM and a terminal send them to all processes of a training, and it needs its data up to its next safe point. A
+    SLURM and a terminal send them to all processes of a training, and it needs its data up to the next step boundary. A
     DataLoader's workers would end with SIGTERM: PyTorch's own handler in them does so, unless their parent sent it.
 
     Args:

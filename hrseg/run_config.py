@@ -78,8 +78,8 @@ def complaint(lacks: Mapping[str, str]) -> str:
     """What `config.yaml` lacks, and what that means."""
     listed = ", ".join(f"{name} ({reason})" for name, reason in lacks.items())
     if _is_whole(lacks):
-        return f"config.yaml cannot tell {listed}: a training repeated from it goes without"
-    return f"no config.yaml, as {listed} cannot be told: hrseg validate, test and predict need a --config"
+        return f"config.yaml is without {listed}: a training repeated from it goes without"
+    return f"no config.yaml, as it cannot describe {listed}: hrseg validate, test and predict need a --config"
 
 
 def _is_whole(lacks: Mapping[str, str]) -> bool:
@@ -98,7 +98,7 @@ def run_settings(
         options: Of the trainer, as the user gave them.
 
     Returns:
-        Plain values, and the names of what cannot be told by such, with the reasons.
+        Plain values, and the names of what these cannot describe, with the reasons.
     """
     lacks: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""What a task's checkpoint tells of the task, and the task built of that."""
+"""The description of a task in its checkpoint, and the task built of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hrseg.models.reading import read_content
 from hrseg.trust import require_trusted
 
 # arguments that stand elsewhere in the checkpoint
-_TOLD_APART = ("network", "network_args", "weights", "reinit_head", "checkpoint_stages", "labels")
+_STORED_APART = ("network", "network_args", "weights", "reinit_head", "checkpoint_stages", "labels")
 
 Task = TypeVar("Task", bound=LightningModule)
 
@@ -35,7 +35,7 @@ def task_description(task: RecordsArguments) -> dict[str, Any]:
         path = class_path(type(task))
     except NotDescribableError:  # of a notebook or a script
         path = None
-    arguments, left_out = described_arguments(task, skip=_TOLD_APART)
+    arguments, left_out = described_arguments(task, skip=_STORED_APART)
     return {"class_path": path, "init_args": arguments, "left_out": left_out}
 
 
@@ -53,10 +53,10 @@ def task_of_checkpoint(
 
     Raises:
         ConfigError: A class is not of a known package, and the file is not trusted.
-        WeightsError: The checkpoint does not tell enough, or its parts do not fit.
+        WeightsError: The checkpoint does not describe it, or its parts do not fit.
     """
     content = read_content(source)
-    init_args, left_out, path = _told(content, source)
+    init_args, left_out, path = _description(content, source)
     check_checkpoint(content, source)
     for name, reason in left_out.items():
         if name not in arguments:
@@ -72,7 +72,7 @@ def task_of_checkpoint(
     own = content["hrseg"]
     try:
         labels = arguments.pop("labels", None) or LabelTable.from_dict(own["labels"])
-        arguments = build_arguments(kind, init_args, skip=_TOLD_APART) | arguments
+        arguments = build_arguments(kind, init_args, skip=_STORED_APART) | arguments
     except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{source}: its task cannot be built ({type(error).__name__}: {error})") from error
     network = arguments.pop("network", None) or network_of_checkpoint(source, own.get("network"), trust)
@@ -85,17 +85,16 @@ def task_of_checkpoint(
     return task
 
 
-def _told(
+def _description(
     content: Mapping[str, Any], source: str | os.PathLike[str]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], str | None]:
     """Plain arguments of the constructor, those left out with reasons, and the class path, if it has one."""
     own = content.get("hrseg")
-    told = own.get("task") if isinstance(own, Mapping) else None
-    if isinstance(told, Mapping):
-        init_args, left_out, path = (told.get(name) for name in ("init_args", "left_out", "class_path"))
+    task = own.get("task") if isinstance(own, Mapping) else None
+    if isinstance(task, Mapping):
+        init_args, left_out, path = (task.get(name) for name in ("init_args", "left_out", "class_path"))
         if isinstance(init_args, Mapping) and isinstance(left_out, Mapping) and isinstance(path, str | None):
             return init_args, left_out, path
     raise WeightsError(
-        f"{source} does not tell how its task was made; make the task and load its state_dict, or use "
-        "Predictor.from_checkpoint"
+        f"{source} does not describe its task; build the task and load its state_dict, or use Predictor.from_checkpoint"
     )

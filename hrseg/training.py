@@ -116,7 +116,7 @@ def fit(
     >>> predictor = Predictor.from_checkpoint(trainer.checkpoint_callback.best_model_path)  # doctest: +SKIP
     """
     for fact in ("labels", "input_size"):
-        if getattr(task, fact) != getattr(data, fact, getattr(task, fact)):  # another data module may not tell
+        if getattr(task, fact) != getattr(data, fact, getattr(task, fact)):  # another data module may not have it
             raise ConfigError(f"the task's {fact} are not the data's; give SegmentationTask {fact}=data.{fact}")
     launch.require_srun()
     asked = {**DEFAULTS, **options, **({"callbacks": list(callbacks)} if callbacks else {})}

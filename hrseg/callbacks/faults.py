@@ -19,7 +19,7 @@ _NO_WORKER = re.compile(r"DataLoader worker \(pid")
 
 
 class Faults(Callback):
-    """Finds the words for what a user can do something about, when the run has ended with an exception.
+    """Translates known failures (out of memory, lost rank, dead worker) into a `TrainingError` with the remedy.
 
     `explained` is then the error to show in place of it; None where that speaks for itself. `has_started` is whether
     the first step has begun: what is refused before is a mistake in the settings.

@@ -17,7 +17,7 @@ from hrseg.errors import ConfigError
 from hrseg.files import TEMPORARY
 from hrseg.interruption import Interrupted
 
-# what a process wishes: to go on, to save, or to stop, which is _SAVE and the number of the signal; the largest counts
+# what a rank requests: nothing, to save, or to stop, which is _SAVE plus the number of the signal; the largest counts
 _GO_ON, _SAVE = range(2)
 
 
@@ -35,19 +35,19 @@ class StopOnSignal(Callback):
             trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the ranks' way to agree."""
+        """Sets up the all-reduce."""
         self._agreement = _Agreement(getattr(trainer.strategy, "_timeout", None))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Stops if asked to."""
         if batch_idx % trainer.accumulate_grad_batches:
             return  # a step is half done
-        agreed = self._agreement.on(self._wish())
+        agreed = self._agreement.on(self._request())
         self._act(trainer, agreed)
         if agreed > _SAVE:
             raise Interrupted(agreed - _SAVE)
 
-    def _wish(self) -> int:
+    def _request(self) -> int:
         received = interruption.received()
         return _GO_ON if received is None else _SAVE + received
 
@@ -106,10 +106,10 @@ class LastCheckpoint(StopOnSignal, Checkpoint):
         if agreed > _GO_ON or (self.every_n_steps is not None and steps >= self.every_n_steps):
             self._save(trainer)
 
-    def _wish(self) -> int:
+    def _request(self) -> int:
         minutes = (time.monotonic() - self._saved_time) / 60
         is_time = self.every_minutes is not None and minutes >= self.every_minutes
-        return max(super()._wish(), _SAVE if is_time else _GO_ON)
+        return max(super()._request(), _SAVE if is_time else _GO_ON)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves, after validation."""
@@ -163,9 +163,9 @@ def _settle(progress: dict[str, Any], steps: int, accumulate: int) -> None:
 
 
 class _Agreement:
-    """What all processes are agreed on, a step after the first of them wished it; nobody waits for the others.
+    """Asynchronous all-reduce (max) of the ranks' requests to save and to stop, read one step later.
 
-    The wishes travel over the network of the CPUs, so that no GPU is waited for either.
+    It goes over gloo, so that the host does not wait for the GPU either.
     """
 
     def __init__(self, timeout: timedelta | None) -> None:
@@ -174,14 +174,14 @@ class _Agreement:
         self._under_way: distributed.Work | None = None
         self._largest = torch.tensor(_GO_ON)
 
-    def on(self, wish: int) -> int:
-        """Gives the largest wish at the call before, or this one's if there is one process."""
+    def on(self, request: int) -> int:
+        """The largest request at the call before, or this one if there is one rank."""
         if self._alone:
-            return wish
+            return request
         agreed = _GO_ON
         if self._under_way is not None:
             self._under_way.wait()
             agreed = int(self._largest)
-        self._largest = torch.tensor(wish)
+        self._largest = torch.tensor(request)
         self._under_way = distributed.all_reduce(self._largest, distributed.ReduceOp.MAX, self._group, async_op=True)
         return agreed

@@ -1,4 +1,4 @@
-"""Which weights were scored, on what, and how: what files of scores tell beside the numbers."""
+"""Which weights were scored, on what, and how: what files of scores hold beside the numbers."""
 
 from __future__ import annotations
 

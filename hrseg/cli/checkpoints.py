@@ -61,7 +61,7 @@ def config_of_run(verb: str, arguments: Sequence[str]) -> list[str]:
 
 
 def leave_weights_to(checkpoint: Mapping[str, Any], model: Namespace) -> None:
-    """Fetches and reads no weights that those of the checkpoint replace; what they told of the network stays."""
+    """Fetches and reads no weights that those of the checkpoint replace; the description of the network stays."""
     model = model.get("init_args", model)
     network = model.get("network")
     if isinstance(network, Namespace) and network.get("init_args.encoder_weights"):  # of segmentation_models_pytorch
@@ -71,8 +71,10 @@ def leave_weights_to(checkpoint: Mapping[str, Any], model: Namespace) -> None:
     own = checkpoint.get("hrseg")
     stored = own.get("network") if isinstance(own, Mapping) else None
     if isinstance(stored, Mapping) and stored.get("name") == network:
-        told = {key: value for key, value in stored.items() if key not in ("name", "num_classes", "checkpoint_stages")}
-        model.network_args = told | (model.get("network_args") or {})
+        described = {
+            key: value for key, value in stored.items() if key not in ("name", "num_classes", "checkpoint_stages")
+        }
+        model.network_args = described | (model.get("network_args") or {})
     model.weights, model.reinit_head = None, False
 
 

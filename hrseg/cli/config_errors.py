@@ -110,7 +110,7 @@ def _gist(error: Exception) -> str:
     # of a value that may be of several types, the fault of the type that was meant
     text = " - ".join([line for line in lines if not line.startswith(_OTHER_TYPES)] or lines).replace(": - ", ": ")
     text = text.split(". Got value: Namespace(")[0]
-    if text.endswith("SegmentationDataModule is abstract"):
+    if text.endswith(("SegmentationDataModule is abstract", "arguments are required: fit.data")):
         text = "no data set is named; give --config with a recipe, or --data with a class (hrseg.FolderDataModule)"
     if text.startswith("Unexpected config:"):
         held = text.partition(":")[2].strip() or "nothing"

@@ -90,7 +90,7 @@ def _leave(stop: Interrupted) -> int:
 
 
 def _set_up_messages() -> None:
-    """Lets what was loaded of a file of weights, and a wait for another process, be told, once."""
+    """Shows log messages, in rank 0 also those on loaded weights and on waiting for another process."""
     logging.basicConfig(format="%(message)s")
     if launch.is_first_process():
         for talkative in ("hrseg.models.weights", "hrseg.files"):

@@ -1,4 +1,4 @@
-"""What a checkpoint tells of its task, checked before anything is built of it: the file may come from anywhere."""
+"""The description of a task in its checkpoint, checked before anything is built of it; the file may be a stranger's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hrseg.sizes import require_pixels
 
 @dataclass(frozen=True)
 class Description:
-    """How a trained network sees images, and what it tells apart.
+    """How a trained network sees images, and which classes it knows.
 
     Args:
         network: What the network is built of; the description of a network checks itself.

@@ -20,7 +20,7 @@ _PREFIX = "network."  # of a task's network, in its checkpoints
 
 
 def network_description(network: nn.Module) -> dict[str, Any] | None:
-    """What `network_of_checkpoint` builds the network of again, without its weights; None where that cannot be told."""
+    """The network without its weights, for `network_of_checkpoint`; None where it cannot be described."""
     if isinstance(network, Network) and network.config:
         return network.config
     try:
@@ -37,7 +37,7 @@ def network_of_checkpoint(path: str | os.PathLike[str], description: object, tru
 
     Args:
         path: The checkpoint.
-        description: What `network_description` told, as the checkpoint holds it.
+        description: What `network_description` gave, as the checkpoint holds it.
         trust: Whether classes of any package may be built, whatever code that runs.
 
     Raises:
@@ -67,7 +67,7 @@ def network_of_checkpoint(path: str | os.PathLike[str], description: object, tru
 
 
 def require_description(path: str | os.PathLike[str], description: object) -> None:
-    """Raises a `WeightsError` where a checkpoint does not tell its network."""
+    """Raises a `WeightsError` where a checkpoint does not describe its network."""
     if description is None:
         raise WeightsError(
             f"{path} holds a network that cannot be rebuilt from the file alone: its class or arguments were not "

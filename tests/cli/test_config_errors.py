@@ -110,8 +110,9 @@ def test_a_config_that_is_no_file(kind: str, tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("verb", ["fit", "verify"])
 def test_without_a_recipe_the_data_class_is_asked_for(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([verb, "--data.root=x"]) == 2
-    assert "give --config with a recipe, or --data with a class" in capsys.readouterr().err
+    for argument in ("--data.root=x", "--config={trainer: {}}"):
+        assert main([verb, argument]) == 2
+        assert "give --config with a recipe, or --data with a class" in capsys.readouterr().err
 
 
 def test_a_config_from_stdin_is_the_experiment_stdin(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,11 +193,13 @@ def run_classes(run: Run) -> int:
 @pytest.mark.parametrize("run", ["CamVid"], indirect=True)
 def test_a_run_of_python_that_cannot_be_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = in_python(run, "own", network=torch.nn.Conv2d(3, 11, 1))
-    told = "no config.yaml, as model.network (a Conv2d, whose arguments are not known) cannot be told: hrseg validate"
+    told = (
+        "no config.yaml, as it cannot describe model.network (a Conv2d, whose arguments are not known): hrseg validate"
+    )
     assert told in capsys.readouterr().out
     assert not (folder / "config.yaml").exists()
     folder = in_python(run, "scheduled", schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1))
-    assert "config.yaml cannot tell model.schedule (the function <lambda>)" in capsys.readouterr().out
+    assert "config.yaml is without model.schedule (the function <lambda>)" in capsys.readouterr().out
     assert "# without model.schedule" in (folder / "config.yaml").read_text()
     assert main(["validate", f"--ckpt_path={folder / 'checkpoints' / 'best.ckpt'}"]) == 0
 
