@@ -27,7 +27,7 @@ from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import create_model, outputs_of
-from hrseg.models.batch_norm import several_values
+from hrseg.models.batch_norm import single_values_as_config_error
 from hrseg.models.described import network_description
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
 from hrseg.task_checkpoint import task_description, task_of_checkpoint
@@ -261,7 +261,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         """The loss of one batch."""
         require_batch(batch, "image", "target")
         images = self._prepare(batch["image"])
-        with several_values(images):
+        with single_values_as_config_error(images):
             outputs = self.outputs(images)
         loss: Tensor = self.loss(outputs, batch["target"])
         self.log("train/loss", self._over_processes(loss), prog_bar=True, batch_size=len(batch["image"]))

@@ -1,4 +1,4 @@
-"""What the labels cannot teach or score: told once, with counts."""
+"""Warnings, with counts, of labels that nothing can be learnt from or scored with."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MOST_OF_IT = 0.999  # a share of the weight at which the other classes learn no
 class LabelWarnings(Callback):
     """Warns of labels that are all ignored, classes that never occur, class weights that leave one class, a loss of 0.
 
-    Labels of a training are counted on the device in its first epoch and looked at when that ends; those of a
-    validation or test are in the confusion matrix. Of a part of the data only what holds for any is said.
+    Labels of a training are counted on the device in its first epoch and checked when that ends; those of a
+    validation or test are in the confusion matrix. Absent classes are reported of whole epochs only.
     """
 
     def __init__(self) -> None:
         self._counts: Tensor | None = None  # pixels by label, and steps with a loss other than 0
         self._is_from_start = False
-        self._is_told: set[str] = set()
+        self._warned: set[str] = set()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -37,7 +37,7 @@ class LabelWarnings(Callback):
         """Counts a batch, without waiting for the device."""
         target = batch.get("target") if isinstance(batch, Mapping) else None
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
-        if "train" in self._is_told or not isinstance(target, Tensor) or not isinstance(loss, Tensor):
+        if "train" in self._warned or not isinstance(target, Tensor) or not isinstance(loss, Tensor):
             return
         if self._counts is None:
             self._counts = torch.zeros(_VALUES + 1, dtype=torch.int64, device=target.device)
@@ -46,8 +46,8 @@ class LabelWarnings(Callback):
         self._counts[_VALUES] += loss.detach() != 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the first epoch."""
-        if self._counts is None or "train" in self._is_told:
+        """Warns of the labels of the first epoch."""
+        if self._counts is None or "train" in self._warned:
             return
         assert isinstance(pl_module, SegmentationTask)
         counts, self._counts = self._counts, None
@@ -56,27 +56,27 @@ class LabelWarnings(Callback):
         *pixels, steps = counts.tolist()
         is_ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         is_whole = self._is_from_start and is_ended and _is_all(trainer.limit_train_batches)
-        self._tell(trainer, "train", _of_training(pl_module, pixels, steps, is_whole))
+        self._warn(trainer, "train", _training_warnings(pl_module, pixels, steps, is_whole))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the labels of the validation."""
+        """Warns of the labels of the validation."""
         if not trainer.sanity_checking:
-            self._look_at_scores(trainer, pl_module, "val", _is_all(trainer.limit_val_batches))
+            self._check_scores(trainer, pl_module, "val", _is_all(trainer.limit_val_batches))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the labels of the test."""
-        self._look_at_scores(trainer, pl_module, "test", _is_all(trainer.limit_test_batches))
+        """Warns of the labels of the test."""
+        self._check_scores(trainer, pl_module, "test", _is_all(trainer.limit_test_batches))
 
-    def _look_at_scores(self, trainer: Trainer, pl_module: LightningModule, stage: str, is_whole: bool) -> None:
+    def _check_scores(self, trainer: Trainer, pl_module: LightningModule, stage: str, is_whole: bool) -> None:
         assert isinstance(pl_module, SegmentationTask)
-        if stage not in self._is_told:
+        if stage not in self._warned:
             scores = pl_module.metrics.compute()
             pixels, images = scores["pixels"].flatten().tolist(), int(scores["images"])
             if images:  # a task of the user's may count none
-                self._tell(trainer, stage, _of_scoring(pl_module, stage, pixels, images, is_whole))
+                self._warn(trainer, stage, _score_warnings(pl_module, stage, pixels, images, is_whole))
 
-    def _tell(self, trainer: Trainer, stage: str, found: Iterator[str]) -> None:
-        self._is_told.add(stage)
+    def _warn(self, trainer: Trainer, stage: str, found: Iterator[str]) -> None:
+        self._warned.add(stage)
         for text in found:
             if trainer.is_global_zero:
                 _log.warning("%s", text)
@@ -87,8 +87,8 @@ def _is_all(limit: object) -> bool:
     return isinstance(limit, float) and limit == 1.0
 
 
-def _of_training(task: SegmentationTask, pixels: list[int], steps: int, is_whole: bool) -> Iterator[str]:
-    """What is to be said of the labels of a training.
+def _training_warnings(task: SegmentationTask, pixels: list[int], steps: int, is_whole: bool) -> Iterator[str]:
+    """Warnings of the labels of a training.
 
     Args:
         task: The task.
@@ -111,11 +111,13 @@ def _of_training(task: SegmentationTask, pixels: list[int], steps: int, is_whole
     if total and is_whole and (missing := _never(labels.class_names, of_class)):
         yield f"{missing} among the {total:,} labelled pixels {where}"
     for weights in _class_weights(task):
-        yield from _of_weights(labels.class_names, of_class, weights)
+        yield from _weight_warnings(labels.class_names, of_class, weights)
 
 
-def _of_scoring(task: SegmentationTask, stage: str, pixels: list[int], images: int, is_whole: bool) -> Iterator[str]:
-    """What is to be said of the labels of a validation or test; arguments as of `_of_training`."""
+def _score_warnings(
+    task: SegmentationTask, stage: str, pixels: list[int], images: int, is_whole: bool
+) -> Iterator[str]:
+    """Warnings of the labels of a validation or test; arguments as of `_training_warnings`."""
     total = sum(pixels)
     if not total:
         yield (
@@ -127,8 +129,8 @@ def _of_scoring(task: SegmentationTask, stage: str, pixels: list[int], images: i
         yield f"{stage}: {missing} among the {total:,} labelled pixels of {images:,} images; such a class {in_mean}"
 
 
-def _of_weights(names: tuple[str, ...], pixels: list[int], weights: tuple[float, ...]) -> Iterator[str]:
-    """What is to be said of class weights, given the pixels of each class."""
+def _weight_warnings(names: tuple[str, ...], pixels: list[int], weights: tuple[float, ...]) -> Iterator[str]:
+    """Warnings of class weights, given the pixels of each class."""
     total = sum(pixels)
     unweighted = [name for name, weight in zip(names, weights, strict=True) if weight == 0]
     if unweighted and (lost := sum(n for n, weight in zip(pixels, weights, strict=True) if weight == 0)):

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from hrseg.checks import require
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.inference.sliding import LastWindow, sliding_window
 from hrseg.models import resize
@@ -85,8 +86,7 @@ class Protocol:
             ),
         }
         for name, (value, is_right, expected) in faults.items():
-            if not is_right:
-                raise ConfigError(f"protocol: {name} is {value}; expected {expected}")
+            require(is_right, f"protocol: {name}", value, expected)
 
     @property
     def is_plain(self) -> bool:

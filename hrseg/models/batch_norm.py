@@ -57,11 +57,11 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 @contextmanager
-def several_values(images: Tensor) -> Iterator[None]:
-    """Names the settings where batch norm, in training, gets a single value per channel and torch refuses.
+def single_values_as_config_error(images: Tensor) -> Iterator[None]:
+    """Names the remedy where batch norm in training gets one value per channel, for which torch raises.
 
-    That are 1x1 features of a batch of one image: of crops of one output stride, of pooling over the image, as ASPP
-    has it, and of object regions of a single class. Synchronised batch norm of several ranks has the values of all.
+    These are 1x1 features of a batch of one image: of crops of one output stride, of global pooling, as in ASPP, and of
+    object regions of a single class. Synchronised batch norm has the values of all ranks.
 
     Args:
         images: (B, 3, H, W), the batch that goes through the network in the block.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hrseg.callbacks import LabelWarnings
-from hrseg.callbacks.label_warnings import _of_weights
+from hrseg.callbacks.label_warnings import _weight_warnings
 from hrseg.data.labels import LabelTable
 from hrseg.losses import CrossEntropyLoss
 from hrseg.task import SegmentationTask
@@ -121,7 +121,7 @@ def test_class_weights_that_leave_classes_out(caplog: pytest.LogCaptureFixture) 
     ],
 )
 def test_weights_that_do_no_harm(pixels: list[int], weights: tuple[float, ...]) -> None:
-    assert list(_of_weights(NAMES, pixels, weights)) == []
+    assert list(_weight_warnings(NAMES, pixels, weights)) == []
 
 
 def test_the_labels_are_counted_without_a_look_at_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,11 +144,11 @@ def test_an_unknown_name() -> None:
         ({"scales": ()}, r"scales is \(\); expected 1 to 64 numbers above 0"),
         ({"scales": (0.0,)}, r"scales is \(0.0,\)"),
         ({"base_size": 0}, "base_size is 0"),
-        ({"fusion": "max"}, "fusion is max; expected logits, softmax or exp"),
+        ({"fusion": "max"}, "fusion is 'max'; expected logits, softmax or exp"),
         ({"window": (16, 512)}, r"window is \(16, 512\); expected 32 or more per side"),
         ({"stride": (16, 16)}, r"stride is \(16, 16\); expected 1 to the window's size, and a window"),
         ({"window": (32, 32), "stride": (33, 32)}, r"stride is \(33, 32\)"),
-        ({"last_window": "crop"}, "last_window is crop; expected pad or shift"),
+        ({"last_window": "crop"}, "last_window is 'crop'; expected pad or shift"),
         ({"windows_at_once": 0}, "windows_at_once is 0"),
     ],
 )
