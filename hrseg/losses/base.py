@@ -162,12 +162,19 @@ def require_weights(name: str, weights: object, of: str = "class") -> list[float
     Raises:
         ConfigError: They are no list of finite numbers from 0 with one above.
     """
-    listed = weights.tolist() if hasattr(weights, "tolist") else weights  # of an array or a tensor
-    if not isinstance(listed, Sequence) or not all(is_number(weight, 0, _LARGEST) for weight in listed):
+    listed = _plain(weights)
+    if isinstance(listed, list | tuple):
+        listed = [_plain(weight) for weight in listed]
+    if not isinstance(listed, list) or not all(is_number(weight, 0, _LARGEST) for weight in listed):
         raise ConfigError(f"{name} {str(listed)[:200]}; expected one finite number >= 0 per {of}")
     if not any(listed):
         raise ConfigError(f"{name} {str(listed)[:200]}; expected one above 0 at least, as nothing is learnt otherwise")
-    return list(listed)
+    return listed
+
+
+def _plain(value: object) -> object:
+    """The numbers of an array or a tensor."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def require_scalar(loss: object, name: str) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -183,6 +185,11 @@ def test_a_loss_is_one_method() -> None:
 def test_class_weights_out_of_range(weights: list[float]) -> None:
     with pytest.raises(ConfigError, match="class_weights"):
         CrossEntropyLoss(weights)
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor])
+def test_class_weights_may_be_numbers_of_other_libraries(kind: Callable[[float], Any]) -> None:
+    assert CrossEntropyLoss([kind(0.5), kind(2.0)]).class_weights.tolist() == [0.5, 2.0]
 
 
 def test_class_weights_of_the_wrong_length() -> None:
