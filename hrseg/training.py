@@ -40,7 +40,7 @@ from hrseg.callbacks.loggers import Events, finish_loggers, made_loggers
 from hrseg.changes import going_on
 from hrseg.checks import as_list
 from hrseg.data.parallel import usable_cores
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, WeightsError
 from hrseg.files import expanded
 from hrseg.inference import read_checkpoint
 from hrseg.interruption import Interrupted
@@ -111,6 +111,7 @@ def fit(
         ConfigError: Task and data do not belong together; or srun or torchrun started other numbers of processes.
             Or another training is at work in the folder.
         OutputError: The folder cannot be written to.
+        WeightsError: Its last.ckpt is damaged.
 
     >>> trainer = fit(task, data, max_epochs=10)  # doctest: +SKIP
     >>> predictor = Predictor.from_checkpoint(trainer.checkpoint_callback.best_model_path)  # doctest: +SKIP
@@ -124,11 +125,10 @@ def fit(
     folder = shared_run_dir(experiment) if run_dir is None else expanded(run_dir)
     try:
         with in_use(folder, is_training=True), quiet():
-            checkpoint = last_checkpoint(folder)
-            step = read_checkpoint(checkpoint)["global_step"] if checkpoint else 0
+            checkpoint, state = last_state(folder)
             settings, lacks = run_settings(task, data, experiment, asked)
             config = ConfigFile(folder, settings, checkpoint is not None, comments_of(task, lacks))
-            trainer = _trainer(folder, checkpoint, step, callbacks, config, options)
+            trainer = _trainer(folder, checkpoint, state.get("global_step", 0), callbacks, config, options)
             if trainer.is_global_zero:
                 if checkpoint is not None:
                     print(going_on(checkpoint, folder / "config.yaml", settings), flush=True)
@@ -149,6 +149,20 @@ def fit(
             raise error.__context__ from None  # Ctrl-C twice: Lightning would end the notebook
         raise
     return trainer
+
+
+def last_state(run_dir: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The checkpoint that a training in a folder goes on from, if any, and what it holds, but for tensors' values.
+
+    Raises:
+        WeightsError: It is damaged.
+    """
+    if (checkpoint := last_checkpoint(run_dir)) is None:
+        return None, {}
+    try:
+        return checkpoint, read_checkpoint(checkpoint)
+    except WeightsError as error:
+        raise WeightsError(f"{error}. Otherwise give another --run_dir to start anew") from error
 
 
 def shared_run_dir(experiment: str) -> Path:

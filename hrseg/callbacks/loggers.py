@@ -92,9 +92,9 @@ def _settings(maker: Callable[..., Any], given: Mapping[str, Any], folder: Path,
     settings: Settings = {"save_dir": str(folder)}
     if "tracking_uri" in parameters:
         # MLflow keeps no runs in plain files any more; a server has a place of its own
-        is_server = given.get("tracking_uri", parameters["tracking_uri"].default)
+        server = given.get("tracking_uri", parameters["tracking_uri"].default)
         place = str(folder.absolute() / "mlflow")
-        settings = {} if is_server else {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": place}
+        settings = {} if server else {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": place}
     if identifier is not None and (name := _id_parameter(maker)):
         settings[name] = identifier
     settings = {

@@ -39,17 +39,18 @@ from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.output import say
 from hrseg.construct import record
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
-from hrseg.errors import ConfigError, WeightsError
+from hrseg.errors import ConfigError
 from hrseg.files import expanded
 from hrseg.interruption import Interrupted
 from hrseg.run_config import ConfigFile
-from hrseg.runs import in_use, is_of_run, last_checkpoint, run_dir_of
+from hrseg.runs import in_use, is_of_run, run_dir_of
 from hrseg.task import SegmentationTask
 from hrseg.training import (
     DEFAULTS,
     callbacks_of_training,
     check_options,
     description,
+    last_state,
     loggers_of_run,
     plugins_of_run,
     progress_bar,
@@ -180,14 +181,11 @@ class HrsegCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses `args`, whatever the process's own are, and reads the checkpoint before Lightning does."""
         self.config = parser.parse_args(args)
-        checkpoint = self.config[self._verb].get("ckpt_path")
-        if checkpoint is not None:
-            self._take_checkpoint(checkpoint)
-
-    def _take_checkpoint(self, checkpoint: str) -> None:
-        self._content = usable_checkpoint(self._verb, checkpoint)
-        self._checkpoint = expanded(checkpoint)
-        self.config[self._verb].ckpt_path = str(self._checkpoint)
+        config = self.config[self._verb]
+        if config.get("ckpt_path") is not None:
+            self._content = usable_checkpoint(self._verb, config.ckpt_path)
+            self._checkpoint = expanded(config.ckpt_path)
+            config.ckpt_path = str(self._checkpoint)
 
     def before_instantiate_classes(self) -> None:
         """Settles the folder and the checkpoint to go on from."""
@@ -208,13 +206,9 @@ class HrsegCLI(LightningCLI):
         check_options(config.trainer.as_dict() | self._processes)
         self.run_dir = self._run_dir(config)
         self._folder.enter_context(in_use(self.run_dir, is_training=self._verb == "fit"))
-        if self._verb == "fit" and self._checkpoint is None and (last := last_checkpoint(self.run_dir)):
-            try:
-                self._take_checkpoint(str(last))
-            except WeightsError as error:
-                raise WeightsError(
-                    f"{error}. Otherwise give --ckpt_path, or another --run_dir to start anew"
-                ) from error
+        if self._verb == "fit" and self._checkpoint is None:
+            self._checkpoint, self._content = last_state(self.run_dir)
+            config.ckpt_path = self._checkpoint and str(self._checkpoint)
         self._is_restart = self._checkpoint is not None and is_of_run(self._checkpoint, self.run_dir)
         if self._verb == "fit":
             self._settings = self._settings_of_run(config)
