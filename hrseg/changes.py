@@ -22,7 +22,13 @@ _OF_NO_EFFECT = {
     "trainer.enable_progress_bar",
 }
 # what the checkpoint holds: learning rates, momenta and decay; the seed of the task, and of the data without data.seed
-_RESTORED = {"model.optimizer": "optimiser goes on", "seed_everything": "seed stays"}
+_RESTORED = {
+    "model.optimizer": "optimiser goes on",
+    "model.head_lr_factor": "optimiser goes on",
+    "model.lr_factors": "optimiser goes on",
+    "model.schedule.": "schedule goes on",  # arguments of a class; another name or class has an effect
+    "seed_everything": "seed stays",
+}
 _LONGEST = 60  # characters of a value
 _LISTED = 10
 
@@ -76,7 +82,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _restored(name: str) -> str | None:
-    return next((kept for kept in _RESTORED if name == kept or name.startswith(f"{kept}.")), None)
+    return next((kept for kept in _RESTORED if name == kept or name.startswith(f"{kept.rstrip('.')}.")), None)
 
 
 def _differences(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -9,7 +9,11 @@ from hrseg.changes import changes
 BEFORE: dict[str, Any] = {
     "experiment": "a",
     "seed_everything": 1,
-    "model": {"network_args": None, "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}},
+    "model": {
+        "network_args": None,
+        "schedule": "poly",
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+    },
     "data": {"class_path": "A", "init_args": {"root": "data", "crop_size": [32, 32], "num_workers": 0}},
 }
 
@@ -28,6 +32,11 @@ BEFORE: dict[str, Any] = {
             {"model": {**BEFORE["model"], "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0}}}},
             "model.optimizer.lr 0.1 -> 1.0 (without effect: the optimiser goes on as in the checkpoint)",
         ),
+        (
+            {"model": {**BEFORE["model"], "lr_factors": {"head": 2.0}}},
+            "model.lr_factors None -> {'head': 2.0} (without effect: the optimiser goes on as in the checkpoint)",
+        ),
+        ({"model": {**BEFORE["model"], "schedule": "cosine"}}, "model.schedule poly -> cosine"),
         ({"data": {"class_path": "B", "init_args": {"root": "other"}}}, "data A -> B"),
         (
             {"data": {"class_path": "A", "init_args": {"root": "data", "crop_size": [64, 32], "num_workers": 8}}},
@@ -39,6 +48,12 @@ BEFORE: dict[str, Any] = {
 )
 def test_settings_that_differ_are_told_in_one_line(now: dict[str, Any], told: str) -> None:
     assert changes(BEFORE, {**BEFORE, **now}) == told
+
+
+def test_arguments_of_a_schedule_stay_as_in_the_checkpoint() -> None:
+    before, now = ({"model": {"schedule": {"class_path": "C", "init_args": {"T_max": n}}}} for n in (9, 10))
+    told = "model.schedule.T_max 9 -> 10 (without effect: the schedule goes on as in the checkpoint)"
+    assert changes(before, now) == told
 
 
 def test_of_a_damaged_file_nothing_is_told() -> None:
