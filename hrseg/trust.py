@@ -1,8 +1,8 @@
 """Which classes a checkpoint, or the config.yaml beside it, may have built: whoever made the file may be a stranger.
 
 Naming a class in a file is calling it. Only classes of known packages are allowed, and of these only kinds that
-compute: networks, losses, optimisers, schedules, protocols, data modules, image
-transforms and what scores borders. None is a function.
+compute: networks, losses, optimisers, schedules, protocols, data modules, image transforms and what scores borders.
+None is a function.
 """
 
 from __future__ import annotations
