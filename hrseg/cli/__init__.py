@@ -7,11 +7,11 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 
 from hrseg import __version__, interruption
 from hrseg.cli.output import lasting_output
+from hrseg.cli.working_directory import find_modules_here
 from hrseg.errors import ConfigError, HrsegError, OutputError, UnknownNameError
 from hrseg.interruption import Interrupted
 
@@ -50,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with suppress(FileNotFoundError):  # the working directory may be gone
-        if os.getcwd() not in sys.path:  # where a user's classes are; last, so that no file there stands for a library
-            sys.path.append(os.getcwd())
+    find_modules_here()
     trace = os.environ.get("HRSEG_TRACE", "") not in ("", "0")
     if "--trace" in arguments:
         arguments.remove("--trace")

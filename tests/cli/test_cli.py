@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib
 import os
 import subprocess
 import sys
@@ -184,11 +185,15 @@ def test_classes_of_the_working_directory_are_found_and_stand_for_no_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    monkeypatch.setattr("sys.meta_path", [*sys.meta_path])
     (tmp_path / "albumentations.py").write_text("raise AssertionError")
-    (tmp_path / "of_a_user.py").write_text(
+    (tmp_path / "of_a_user").mkdir()
+    (tmp_path / "of_a_user" / "streets.py").write_text(
         "import hrseg\n\nclass Streets(hrseg.CamVidDataModule):\n    layout = 'streets of a user'\n"
     )
-    arguments = ["fit", "--data=of_a_user.Streets", *CAMVID[1:], *TINY, "--data.root=nowhere"]
+    (tmp_path / "not_installed" / "runs").mkdir(parents=True)
+    arguments = ["fit", "--data=of_a_user.streets.Streets", *CAMVID[1:], *TINY, "--data.root=nowhere"]
     assert main(arguments) == 2
     assert "expected streets of a user in it" in capsys.readouterr().err
-    assert sys.path[-1] == str(tmp_path)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("not_installed")
