@@ -27,7 +27,7 @@ from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import create_model, outputs_of
-from hrseg.models.batch_norm import single_values_as_config_error
+from hrseg.models.batch_norm import check_single_values, single_values_as_config_error
 from hrseg.models.described import network_description
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
 from hrseg.task_checkpoint import task_description, task_of_checkpoint
@@ -211,11 +211,17 @@ class SegmentationTask(LightningModule, RecordsArguments):
             self.network.get_submodule(name).eval()
 
     def on_fit_start(self) -> None:
-        """Makes the steps of a training on the CPU cheaper."""
+        """Makes the steps of a training on the CPU cheaper; looks whether batches of one image can be trained on."""
         if self.device.type == "cpu":
             keep_freed_memory()
         if self._seed is None:
             self._seed = torch.initial_seed()
+        is_ours = type(self).training_step is SegmentationTask.training_step
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
+        if is_ours and self.crop_size is not None and getattr(data, "batch_size", None) == 1:
+            self.train()
+            check_single_values(self.network, self._prepare(torch.zeros(1, 3, *self.crop_size, device=self.device)))
+            self.network.train()  # see `on_train_start`
 
     @property
     def seed(self) -> int | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,6 +186,37 @@ def test_one_value_per_channel_is_told_with_the_remedy(
     sample["target"] = sample["target"].clamp(max=0)
     with pytest.raises(ConfigError, match=rf"a batch of 1 image of {size}x{size} gives .*; give {remedy}"):
         task.training_step(sample, 0)
+
+
+def test_one_value_per_channel_is_told_before_training(camvid_root: Path) -> None:
+    """It was told by the first step, after a validation; the check leaves the statistics of batch norm as they are."""
+    seen: list[str] = []
+    found: list[dict[str, Tensor]] = []
+    callback = Callback()
+    callback.on_validation_batch_end = lambda *_: seen.append("validation")  # type: ignore[method-assign]
+    callback.on_train_start = lambda _, task: found.append(buffers(task))  # type: ignore[method-assign]
+
+    def buffers(task: nn.Module) -> dict[str, Tensor]:
+        return {name: buffer.clone() for name, buffer in task.named_buffers()}
+
+    def fit(size: int) -> dict[str, Tensor]:
+        task = SegmentationTask(TINY, CAMVID, crop_size=(size, size))
+        before = buffers(task)
+        data = CamVidDataModule(camvid_root, batch_size=1, crop_size=task.crop_size, num_workers=0)
+        trainer(max_steps=1, callbacks=[callback]).fit(task, data)
+        return before
+
+    with pytest.raises(ConfigError, match=r"a batch of 1 image of 32x32 gives .*data\.batch_size 2 or more"):
+        fit(32)
+    assert not seen
+    torch.testing.assert_close([fit(64)], found, atol=0, rtol=0)
+
+
+def test_what_is_frozen_may_have_one_value_per_channel(camvid_root: Path) -> None:
+    parts = {"pool": nn.AdaptiveAvgPool2d(1), "norm": nn.BatchNorm2d(3), "head": nn.Conv2d(3, CAMVID.num_classes, 1)}
+    network = nn.Sequential(OrderedDict(parts))
+    data = CamVidDataModule(camvid_root, batch_size=1, crop_size=(32, 32), num_workers=0)
+    trainer(max_steps=1).fit(SegmentationTask(network, CAMVID, crop_size=(32, 32), freeze=["norm"]), data)
 
 
 def test_outputs_are_weighed() -> None:

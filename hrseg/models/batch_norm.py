@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 
 from hrseg.errors import ConfigError
 
@@ -80,6 +81,21 @@ def single_values_as_config_error(images: Tensor) -> Iterator[None]:
             f"batch norm cannot be trained on one value per channel, which a batch of {len(images)} image of "
             f"{height}x{width} gives (torch: {error}); give data.batch_size 2 or more{remedy}"
         ) from error
+
+
+def check_single_values(network: nn.Module, images: Tensor) -> None:
+    """Puts a batch through a network as a training step would, and leaves its running statistics as they are.
+
+    Args:
+        network: In training mode, but for what is frozen.
+        images: (B, 3, H, W), of any values.
+
+    Raises:
+        ConfigError: A map has one value per channel.
+    """
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    with torch.no_grad(), single_values_as_config_error(images):
+        functional_call(network, buffers, images)
 
 
 class _FoldedBatchNorm(torch.autograd.Function):
