@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hrseg.files import expanded
 
 _MOST_BYTES = 2**18
 _MOST_NODES = 100_000  # of a YAML file, with each alias counted as what it stands for
+_TEXT = "expected text in UTF-8, not UTF-16 or binary"
 
 
 def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
@@ -33,9 +35,19 @@ def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise ConfigError(f"{path} cannot be read: {error}; expected text in UTF-8, not UTF-16 or binary") from error
+        raise ConfigError(f"{path} cannot be read: {error}; {_TEXT}") from error
     if "\0" in text:
-        raise ConfigError(f"{path} holds NUL bytes; expected text in UTF-8, not UTF-16 or binary")
+        raise ConfigError(f"{path} holds NUL bytes; {_TEXT}")
+    return text
+
+
+def _read_stdin() -> str:
+    try:
+        text = sys.stdin.read(_MOST_BYTES + 1)
+    except ValueError as error:
+        raise ConfigError(f"of the standard input cannot be read: {error}; {_TEXT}") from error
+    if len(text) > _MOST_BYTES:
+        raise ConfigError(f"of the standard input has more than {_MOST_BYTES} characters; expected settings")
     return text
 
 
@@ -55,17 +67,21 @@ def read_settings(source: str | Path) -> dict[str, Any]:
     """Reads a recipe, or the config.yaml of a run, as plain values.
 
     Args:
-        source: The file, or what would be in it, which begins with a brace.
+        source: The file; what would be in it, which begins with a brace; or "-", the standard input.
 
     Raises:
         ConfigError: There is no such file, or it is no YAML with names of settings.
     """
     from jsonargparse import get_loader  # knows 1e-3 as a number, and has no limits
 
-    is_inline = isinstance(source, str) and source.startswith("{")
-    where = f"{str(source)[:40]} ..." if is_inline else expanded(source)
+    where: str | Path = expanded(source)
     try:
-        text = str(source) if isinstance(where, str) else read_text(where)
+        if source == "-":
+            where, text = "of the standard input", _read_stdin()
+        elif isinstance(source, str) and source.startswith("{"):
+            where, text = f"{source[:40]} ...", source
+        else:
+            text = read_text(Path(where))
         _parse_yaml(text, where)
         content = get_loader("yaml")(text)
     except ConfigError as error:

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hrseg.text_files import read_settings
+
+_CONFIG = ("--config", "-c")
+
+
+def with_stdin_read(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with what the standard input holds in place of `--config -`: it can be read once only."""
+    if "-" not in _configs(arguments):
+        return list(arguments)
+    settings = inline(read_settings("-"))
+    return [
+        argument[:-1] + settings
+        if argument in [f"{option}=-" for option in _CONFIG] or (before in _CONFIG and argument == "-")
+        else argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+    ]
+
+
+def inline(settings: Mapping[str, Any]) -> str:
+    """Settings as `--config` takes them in place of a file's name: JSON, in which no string is read as a number."""
+    return json.dumps(settings, default=str, ensure_ascii=False)  # YAML does not know the surrogates of JSON's escapes
 
 
 def names_a_task(arguments: Sequence[str]) -> bool:
@@ -13,11 +35,9 @@ def names_a_task(arguments: Sequence[str]) -> bool:
 
     A recipe's plain `model: {network: ...}` then holds for that class.
     """
-    if any(argument.split("=")[0] in ("--model", "--model.class_path") for argument in arguments):
-        return True
-    # those of stdin can be read once only
-    models = (read_settings(config).get("model") for config in _configs(arguments) if config != "-")
-    return any(isinstance(model, dict) and "class_path" in model for model in models)
+    models = [read_settings(config).get("model") for config in _configs(arguments)]  # all, which looks at their limits
+    is_given = any(argument.split("=")[0] in ("--model", "--model.class_path") for argument in arguments)
+    return is_given or any(isinstance(model, dict) and "class_path" in model for model in models)
 
 
 def experiment_of(arguments: Sequence[str]) -> str:
@@ -32,7 +52,7 @@ def value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 
 def _configs(arguments: Sequence[str]) -> Iterator[str]:
-    return _values(("--config", "-c"), arguments)
+    return _values(_CONFIG, arguments)
 
 
 def _values(options: Sequence[str], arguments: Sequence[str]) -> Iterator[str]:

@@ -112,9 +112,6 @@ def _gist(error: Exception) -> str:
     text = text.split(". Got value: Namespace(")[0]
     if text.endswith(("SegmentationDataModule is abstract", "arguments are required: fit.data")):
         text = "no data set is named; give --config with a recipe, or --data with a class (hrseg.FolderDataModule)"
-    if text.startswith("Unexpected config:"):
-        held = text.partition(":")[2].strip() or "nothing"
-        text = f"--config holds {_cut(held)}; expected settings, such as those of the recipes in experiments/"
     if unknown := _UNKNOWN_CLASS.search(text):
         text = str(UnknownNameError("class", unknown[1] or unknown[2], _known_classes()))
     return f"{key}: {_cut(text)}" if found and key else _cut(text)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.checks import as_list
-from hrseg.cli.parsing import data_alone, inline
+from hrseg.cli.arguments import inline
+from hrseg.cli.parsing import data_alone
 from hrseg.text_files import read_settings
 from hrseg.trust import is_trusted, require_trusted
 

@@ -33,7 +33,7 @@ from hrseg.callbacks import (
 from hrseg.callbacks.loggers import settings_of_run
 from hrseg.changes import going_on
 from hrseg.checks import as_list
-from hrseg.cli.arguments import experiment_of, names_a_task, value_of
+from hrseg.cli.arguments import experiment_of, names_a_task, value_of, with_stdin_read
 from hrseg.cli.checkpoints import config_of_run, leave_weights_to, require_whole_network, usable_checkpoint
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.output import say
@@ -117,7 +117,7 @@ class HrsegCLI(LightningCLI):
                 f"hrseg {verb} needs to know on what; give --config with one of the recipes in experiments/"
             )
         self._default_experiment = experiment_of(arguments)
-        self._arguments = [*config_of_run(verb, arguments), *arguments]
+        self._arguments = [*config_of_run(verb, arguments), *with_stdin_read(arguments)]
         self._with_task_class = names_a_task(self._arguments)
         try:
             with as_config_error(lambda: self._faults.has_started), ExitStack() as self._folder:

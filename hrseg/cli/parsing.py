@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from jsonargparse import (  # type: ignore[attr-defined]  # the first is documen
 )
 
 from hrseg import data as data_sets
+from hrseg.cli.arguments import inline, with_stdin_read
 from hrseg.cli.config_errors import as_config_error
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
@@ -32,10 +32,10 @@ def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
         ConfigError: A setting cannot be used, or none says what the data are.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--config", action=_OnlyData)
+    parser.add_argument("--config", "-c", action=_OnlyData)
     parser.add_subclass_arguments(SegmentationDataModule, "data", fail_untyped=False)  # as LightningCLI does
     with as_config_error():
-        config = parser.parse_args(arguments)
+        config = parser.parse_args(with_stdin_read(arguments))
         if config.data is None:
             raise ConfigError("the data set is not known; give --config with a recipe, or --data with a class")
         only_data = Namespace(data=config.data)  # type: ignore[no-untyped-call]
@@ -54,8 +54,3 @@ class _OnlyData(ActionConfigFile):
 def data_alone(settings: Mapping[str, Any]) -> str:
     """The settings of the data, as `--config` takes them."""
     return inline({name: value for name, value in settings.items() if name == "data"})
-
-
-def inline(settings: Mapping[str, Any]) -> str:
-    """Settings as `--config` takes them in place of a file's name: JSON, in which no string is read as a number."""
-    return json.dumps(settings, default=str, ensure_ascii=False)  # YAML does not know the surrogates of JSON's escapes

@@ -115,20 +115,34 @@ def test_without_a_recipe_the_data_class_is_asked_for(verb: str, capsys: pytest.
         assert "give --config with a recipe, or --data with a class" in capsys.readouterr().err
 
 
-def test_a_config_from_stdin_is_the_experiment_stdin(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(recipe.read_text()))
-    assert main(["fit", "--config", "-"]) == 0
-    assert (recipe.parent / "runs" / "stdin" / "0" / "config.yaml").is_file()
-
-
-def test_a_stdin_that_holds_no_settings_is_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_config_is_read_with_limits_where_a_task_is_named_too(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`hrseg: Unexpected config:` was all that was said."""
-    for text, held in (("", "nothing"), ("network", "network")):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-        assert main(["fit", "--config", "-"]) == 2
-        assert f"--config holds {held}; expected settings" in capsys.readouterr().err
+    path = tmp_path / "config.yaml"
+    path.write_bytes(CONFIGS[kind][0])
+    assert main(["fit", "--model=hrseg.SegmentationTask", f"--config={path}"]) == 2
+    assert re.match(f"hrseg: the config {path},? {CONFIGS[kind][1]}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("verb", ["fit", "verify"])
+def test_a_config_from_stdin(verb: str, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`verify` looked for a file named -."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(recipe.read_text()))
+    assert main([verb, "--config", "-"]) == 0
+    assert (recipe.parent / "runs" / "stdin" / "0" / "config.yaml").is_file() == (verb == "fit")
+
+
+@pytest.mark.parametrize("verb", ["fit", "verify"])
+@pytest.mark.parametrize("kind", ["UTF-16", "binary", "empty", "list", "laughter", "recursion", "depth", "length"])
+def test_a_stdin_that_holds_no_settings_is_told(
+    kind: str, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, told = CONFIGS[kind]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+    assert main([verb, "--config=-"]) == 2
+    told = told.replace("has 1000007 bytes; expected a text file of", "has more than 262144 characters")
+    assert re.match(f"hrseg: the config of the standard input {told}", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("place", ["", "/", "folder", "pipe"])
