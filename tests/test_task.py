@@ -122,10 +122,10 @@ def test_the_loss_learns_what_data_and_network_settle() -> None:
     assert (loss.ignore_index, loss.align_corners) == (253, True)
 
 
-def test_a_fit_on_the_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_on_the_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch, camvid_root: Path) -> None:
     calls = []
     monkeypatch.setattr("hrseg.task.keep_freed_memory", lambda: calls.append("kept"))
-    SegmentationTask(OneConv(), TABLE).on_fit_start()
+    trainer(max_steps=1, limit_val_batches=0).fit(SegmentationTask(TINY, CAMVID), camvid(camvid_root))
     assert calls == ["kept"]
 
 
