@@ -56,7 +56,7 @@ def _configs(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _values(options: Sequence[str], arguments: Sequence[str]) -> Iterator[str]:
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, is_joined, value = argument.partition("=")
         if name in options:
             yield value if is_joined else following
