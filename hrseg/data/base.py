@@ -278,6 +278,14 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
                 _log.warning("skipped %d of %d files of %s", number, len(dataset), self.labels.name)
         self._datasets.clear()
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Ends the workers of all loaders: where one hangs, others may, and Python would wait for them at its end."""
+        run = self.trainer
+        if run is not None:
+            for loader in (run.train_dataloader, run.val_dataloaders, run.test_dataloaders, run.predict_dataloaders):
+                if isinstance(loader, SegmentationLoader):
+                    loader.end_workers()
+
     def state_dict(self) -> dict[str, Any]:
         """The seed of order and augmentation, for the checkpoint."""
         return {"seed": self._seed_of_run}

@@ -239,6 +239,11 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
                 "hangs, or was stopped. Look at the file system of the data, and start again with --run_dir to go on"
             ) from error
 
+    def end_workers(self) -> None:
+        """Ends the workers that are kept between epochs, stopped and hanging ones too."""
+        if self._iterator is not None:
+            _end_workers(self._iterator)
+
     def state_dict(self) -> dict[str, Any]:
         """Nothing: what comes next follows from seed, epoch and step. That it exists tells Lightning so."""
         return {}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from pytorch_lightning import LightningModule, Trainer, seed_everything
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
@@ -28,7 +30,7 @@ from hrseg.data import (
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
-from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError, UnknownNameError
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError, TrainingError, UnknownNameError
 from hrseg.images import write_image
 from tests.references import augmentation
 
@@ -385,6 +387,33 @@ def test_an_unreadable_file_ends_a_run_with_its_own_error(camvid_root: Path, wor
     (camvid_root / "val" / "0001.png").write_bytes(b"nothing")
     with pytest.raises(DataFileError, match=r"^[^\n]*0001\.png is truncated or no image that can be read[^\n]*$"):
         trainer().validate(Listener(), datamodule=camvid(camvid_root, num_workers=workers))
+
+
+class StopsValidationWorkers(Callback):
+    """Stops the workers of the validation loader in the second epoch, in which the training ends."""
+
+    def __init__(self) -> None:
+        self.workers: list[Any] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.workers = trainer.val_dataloaders._iterator._workers
+            for worker in self.workers:
+                os.kill(worker.pid, signal.SIGSTOP)
+            raise TrainingError("a worker of the other loader hangs")
+
+
+def test_stopped_workers_of_the_other_loader_do_not_keep_python_from_ending(
+    camvid_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)  # how long torch waits for a worker
+    stops = StopsValidationWorkers()
+    with pytest.raises(TrainingError, match="the other loader"):
+        trainer(max_epochs=2, callbacks=[stops]).fit(Listener(), datamodule=camvid(camvid_root, num_workers=1))
+    was_alive = [worker.is_alive() for worker in stops.workers]
+    for worker in stops.workers:
+        worker.kill()
+    assert was_alive == [False]
 
 
 def test_overfitting_batches_sees_the_same_crops_each_epoch(camvid_root: Path) -> None:
