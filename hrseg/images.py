@@ -266,7 +266,7 @@ def _open_file(path: Path) -> BinaryIO:
         return file
     file.close()
     if not stat.S_ISREG(status.st_mode):
-        raise DataFileError(f"{path} is a named pipe, a device or a socket; expected an image file")
+        raise DataFileError(f"{path} is a named pipe, a device or a socket; expected a regular file")
     raise DataFileError(
         f"{path} has {status.st_size} bytes, more than an image of {max_pixels()} pixels; set {MAX_PIXELS_VARIABLE} if "
         "it is one"

@@ -1,9 +1,11 @@
-"""Small text and YAML files that users write, read with limits."""
+"""Small text, YAML and JSON files, read with limits."""
 
 from __future__ import annotations
 
+import json
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,15 @@ def read_yaml(path: Path) -> Any:
         ConfigError: It cannot be read, is no YAML, or has more values than any file of settings.
     """
     return _parse_yaml(read_text(path), path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that hrseg wrote; empty where it is missing, damaged, or no object."""
+    with suppress(ConfigError, ValueError, RecursionError):
+        content = json.loads(read_text(path))
+        if isinstance(content, dict):
+            return content
+    return {}
 
 
 def read_settings(source: str | Path) -> dict[str, Any]:

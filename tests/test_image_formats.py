@@ -343,8 +343,8 @@ def test_pipes_devices_and_folders_are_refused_at_once(read: object, tmp_path: P
     (tmp_path / "device.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()
     for name, message in {
-        "pipe": "is a named pipe, a device or a socket; expected an image file",
-        "device": "is a named pipe, a device or a socket; expected an image file",
+        "pipe": "is a named pipe, a device or a socket; expected a regular file",
+        "device": "is a named pipe, a device or a socket; expected a regular file",
         "folder": "cannot be read: Is a directory",
     }.items():
         with pytest.raises(DataFileError, match=rf"{name}\.png {message}"):

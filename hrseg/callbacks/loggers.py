@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from hrseg.checks import as_list
 from hrseg.errors import ConfigError
 from hrseg.files import write_json
+from hrseg.text_files import read_json
 
 Settings: TypeAlias = dict[str, Any]
 
@@ -145,8 +144,4 @@ def _keys(makers: Sequence[Any]) -> list[str]:
 
 
 def _identifiers(path: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return {key: value for key, value in content.items() if isinstance(value, str)}
-    return {}
+    return {key: value for key, value in read_json(path).items() if isinstance(value, str)}

@@ -26,6 +26,7 @@ from hrseg.files import replacing, write_json
 from hrseg.images import write_image
 from hrseg.metrics.segmentation import MEANS
 from hrseg.task import SegmentationTask
+from hrseg.text_files import read_json
 from hrseg.visualize import confusion_picture
 
 _log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class ScoreTables(Callback):
         if not trainer.is_global_zero or not scores["images"]:
             return
         facts = provenance(trainer, task, stage, self.folder)
-        before = _read(self.folder / stage / "scores.json")
+        before = read_json(self.folder / stage / "scores.json")
         write_scores(self.folder / stage, scores, task.labels, facts)
         lines = [f"{_source(facts)}; scores: {self.folder / stage}"]
         if before and any(before.get(key) != json.loads(json.dumps(facts[key])) for key in _WHOSE):
@@ -247,14 +248,6 @@ def _source(facts: Mapping[str, Any]) -> str:
     with suppress(KeyError, IndexError, TypeError, ValueError):  # of a file that was edited, or is of another version
         protocol = f", {protocol_in_words(facts['protocol'])}"
     return f"{weights}{step} on {facts.get('split', 'an unknown split')}{protocol}"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """What a file of scores tells; None if there is none that can be read."""
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else None
-    return None
 
 
 def _percent(fraction: float) -> str:

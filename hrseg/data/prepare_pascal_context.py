@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ _CATEGORY_IDS = (
 )
 _JSON = "expected trainval_merged.json of the detail API (SHA-1 169325d9f7e9047537fedca7b04de4dddf10b881)"
 
+_MOST_NESTED = 100
 _LONGEST_NAME = 250  # bytes, without the extension
 _GREATEST_LABEL = 2**16 - 1
 _LABEL_KINDS = {
@@ -155,7 +156,8 @@ def _read_array(path: Path, array: str, **types: type) -> Iterator[tuple[Any, ..
         if path.exists() and not path.is_file():
             raise DataFileError(f"{path} is a folder, pipe or device; {_JSON}")
         with path.open("rb") as file:
-            for number, entry in enumerate(ijson.items(file, f"{array}.item")):
+            events = ijson.parse(_shallow(ijson.basic_parse(file)))
+            for number, entry in enumerate(ijson.items(events, f"{array}.item")):
                 is_empty = False
                 values = tuple(entry.get(key) for key in types) if isinstance(entry, dict) else ()
                 # True is an int to isinstance
@@ -169,6 +171,17 @@ def _read_array(path: Path, array: str, **types: type) -> Iterator[tuple[Any, ..
         raise DataFileError(f"{path} is truncated or no JSON; {_JSON}, download it again") from error
     if is_empty:
         raise DataFileError(f"{path} has no {array}; {_JSON}")
+
+
+def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Passes on what a parser reads; raises a ValueError at many lists in each other, whose paths would fill memory."""
+    depth = 0
+    for event, value in events:
+        if event.endswith(("_map", "_array")):
+            depth += 1 if event.startswith("start") else -1
+            if depth > _MOST_NESTED:
+                raise ValueError("nested too deeply")
+        yield event, value
 
 
 def _draw_masks(masks: Sequence[Mask], image: Path, size: tuple[int, int]) -> np.ndarray:
@@ -260,7 +273,13 @@ def _draw_mat(path: Path, class_ids: np.ndarray, image: Path, size: tuple[int, i
         labels = loadmat(content, variable_names=["LabelMap"])["LabelMap"]
     except Exception as error:
         raise _no_mat(path, error) from error
-    if not (labels.min() >= 0 and labels.max() <= _GREATEST_LABEL and (labels == np.floor(labels)).all()):
+    # not those with an imaginary part, which MATLAB calls by the same class
+    if not (
+        labels.dtype.kind in "uif"
+        and labels.min() >= 0
+        and labels.max() <= _GREATEST_LABEL
+        and (labels == np.floor(labels)).all()
+    ):
         raise DataFileError(f"{path}: LabelMap holds values beyond 0 to {_GREATEST_LABEL}; expected a label each")
     drawn: np.ndarray = class_ids[labels.astype(np.uint16)]
     return drawn

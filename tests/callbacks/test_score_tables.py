@@ -220,7 +220,7 @@ def test_a_run_that_was_begun_without_tables_shows_none_but_that_of_its_best_che
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff{", b"[1, 2]", b"{}", b'{"protocol": {"window": 3, "scales": "a"}, "step": []}']
+    "content", [b"\xff{", b"[" * 10**5, b"[1, 2]", b"{}", b'{"protocol": {"window": 3, "scales": "a"}, "step": []}']
 )
 def test_a_file_of_scores_that_cannot_be_read_is_replaced(
     content: bytes, camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -265,6 +265,14 @@ def test_run_lengths_are_checked_as_pycocotools_reads_them() -> None:
         assert not are_run_lengths(counts[:-1], height * width)
 
 
+@pytest.mark.parametrize("opening", ["[", '{"a": '])
+def test_lists_in_lists_without_end_are_told(opening: str, root: Path, tmp_path: Path) -> None:
+    """Their paths filled the memory, and the process was killed."""
+    (tmp_path / "a.json").write_text(opening * 100_000)
+    with pytest.raises(DataFileError, match=r"a\.json is truncated or no JSON"):
+        prepare_from_json(root, tmp_path / "a.json", workers=1)
+
+
 def test_half_a_json_is_told_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
     content, _ = detail()
     path = write(tmp_path / "a.json", content)
@@ -322,7 +330,7 @@ def spoiled_mat(name: str, content: bytes | dict[str, Any]) -> Any:
                 spoiled_mat("2008_000001", {"LabelMap": np.full((24, 40), value)}),
                 r"LabelMap holds values beyond 0 to 65535",
             )
-            for value in (65536, -1, 0.5, np.nan, np.inf)
+            for value in (65536, -1, 0.5, np.nan, np.inf, 1j)
         ],
         *[
             (
