@@ -90,12 +90,12 @@ def in_use(run_dir: Path, is_training: bool) -> Iterator[None]:
         ConfigError: Another training is at work in it.
     """
     _make(run_dir)
-    require_writable(run_dir)
     with ExitStack() as stack:
         if launch.is_first_process():
             if is_training:
                 stack.enter_context(_reserved(run_dir))
             stack.push(lambda error, *_: remove_unused(run_dir) if error else None)
+        require_writable(run_dir)
         yield
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -106,6 +107,16 @@ def test_what_a_killed_process_left_is_removed_when_another_writes_there(tmp_pat
 def test_a_place_in_a_thousand_folders_is_told(write: Callable[[Path], None], tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written: it lies in more than 200 folders"):
         write(tmp_path / ("a/" * 1000))
+
+
+def test_a_full_disk_is_told_before_work_goes_into_what_it_is_to_hold(tmp_path: Path) -> None:
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most[1]))  # empty files can be made, as on a full disk
+    try:
+        with pytest.raises(OutputError, match="cannot be written: File too large; make room"):
+            require_writable(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
 
 
 def test_a_home_that_nobody_has_is_a_name_like_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,6 +28,11 @@ _ID_PARAMETERS = ("id", "run_id", "experiment_key")  # of WandbLogger, MLFlowLog
 class Events(TensorBoardLogger):
     """TensorBoard's event file alone, without a file of hyper-parameters: they are a text in it."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hook = threading.excepthook
+        threading.excepthook = self._leave_to_main_thread
+
     @rank_zero_only
     def save(self) -> None:
         """Brings what was logged out of this process, which may be killed; Lightning calls this after each row."""
@@ -37,6 +43,19 @@ class Events(TensorBoardLogger):
         """Adds them as they stand in YAML."""
         lines = yaml.safe_dump(params, sort_keys=False).splitlines()
         self.experiment.add_text("config", "\n".join(f"    {line}" for line in lines))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Ends the file."""
+        threading.excepthook = self._hook
+        super().finalize(status)
+
+    def _leave_to_main_thread(self, args: threading.ExceptHookArgs) -> None:
+        """Leaves out what ended TensorBoard's thread for want of a disk: the next call raises it again."""
+        if isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard."):
+            args.exc_value.filename = self.save_dir  # which TensorBoard does not say
+        else:
+            self._hook(args)
 
 
 def start_loggers(trainer: Trainer, folder: Path, hyperparameters: Mapping[str, Any], is_restart: bool) -> None:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import threading
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 from hrseg.callbacks.loggers import Events, made_loggers, settings_of_run
 from hrseg.cli import main
@@ -125,6 +130,22 @@ def test_hyperparameters_are_a_text_in_the_event_file(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path)).Reload()
     (text,) = events.Tensors("config/text_summary")
     assert yaml.safe_load(text.tensor_proto.string_val[0])["model"] == {"network": "a"}
+
+
+def test_a_full_disk_under_the_event_file_is_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # given back after the test
+    logger = Events(tmp_path, name="", version="")
+    logger.log_metrics({"loss": 1.0}, 0)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(LocalFileSystem, "append", Mock(side_effect=full))
+    logger.log_metrics({"loss": 1.0}, 1)
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        logger.save()
+    logger.experiment.file_writer.event_writer._async_writer._worker.join()
+    assert refused.value.filename == str(tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])
