@@ -99,6 +99,13 @@ def test_lightning_gives_no_advice_and_nothing_stays_changed(
     assert capfd.readouterr().err == ""
 
 
+def test_a_training_without_validation_is_not_warned_of_its_scores(
+    data: CamVidDataModule, recwarn: pytest.WarningsRecorder
+) -> None:
+    hrseg.fit(new_task(data), data, **SMALL, limit_val_batches=0)
+    assert [str(warning.message) for warning in recwarn if "val/miou" in str(warning.message)] == []
+
+
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     data: CamVidDataModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
