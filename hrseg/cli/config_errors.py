@@ -113,14 +113,22 @@ def _gist(error: Exception) -> str:
     if text.endswith(("SegmentationDataModule is abstract", "arguments are required: fit.data")):
         text = "no data set is named; give --config with a recipe, or --data with a class (hrseg.FolderDataModule)"
     if unknown := _UNKNOWN_CLASS.search(text):
-        text = str(UnknownNameError("class", unknown[1] or unknown[2], _known_classes()))
+        name = unknown[1] or unknown[2]
+        text = str(UnknownNameError("class", name, _known_classes(key)))
+        if key == "model" and "did you mean" not in text:
+            text += f"; a network is given as --model.network {name}"
     return f"{key}: {_cut(text)}" if found and key else _cut(text)
 
 
-def _known_classes() -> list[str]:
-    """Import paths of what recipes name."""
-    homes = (hrseg, hrseg.losses)
-    return [f"{home.__name__}.{name}" for home in homes for name in home.__all__ if name[0].isupper()]
+def _known_classes(key: str) -> list[str]:
+    """Import paths of what recipes name under a key."""
+    homes, suffix = (hrseg, hrseg.losses), {"model": "Task", "data": "DataModule"}.get(key, "")
+    return [
+        f"{home.__name__}.{name}"
+        for home in homes
+        for name in home.__all__
+        if name[0].isupper() and name.endswith(suffix)
+    ]
 
 
 def _cut(text: str) -> str:

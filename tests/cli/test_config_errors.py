@@ -52,6 +52,7 @@ REFUSED = {
     "--data.eval_batch_size=null": "^hrseg: eval_batch_size is null; expected int$",
     "--data=hrseg.CamVidDataModul": "^hrseg: data: unknown class 'hrseg.CamVidDataModul'; did you mean hrseg.CamVid",
     "--data=CamVidDataModul": "did you mean hrseg.CamVidDataModule",
+    "--model=hrnetv2_w18": "unknown class 'hrnetv2_w18'; .*; a network is given as --model.network hrnetv2_w18$",
     "--model.loss=CrossEntropyLos": "did you mean hrseg.losses.CrossEntropyLoss",
     "--ckpt_path=best": "no checkpoint at best",
     "--ckpt_path=hpc": "no checkpoint at hpc",
