@@ -15,12 +15,13 @@ T = TypeVar("T")
 _LONGEST = 200  # characters of a value in a message
 
 _EXPECTED = {
-    "names": "a list of names, each once, in quotes where YAML reads something else (yes, no, on, 1)",
+    "names": "a list of names, each once, in quotes where YAML reads something else (yes, no, on, 1), "
+    "none empty or with control characters",
     "colors": "a list of colours, one per name, each [red, green, blue]",
     "ids": "a list of label ids, one per name",
     "ignore": "a list of label ids, or of colours, each [red, green, blue]",
     "flip_pairs": "a list of pairs, each of two names or train ids",
-    "categories": "a list of names or train ids for each category",
+    "categories": "a list of names or train ids for each category, whose name is not empty and printable",
 }
 
 
