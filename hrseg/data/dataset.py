@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import random
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -219,30 +221,69 @@ def _have_one_size(tensors: Sequence[torch.Tensor]) -> bool:
 
 
 class SegmentationLoader(DataLoader[dict[str, Any]]):
-    """A `DataLoader` that raises the errors that `collate` passes on, and leaves out batches without a sample."""
+    """A `DataLoader` that raises the errors that `collate` passes on, and leaves out batches without a sample.
+
+    It waits for its workers up to `timeout`, also where PyTorch waits for ever: for a stopped one to hand over a batch
+    that it has queued.
+    """
+
+    _batches: Any = None  # PyTorch's iterator, with the workers
+    _gave_up = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator does all that is needed
-        batches: Any = None
+        with self._waiting():
+            batches = self._batches = super().__iter__()
+        while True:
+            with self._waiting():
+                batch: Any = next(batches, StopIteration)
+            if batch is StopIteration:
+                return
+            if isinstance(batch, HrsegError):
+                raise batch
+            if batch is not None:
+                yield batch
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Kills the workers if the block takes longer than the timeout.
+
+        Raises:
+            TrainingError: They were killed.
+        """
+        if self.timeout == 0:
+            yield
+            return
+        timer = threading.Timer(self.timeout, self._give_up)
+        timer.daemon = True
+        timer.start()
         try:
-            batches = super().__iter__()  # waits for workers that were kept
-            for batch in batches:
-                if isinstance(batch, HrsegError):
-                    raise batch
-                if batch is not None:
-                    yield batch
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader timed out"):
+            yield
+        except Exception as error:  # in whatever PyTorch was doing
+            if not self._gave_up and not str(error).startswith("DataLoader timed out"):
                 raise
-            _end_workers(batches or self._iterator)
+            self.end_workers()
             raise TrainingError(
                 f"a dataloader worker has not answered for {self.timeout / 60:g} minutes (--timeout_minutes); it "
                 "hangs, or was stopped. Look at the file system of the data, and start again with --run_dir to go on"
             ) from error
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+        self._kill_workers()
+
+    def _kill_workers(self) -> None:
+        for worker in self._batches._workers if self._batches is not None else ():
+            worker.kill()
 
     def end_workers(self) -> None:
-        """Ends the workers that are kept between epochs, stopped and hanging ones too."""
-        if self._iterator is not None:
-            _end_workers(self._iterator)
+        """Ends the workers, stopped and hanging ones too, for which Python would wait at its end."""
+        if self._batches is not None and self.num_workers:
+            self._batches._shutdown_workers()  # or torch would complain of the kills
+            self._kill_workers()
+            for worker in self._batches._workers:
+                worker.join()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: what comes next follows from seed, epoch and step. That it exists tells Lightning so."""
@@ -250,14 +291,6 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing."""
-
-
-def _end_workers(batches: Any) -> None:
-    """Ends the workers of an iterator over a `DataLoader`, stopped ones too, for which Python would wait at its end."""
-    batches._shutdown_workers()  # or torch would complain of the kills
-    for worker in batches._workers:
-        worker.kill()
-        worker.join()
 
 
 def start_worker(watched: ctypes.c_bool | None, worker_id: int) -> None:
