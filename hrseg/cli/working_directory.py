@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import ClassVar
 
 
 def find_modules_here() -> None:
@@ -16,6 +16,10 @@ def find_modules_here() -> None:
     Folders without code are none: those of runs and exports are often named like libraries that are not installed
     (`wandb`, `onnx`), and would be taken for them.
     """
+    try:
+        _Finder.folder = os.getcwd()  # now: while a config is parsed, it is the config's folder
+    except FileNotFoundError:
+        return
     if _Finder not in sys.meta_path:
         sys.meta_path.append(_Finder)
 
@@ -23,12 +27,11 @@ def find_modules_here() -> None:
 class _Finder:
     """The last finder of Python's import system; see `importlib.abc.MetaPathFinder`."""
 
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
-        spec = None
-        if path is None:
-            with suppress(FileNotFoundError):  # the working directory may be gone
-                spec = PathFinder.find_spec(name, [os.getcwd()])
+    folder: ClassVar[str]
+
+    @classmethod
+    def find_spec(cls, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, [cls.folder]) if path is None else None
         if spec is None or spec.loader is not None:
             return spec
         folders = list(spec.submodule_search_locations or ())  # of a package without __init__.py

@@ -181,9 +181,11 @@ def test_a_second_training_in_a_folder_is_told_in_one_line(
     assert os.listdir("run") == [".lock"]
 
 
+@pytest.mark.parametrize("named_in", ["options", "a config", "a config of another folder"])
 def test_classes_of_the_working_directory_are_found_and_stand_for_no_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    named_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """They were not where a config named them that lay elsewhere, such as the config.yaml of a run."""
     monkeypatch.setattr("sys.path", [path for path in sys.path if path])
     monkeypatch.setattr("sys.meta_path", [*sys.meta_path])
     (tmp_path / "albumentations.py").write_text("raise AssertionError")
@@ -192,8 +194,15 @@ def test_classes_of_the_working_directory_are_found_and_stand_for_no_library(
         "import hrseg\n\nclass Streets(hrseg.CamVidDataModule):\n    layout = 'streets of a user'\n"
     )
     (tmp_path / "not_installed" / "runs").mkdir(parents=True)
-    arguments = ["fit", "--data=of_a_user.streets.Streets", *CAMVID[1:], *TINY, "--data.root=nowhere"]
-    assert main(arguments) == 2
+    for name in ("of_a_user", "of_a_user.streets"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    named = ["--data=of_a_user.streets.Streets"]
+    if named_in != "options":
+        config = tmp_path / ("run" if "another" in named_in else "") / "config.yaml"
+        config.parent.mkdir(exist_ok=True)
+        config.write_text("data: {class_path: of_a_user.streets.Streets}")
+        named = [f"--config={config}"]
+    assert main(["fit", *named, *CAMVID[1:], *TINY, "--data.root=nowhere"]) == 2
     assert "expected streets of a user in it" in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("not_installed")

@@ -39,7 +39,6 @@ class Other:
 @pytest.fixture(autouse=True)
 def own_module(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("own_task.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(Path.cwd()))
     monkeypatch.delitem(sys.modules, "own_task", raising=False)
 
 
