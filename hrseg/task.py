@@ -352,9 +352,12 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self._log_scores("test", self.test_protocol)
 
     def _log_scores(self, stage: str, protocol: Protocol) -> None:
+        scores = self.metrics.compute()
+        if not scores["images"]:
+            return  # a task of the user's own scores in its own way
         if protocol.is_plain:
             self.log(f"{stage}/loss", self.mean_loss.compute())
-        scores = {name: value for name, value in self.metrics.compute().items() if name in MEANS}
+        scores = {name: value for name, value in scores.items() if name in MEANS}
         miou = scores.pop("miou")
         self.log(f"{stage}/miou", miou.float(), prog_bar=True)
         self.log_dict({f"{stage}/{name}": value.float() for name, value in scores.items()})

@@ -313,6 +313,22 @@ def test_a_task_that_scores_in_its_own_way_is_trained(data: CamVidDataModule) ->
     assert not Path("a/val").exists()
 
 
+def test_the_scores_of_a_task_of_ones_own_are_not_replaced_by_those_of_no_image(data: CamVidDataModule) -> None:
+    class Own(OfPairs):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            self.log("val/miou", 0.5, batch_size=len(batch[0]))
+            self.log("val/loss", 0.25, batch_size=len(batch[0]))
+
+    task = Own(torch.nn.Conv2d(3, 11, 1), data.labels)
+    trainer = hrseg.fit(task, Pairs(lambda x, y: (x, y)), **SMALL)
+    metrics = trainer.callback_metrics
+    assert {name: float(metrics[name]) for name in metrics if name.startswith("val/")} == {
+        "val/miou": 0.5,
+        "val/loss": 0.25,
+    }
+    assert float(trainer.checkpoint_callback.best_model_score) == 0.5  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("form", "found"),
     [
