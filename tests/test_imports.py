@@ -53,7 +53,7 @@ ALLOWED = {
     "task_checks": {"models", "losses", "inference", "data.labels"},
     "task_checkpoint": {"inference", "models", "data.labels"},
     "task": {"task_checks", "task_checkpoint", "models", "losses", "metrics", "optim", "inference", "data.labels"},
-    "callbacks": {"task", "models", "inference", "metrics", "visualize", "data.labels", "interruption"},
+    "callbacks": {"task", "models", "inference", "metrics", "optim", "visualize", "data.labels", "interruption"},
     "changes": set(),
     "run_config": {"callbacks", "changes", "task", "models"},
     "training": {

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, optim
 from torch.optim import Optimizer
 
-from hrseg.errors import ConfigError
+from hrseg.checks import is_number
+from hrseg.errors import ConfigError, WeightsError
 from hrseg.models.reading import OWN_KEY, read_content
+from hrseg.optim import Muon
+
+# whose state of a parameter is of tensors like it and of single numbers; others may keep what they like
+_ALIKE = {
+    *(optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.Adamax, optim.RMSprop, optim.Rprop),
+    *(optim.Adagrad, optim.Adadelta, optim.ASGD, Muon),
+}
+_SINGLE = {"step", "mu_product", "eta", "mu"}
 
 
 class ResumeCheck(Callback):
     """Refuses, with a `ConfigError`, to go on from a checkpoint of other classes, another network or optimiser.
+
+    Where the state of an optimiser does not fit its parameters, it is a `WeightsError`.
 
     Where a checkpoint is scored or predicts, classes may have other names, if there are as many.
 
@@ -38,13 +51,23 @@ class ResumeCheck(Callback):
             _require_same_network(self._path, _mapping(own.get("network")), self._checkpoint, pl_module, is_fit)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compares the optimisers, before Lightning loads their state."""
+        """Compares optimisers and schedules, before Lightning loads their state."""
         self._optimizers = [type(optimizer).__name__ for optimizer in trainer.optimizers]
         if self._path is not None:
             saved = _mapping(_mapping(self._checkpoint.get("callbacks")).get(self.state_key)).get("optimizers")
             before = saved if isinstance(saved, list) and saved else self._optimizers
             states = self._checkpoint.get("optimizer_states", ())
             _require_same_optimizers(self._path, before, states, trainer.optimizers)
+            for number, (state, optimizer) in enumerate(zip(states, trainer.optimizers, strict=False)):
+                _require_state(self._path, f"optimizer_states.{number}", state, optimizer)
+            schedules, expected = len(self._checkpoint.get("lr_schedulers", ())), len(trainer.lr_scheduler_configs)
+            if schedules != expected:
+                raise _refusal(
+                    self._path,
+                    f"with {schedules} schedules of the learning rate",
+                    f"with {expected}",
+                    _weights(self._path),
+                )
         self._checkpoint = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,6 +129,43 @@ def _require_same_optimizers(
             raise _refusal(
                 path, f"with the parameter groups {_listed(groups)}", f"with {_listed(others)}", _weights(path)
             )
+
+
+def _require_state(path: Path, where: str, saved: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Looks at what the optimiser would otherwise take as it is; its fused steps end the process at other shapes."""
+    if type(optimizer) not in _ALIKE:
+        return
+    for number, (group, now) in enumerate(zip(saved["param_groups"], optimizer.param_groups, strict=True)):
+        for name, value in group.items():
+            if is_number(now.get(name)) and not (is_number(value) or _is_tensor(value, 1)):
+                raise _damage(path, f"{where}.param_groups.{number}.{name}", value, "a number")
+        for key, parameter in zip(group["params"], now["params"], strict=True):
+            state = saved["state"].get(key, {})
+            if not isinstance(state, Mapping):
+                raise _damage(path, f"{where}.state.{key}", state, "the state of a parameter")
+            for name, value in state.items():
+                if name in _SINGLE:
+                    is_right, expected = is_number(value) or _is_tensor(value, 1), "a single number"
+                else:
+                    is_right = _is_tensor(value, parameter.shape) or (name == "momentum_buffer" and value is None)
+                    expected = f"a tensor of {tuple(parameter.shape)}, as its parameter"
+                if not is_right:
+                    raise _damage(path, f"{where}.state.{key}.{name}", value, expected)
+
+
+def _is_tensor(value: object, like: int | torch.Size) -> bool:
+    """Whether a value is a dense tensor of a shape, or of a number of elements."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    return value.numel() == like if isinstance(like, int) else value.shape == like
+
+
+def _damage(path: Path, where: str, value: object, expected: str) -> WeightsError:
+    found = f"a tensor of {tuple(value.shape)}" if isinstance(value, Tensor) else reprlib.repr(value)
+    return WeightsError(
+        f"{path} is damaged: {where} is {found}; expected {expected}. Start a new run (another --run_dir, no "
+        f"--ckpt_path){_weights(path)}"
+    )
 
 
 def _refusal(path: Path, before: str, now: str, options: str = "", is_fit: bool = True) -> ConfigError:

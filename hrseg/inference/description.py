@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeInt, StrictFloat, StrictInt, TypeAdapter, ValidationError
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -67,10 +67,23 @@ class _OptimizerState(TypedDict):
     param_groups: list[_ParameterGroup]
 
 
+class _Counts(TypedDict):
+    total: dict[str, StrictInt]
+    current: dict[str, StrictInt]
+
+
+class _Schedule(TypedDict, total=False):
+    last_epoch: StrictInt | StrictFloat
+    _step_count: StrictInt | StrictFloat
+
+
+_FitLoop = TypedDict("_FitLoop", {"epoch_progress": _Counts, "epoch_loop.batch_progress": _Counts})
+
 EXPECTED = (
     "expected best.ckpt or last.ckpt of a run. Other weights need to be told their classes: --labels on the command "
     "line, or Predictor(create_model(from_file=...), labels)"
 )
+_FOREIGN = "not what Lightning writes"
 _OF_ALL = ("pytorch-lightning_version", "state_dict")
 _OF_TRAINING = (*_OF_ALL, "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "epoch")
 _DESCRIPTION = TypeAdapter(Description)
@@ -81,7 +94,7 @@ _PARTS: Mapping[str, TypeAdapter[Any]] = {
     "epoch": TypeAdapter(NonNegativeInt),
     "global_step": TypeAdapter(NonNegativeInt),
     "optimizer_states": TypeAdapter(list[_OptimizerState]),
-    "lr_schedulers": TypeAdapter(list[dict[str, Any]]),
+    "lr_schedulers": TypeAdapter(list[_Schedule]),
     "loops": TypeAdapter(dict[str, dict[str, Any]]),
     "callbacks": TypeAdapter(dict[str, dict[str, Any]]),
     "hyper_parameters": TypeAdapter(dict[str, Any]),
@@ -121,6 +134,8 @@ def read_checkpoint(path: Path, verb: str = "fit") -> dict[str, Any]:
             f"{missing[0]}; expected best.ckpt or last.ckpt of a run, or use what it holds as --model.weights {path}"
         )
     check_checkpoint(content, path)
+    if verb == "fit":
+        _checked(TypeAdapter(_FitLoop), content["loops"].get("fit_loop"), "loops.fit_loop", f"{path} is {_FOREIGN}")
     return content
 
 
@@ -132,7 +147,7 @@ def check_checkpoint(content: Mapping[str, Any], where: object) -> None:
     """
     for name, kind in _PARTS.items():
         if name in content:
-            _checked(kind, content[name], name, f"{where} is not what Lightning writes")
+            _checked(kind, content[name], name, f"{where} is {_FOREIGN}")
     if "hrseg" in content:
         describe_checkpoint(content["hrseg"], where)
 

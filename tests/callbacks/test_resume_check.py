@@ -14,7 +14,8 @@ from torch import nn
 
 from hrseg.callbacks import ResumeCheck
 from hrseg.data.labels import LabelTable
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.optim import Muon
 
 LABELS = LabelTable("Streets", ("road", "car"), ((0, 0, 0), (1, 1, 1)))
 
@@ -56,7 +57,7 @@ def checkpoint_of(task: Task, path: Path, **content: Any) -> Path:
 
 def resume(task: Task, checkpoint: Path | None) -> None:
     """What Lightning calls of the check before it loads the checkpoint."""
-    trainer: Any = SimpleNamespace(optimizers=[task.configure_optimizers()])
+    trainer: Any = SimpleNamespace(optimizers=[task.configure_optimizers()], lr_scheduler_configs=[])
     check = ResumeCheck(checkpoint)
     check.setup(trainer, task, "fit")
     check.on_fit_start(trainer, task)
@@ -102,3 +103,69 @@ def test_the_same_training_goes_on_whatever_the_checkpoint_tells(content: dict[s
 
 def test_a_new_training_starts() -> None:
     resume(Task(), None)
+
+
+OPTIMIZERS = (
+    *(torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax),
+    *(torch.optim.RMSprop, torch.optim.Rprop, torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.ASGD, Muon),
+)
+
+
+def trained(task: Task) -> dict[str, Any]:
+    """The state of its optimiser after a step."""
+    optimizer = task.configure_optimizers()
+    for parameter in task.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+@pytest.mark.parametrize("class_", OPTIMIZERS)
+def test_the_state_of_any_optimiser_after_a_step_is_taken(class_: Any, tmp_path: Path) -> None:
+    task = Task(class_=class_)
+    resume(task, checkpoint_of(task, tmp_path / "last.ckpt", optimizer_states=[trained(task)]))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (
+            ("state", 1, "exp_avg_sq"),
+            torch.zeros(3),
+            r"state.1.exp_avg_sq is a tensor of \(3,\); .*of \(2,\), as its par",
+        ),
+        (
+            ("state", 1, "exp_avg_sq"),
+            torch.zeros(1),
+            r"state.1.exp_avg_sq is a tensor of \(1,\); expected a tensor of \(2,",
+        ),
+        (
+            ("state", 0, "exp_avg"),
+            2**62,
+            r"state.0.exp_avg is 4611686018427387904; expected a tensor of \(2, 3, 1, 1\)",
+        ),
+        (("state", 0, "exp_avg"), None, r"state.0.exp_avg is None; expected a tensor"),
+        (("state", 0, "step"), torch.zeros(5), r"state.0.step is a tensor of \(5,\); expected a single number"),
+        (("state", 0), 7, "state.0 is 7; expected the state of a parameter"),
+        (("param_groups", 0, "lr"), "x", "param_groups.0.lr is 'x'; expected a number"),
+    ],
+)
+def test_an_altered_state_of_fused_adam_is_told_and_ends_in_no_crash(
+    place: tuple[Any, ...], value: Any, told: str, tmp_path: Path
+) -> None:
+    task = Task(class_=torch.optim.Adam)
+    part: Any = (state := trained(task))
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    with pytest.raises(WeightsError, match=f"last.ckpt is damaged: optimizer_states.0.{told}.*new run"):
+        resume(task, checkpoint_of(task, tmp_path / "last.ckpt", optimizer_states=[state]))
+
+
+def test_a_schedule_that_the_checkpoint_lacks_does_not_silently_start_anew(tmp_path: Path) -> None:
+    path = checkpoint_of(Task(), tmp_path / "last.ckpt", lr_schedulers=[])
+    trainer: Any = SimpleNamespace(optimizers=[Task().configure_optimizers()], lr_scheduler_configs=["poly"])
+    check = ResumeCheck(path)
+    check.setup(trainer, Task(), "fit")
+    with pytest.raises(ConfigError, match="with 0 schedules of the learning rate, and this one is with 1, so"):
+        check.on_fit_start(trainer, Task())

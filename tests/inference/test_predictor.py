@@ -231,6 +231,7 @@ def test_a_checkpoint_that_describes_itself_otherwise(
         ({"optimizer_states": [{"state": {}, "param_groups": [5]}]}, "optimizer_states.0.param_groups.0 is 5"),
         ({"optimizer_states": [{"state": {}, "param_groups": [{}]}]}, "optimizer_states.0.param_groups.0.params is {}"),
         ({"loops": [1]}, r"loops is \[1\]"),
+        ({"lr_schedulers": [{"_step_count": b"5"}]}, "lr_schedulers.0._step_count.* is b'5'"),
         ({"callbacks": {"Timer": 5}}, "callbacks.Timer is 5"),
         ({"hyper_parameters": 5}, "hyper_parameters is 5"),
     ],
@@ -256,6 +257,25 @@ def test_a_training_does_not_go_on_from_part_of_a_checkpoint(part: str, checkpoi
     torch.save({name: value for name, value in content.items() if name != part}, tmp_path / "part.ckpt")
     with pytest.raises(WeightsError, match=rf"part.ckpt is no checkpoint of a run to fit: .* and no {part}; expected"):
         read_checkpoint(tmp_path / "part.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("loops", "told"),
+    [
+        ({}, "loops.fit_loop is None"),
+        ({"fit_loop": {}}, "loops.fit_loop.epoch_progress is {}: field required"),
+        (
+            {"fit_loop": {"epoch_progress": {"total": {}, "current": []}, "epoch_loop.batch_progress": {}}},
+            r"loops.fit_loop.epoch_progress.current is \[\]",
+        ),
+    ],
+)
+def test_a_training_without_its_progress_does_not_go_on(
+    loops: dict[str, Any], told: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    torch.save({**torch.load(checkpoint, weights_only=True), "loops": loops}, tmp_path / "odd.ckpt")
+    with pytest.raises(WeightsError, match=rf"odd.ckpt is not what Lightning writes \({told}"):
+        read_checkpoint(tmp_path / "odd.ckpt")
 
 
 def test_a_view_of_gigapixels_is_refused_before_it_is_made() -> None:
