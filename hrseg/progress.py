@@ -23,7 +23,7 @@ def track_progress(items: Iterable[T], what: str, total: int, seconds: float = 1
         total: Number of items.
         seconds: Least time between two lines, where there is no terminal for a bar.
     """
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():  # None where it is closed
         yield from track(items, escape(what), total, console=Console(stderr=True))
         return
     last = time.perf_counter()

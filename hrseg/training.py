@@ -305,7 +305,7 @@ def progress_bar() -> ProgressBar:
     """A bar that suits the place: a notebook, a terminal, or a file."""
     if Console().is_jupyter:
         return NotebookProgress()
-    return TerminalProgress() if sys.stdout.isatty() else PlainProgress()
+    return TerminalProgress() if sys.stdout is not None and sys.stdout.isatty() else PlainProgress()
 
 
 def description(task: SegmentationTask, starts: bool = False) -> str:

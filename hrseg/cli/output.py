@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any, TextIO
 
@@ -62,22 +62,24 @@ class LastingStream:
 def lasting_output() -> Iterator[None]:
     """Lets the standard output and the standard error outlast their readers while the block runs.
 
-    What they cannot encode, such as a file's name that is no text, is spelled out.
+    What they cannot encode, such as a file's name that is no text, is spelled out. Closed ones (`>&-`) lead nowhere.
     """
     before = sys.stdout, sys.stderr
     for stream in before:
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (stream and LastingStream(stream) for stream in before)
-    try:
-        yield
-    finally:
+    with ExitStack() as opened:
+        sys.stdout, sys.stderr = (
+            LastingStream(stream or opened.enter_context(open(os.devnull, "w"))) for stream in before
+        )
         try:
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
+            yield
         finally:
-            sys.stdout, sys.stderr = before
+            try:
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+            finally:
+                sys.stdout, sys.stderr = before
 
 
 def say(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -46,6 +47,20 @@ def test_a_training_saves_first(
     assert Path("run/checkpoints/last.ckpt").is_file()
     assert "Traceback" not in capfd.readouterr().err
     assert not list(Path("run").rglob(".*"))
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_training_runs_where_its_output_is_closed(name: str, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"sys.{name}", None)  # as Python has it after >&-
+    assert main(["fit", f"--config={recipe}", "--run_dir=run"]) == 0
+    assert main(["validate", "--ckpt_path=run/checkpoints/last.ckpt"]) == 0
+    assert getattr(sys, name) is None
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_mistake_ends_alike_where_the_output_is_closed(redirection: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m hrseg models nonsense {redirection}"
+    assert subprocess.run(command, shell=True, check=False, capture_output=True).returncode == 2
 
 
 def test_the_shell_sees_no_complaint_at_the_end() -> None:
