@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Timer
 from torch import Tensor, optim
 from torch.optim import Optimizer
 
@@ -30,7 +31,8 @@ class ResumeCheck(Callback):
 
     Where the state of an optimiser does not fit its parameters, it is a `WeightsError`.
 
-    Where a checkpoint is scored or predicts, classes may have other names, if there are as many.
+    Where a checkpoint is scored or predicts, classes may have other names, if there are as many. Says so where a
+    training has reached its end already.
 
     Args:
         path: The checkpoint; None for a training that starts anew.
@@ -40,6 +42,7 @@ class ResumeCheck(Callback):
         self._path = path
         self._optimizers: list[str] = []
         self._checkpoint: Mapping[str, Any] = {}
+        self._has_started = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compares classes and network, before Lightning loads the weights."""
@@ -70,9 +73,41 @@ class ResumeCheck(Callback):
                 )
         self._checkpoint = {}
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes that there is something left to train."""
+        self._has_started = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says where nothing was left to train; Lightning says nothing."""
+        limit = _limit(trainer)
+        if self._path is not None and not self._has_started and limit and trainer.is_global_zero:
+            print(
+                f"nothing was trained: {self._path} is at step {trainer.global_step} (whole epochs: "
+                f"{_epochs(trainer)}), and {limit} ends the training there or before; raise it to go on",
+                flush=True,
+            )
+
     def state_dict(self) -> dict[str, Any]:
         """The names of the optimisers' classes."""
         return {"optimizers": self._optimizers}
+
+
+def _limit(trainer: Trainer) -> str | None:
+    """The option that ends a training where it is, if one does."""
+    max_steps, max_epochs = trainer.max_steps, trainer.max_epochs
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    remaining = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
+    reached = {
+        f"trainer.max_steps {max_steps}": 0 <= max_steps <= trainer.global_step,
+        f"trainer.max_epochs {max_epochs}": max_epochs is not None and 0 <= max_epochs <= _epochs(trainer),
+        "trainer.max_time": any(seconds is not None and seconds <= 0 for seconds in remaining),
+    }
+    return next((option for option, is_reached in reached.items() if is_reached), None)
+
+
+def _epochs(trainer: Trainer) -> int:
+    epochs: int = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    return epochs
 
 
 def _require_same_classes(path: Path, labels: Mapping[str, Any], task: LightningModule, is_fit: bool) -> None:

@@ -12,7 +12,9 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import nn
 
+import hrseg
 from hrseg.callbacks import ResumeCheck
+from hrseg.data.camvid import CamVidDataModule
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.optim import Muon
@@ -169,3 +171,33 @@ def test_a_schedule_that_the_checkpoint_lacks_does_not_silently_start_anew(tmp_p
     check.setup(trainer, Task(), "fit")
     with pytest.raises(ConfigError, match="with 0 schedules of the learning rate, and this one is with 1, so"):
         check.on_fit_start(trainer, Task())
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({"max_steps": 3}, "trainer.max_steps 3"),
+        ({"max_epochs": 2}, "trainer.max_epochs 2"),
+        ({"max_epochs": 5, "max_time": {"seconds": 0}}, "trainer.max_time"),
+        ({"max_epochs": 3}, None),
+    ],
+)
+def test_going_on_beyond_the_end_says_that_nothing_was_trained(
+    options: dict[str, Any],
+    limit: str | None,
+    camvid_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
+    run, on_cpu = tmp_path / "run", {"accelerator": "cpu", "devices": 1, "logger": False, "limit_val_batches": 0}
+
+    def train(**options: Any) -> list[str]:
+        task = hrseg.SegmentationTask(nn.Conv2d(3, 11, 1), data.labels)
+        hrseg.fit(task, data, run_dir=run, **on_cpu, **options)
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("nothing was trained")]
+
+    assert train(max_epochs=2) == []
+    last = run / "checkpoints" / "last.ckpt"
+    told = f"nothing was trained: {last} is at step 4 (whole epochs: 2), and {limit} ends the training there or before"
+    assert train(**options) == ([f"{told}; raise it to go on"] if limit else [])
