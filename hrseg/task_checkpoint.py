@@ -21,7 +21,7 @@ from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference import check_checkpoint
 from hrseg.models.described import network_of_checkpoint
 from hrseg.models.reading import read_content
-from hrseg.trust import require_trusted
+from hrseg.trust import offline, require_trusted
 
 # arguments that stand elsewhere in the checkpoint
 _STORED_APART = ("network", "network_args", "weights", "reinit_head", "checkpoint_stages", "labels")
@@ -72,7 +72,7 @@ def task_of_checkpoint(
     own = content["hrseg"]
     try:
         labels = arguments.pop("labels", None) or LabelTable.from_dict(own["labels"])
-        arguments = build_arguments(kind, init_args, skip=_STORED_APART) | arguments
+        arguments = build_arguments(kind, offline(init_args), skip=_STORED_APART) | arguments
     except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{source}: its task cannot be built ({type(error).__name__}: {error})") from error
     network = arguments.pop("network", None) or network_of_checkpoint(source, own.get("network"), trust)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.errors import ConfigError
+from hrseg.files import expanded
 
 # where classes of known packages are defined -> the kinds that may be built, as (module, class); and our dataclasses
 _MODULE, _OPTIMIZER = ("torch.nn", "Module"), ("torch.optim", "Optimizer")
@@ -41,7 +42,10 @@ _OFFERED = "hrseg"  # whose names lead to one of the above
 _PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 _AROUND = re.compile(r"[\s\[\],'&!#]+")  # what YAML may put around a name
 # what would make jsonargparse read a string as YAML with a class in it: mappings, quotes, escapes; and timm, download
-_NESTED = re.compile(r"[{\"\n\r\x85\u2028\u2029]|:\s|:$|\[.*[:\\]|hf[-_]hub:|local-dir:")
+_NESTED = re.compile(r"[{\"\n\r\x85\u2028\u2029]|:\s|:$|\[.*[:\\]|(?i:hf[-_]hub:|local-dir:)")
+# settings that are names of files; in place of a class, a parser reads any file for its settings
+_FILES = ("data.init_args.classes", "data.init_args.splits", "model.weights", "model.init_args.weights")
+_SMP, _SMP_LOSSES = "segmentation_models_pytorch.", "segmentation_models_pytorch.losses."
 
 
 def require_trusted(settings: Any, where: str | os.PathLike[str], key: str = "") -> None:
@@ -57,6 +61,8 @@ def require_trusted(settings: Any, where: str | os.PathLike[str], key: str = "")
     """
     if isinstance(settings, Mapping):
         for name, value in settings.items():
+            if str(name).startswith("__"):  # what a parser notes for itself
+                _refuse(name, where, key)
             require_trusted(name, where, key)
             require_trusted(value, where, f"{key}.{name}" if key else str(name))
         if "class_path" in settings and not (
@@ -76,9 +82,31 @@ def _require_trusted_text(text: str, where: str | os.PathLike[str], key: str) ->
     for path in _AROUND.split(text):
         if _PATH.fullmatch(path) and _is_importable(path) and not is_trusted(path):
             _refuse(path, where, key)
-    # settings of classes may also be files of further settings
-    if Path(text).suffix.lower() in (".yaml", ".yml", ".json") and not key.startswith("data.init_args.classes"):
+    is_file = Path(text).suffix.lower() in (".yaml", ".yml", ".json") or _is_there(text)
+    if is_file and not key.startswith(_FILES):
         _refuse(text, where, key)
+
+
+def _is_there(text: str) -> bool:
+    """Whether a string is the name of a file, pipe or device, as "-" is of the standard input."""
+    path = expanded(text)
+    return text == "-" or (os.path.exists(path) and not os.path.isdir(path))
+
+
+def offline(settings: Any) -> Any:
+    """Settings, plain values, in which networks of segmentation_models_pytorch fetch no weights for a start."""
+    if isinstance(settings, (list, tuple)):
+        return [offline(value) for value in settings]
+    if not isinstance(settings, Mapping):
+        return settings
+    made = {name: offline(value) for name, value in settings.items()}
+    path = str(made.get("class_path"))
+    if path.startswith(_SMP) and not path.startswith(_SMP_LOSSES):
+        given = made.get("init_args")
+        made["init_args"] = {**(given if isinstance(given, dict) else {}), "encoder_weights": None}
+        if isinstance(others := made.get("dict_kwargs"), dict):
+            others.pop("encoder_weights", None)
+    return made
 
 
 def is_trusted(path: str) -> bool:

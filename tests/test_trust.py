@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.trust import is_trusted, require_trusted
+from hrseg.trust import is_trusted, offline, require_trusted
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,7 @@ def test_what_runs_have_is_accepted() -> None:
         '["class_path":os.system]',
         "other.yaml",
         "tu-hf-hub:user/network",
+        *("tu-HF-HUB:user/network", "tu-Local-Dir:/network", "-", __file__, "/dev/null"),
         {"class_path": "os.system"},
         {"class_path": "Unet"},
         {"class_path": ["os.system"]},
@@ -106,3 +107,17 @@ def test_whatever_a_parser_could_import_is_refused(key: str, value: Any) -> None
     with pytest.raises(ConfigError, match=r"config.yaml names .* under model.* give --trust") as caught:
         require_trusted({**TRUSTED, "model": {**TRUSTED["model"], key: value}}, "config.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"init_args": {"encoder_weights": "imagenet"}}, {"dict_kwargs": {"encoder_weights": "imagenet"}}],
+)
+def test_networks_of_smp_start_without_weights_however_deep_they_are(given: dict[str, Any]) -> None:
+    unet = {"class_path": "segmentation_models_pytorch.Unet", **given}
+    dice = {"class_path": "segmentation_models_pytorch.losses.DiceLoss", "init_args": {"mode": "multiclass"}}
+    settings = {"loss": {"class_path": "hrseg.losses.ModuleLoss", "init_args": {"module": [unet, dice]}}, "n": 1}
+    module, kept = offline(settings)["loss"]["init_args"]["module"]
+    assert module["init_args"] == {"encoder_weights": None}
+    assert not module.get("dict_kwargs")
+    assert kept == dice

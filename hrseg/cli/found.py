@@ -9,7 +9,7 @@ from hrseg.checks import as_list
 from hrseg.cli.arguments import inline
 from hrseg.cli.parsing import data_alone
 from hrseg.text_files import read_settings
-from hrseg.trust import is_trusted, require_trusted
+from hrseg.trust import is_trusted, offline, require_trusted
 
 # what a verb that scores or predicts takes over; folders and checkpoints to write and to read are the user's to name
 _SETTINGS = ("seed_everything", "experiment", "timeout_minutes", "model", "data")
@@ -44,7 +44,7 @@ def found_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
         require_trusted(kept.get(name), path, name)
     left_out = [f"trainer.callbacks {_path(one)}" for one in callbacks if not _path(one).startswith(_OF_TRAINING)]
     left_out += [f"trainer.{name}" for name in ("strategy", "plugins") if _names_classes(trainer.get(name))]
-    return inline(kept), left_out
+    return inline(offline(kept)), left_out
 
 
 def found_data(path: Path, trust: bool = False) -> str:

@@ -14,7 +14,7 @@ from hrseg.models.factory import create_model
 from hrseg.models.network import Network
 from hrseg.models.reading import read_content
 from hrseg.models.weights_file import few
-from hrseg.trust import require_trusted
+from hrseg.trust import offline, require_trusted
 
 _PREFIX = "network."  # of a task's network, in its checkpoints
 
@@ -24,11 +24,9 @@ def network_description(network: nn.Module) -> dict[str, Any] | None:
     if isinstance(network, Network) and network.config:
         return network.config
     try:
-        description: dict[str, Any] = describe(network)
+        description: dict[str, Any] = offline(describe(network))
     except NotDescribableError:
         return None
-    if "encoder_weights" in description["init_args"]:  # of segmentation_models_pytorch, which would fetch them
-        description["init_args"]["encoder_weights"] = None
     return description
 
 
@@ -54,11 +52,8 @@ def network_of_checkpoint(path: str | os.PathLike[str], description: object, tru
         raise WeightsError(
             f"{path} describes its network as {description!r:.100}; expected a class_path and init_args by name"
         )
-    arguments = dict(arguments)
-    if "encoder_weights" in arguments:
-        arguments["encoder_weights"] = None
     try:
-        network = build({"class_path": description["class_path"], "init_args": arguments}, nn.Module)
+        network = build(offline({"class_path": description["class_path"], "init_args": arguments}), nn.Module)
     except ConfigError as error:
         raise WeightsError(f"{path}: the network {description['class_path']} {error}") from error
     entries = read_content(path).get("state_dict")

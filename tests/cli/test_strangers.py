@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from hrseg import Predictor, SegmentationTask
 from hrseg.cli import main
+from hrseg.errors import ConfigError
+from hrseg.images import write_image
 from tests.cli.conftest import RECIPE
 from tests.conftest import write_camvid
 
@@ -122,13 +127,23 @@ def assert_nothing_ran() -> None:
             [{"class_path": "albumentations.Lambda", "init_args": {"image": "stranger.call"}}],
         ),
         ("data.init_args.transforms", "other.yaml"),
+        *[
+            (key, name)
+            for key in ("model", "model.network", "model.loss", "model.schedule", "model.val_protocol", "data")
+            for name in ("notes", "run/notes", "pipe", "-")
+        ],
+        ("data.init_args.transforms", ["notes"]),
+        ("model.loss", {"class_path": "hrseg.losses.ModuleLoss", "init_args": {"module": "run/notes"}}),
+        ("model.loss", {"class_path": "hrseg.losses.ModuleLoss", "__path__": "run"}),
         ("data.init_args.root", {"class_path": "stranger.call"}),
         ("trainer.strategy", "stranger.call"),
         ("trainer.accelerator", "stranger.call"),
     ],
 )
 def test_it_is_refused_by_name(run: Path, key: str, value: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("other.yaml").write_text("class_path: stranger.Net\n")
+    for file in ("other.yaml", "notes", "run/notes"):  # a parser reads settings out of any
+        Path(file).write_text("class_path: stranger.Net\n")
+    os.mkfifo("pipe")
     change(run, key, value)
     for verb in ("validate", "test", "predict"):
         assert main([verb, f"--ckpt_path={run}/checkpoints/best.ckpt"]) == 2
@@ -183,6 +198,25 @@ def test_with_trust_and_from_what_the_user_types_anything_is_built(
     change(run, "trainer.callbacks", [{"class_path": "stranger.Watcher"}])
     assert main(["validate", best, "--trust"]) == 0
     assert Path("called").exists()
+
+
+@pytest.mark.parametrize("class_path", ["hrseg.losses.ModuleLoss", "torch.nn.DataParallel"])
+def test_a_checkpoint_that_names_a_file_of_settings(
+    class_path: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes").write_text("class_path: stranger.Net\n")
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    described = {"class_path": class_path, "init_args": {"module": "notes"}}
+    content["hrseg"]["network"] = described
+    content["hrseg"]["task"]["init_args"]["loss"] = described
+    torch.save(content, "other.ckpt")
+    write_image(Path("image.png"), np.zeros((64, 64, 3), np.uint8))
+    assert main(["predict", "--ckpt_path=other.ckpt", "--images=image.png"]) == 2
+    assert "names 'notes' under network" in capsys.readouterr().err
+    for use in (Predictor.from_checkpoint, SegmentationTask.load_from_checkpoint):
+        with pytest.raises(ConfigError, match="names 'notes' under"):
+            use("other.ckpt")
+    assert_nothing_ran()
 
 
 def test_a_checkpoint_apart_from_its_run_asks_for_a_config(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
