@@ -87,6 +87,8 @@ class Protocol:
         }
         for name, (value, is_right, expected) in faults.items():
             require(is_right, f"protocol: {name}", value, expected)
+        if window is not None:
+            require_pixels(window, "protocol: a window")
 
     @property
     def is_plain(self) -> bool:

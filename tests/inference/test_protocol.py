@@ -146,6 +146,10 @@ def test_an_unknown_name() -> None:
         ({"base_size": 0}, "base_size is 0"),
         ({"fusion": "max"}, "fusion is 'max'; expected logits, softmax or exp"),
         ({"window": (16, 512)}, r"window is \(16, 512\); expected 32 or more per side"),
+        (
+            {"window": (10**9, 10**9)},
+            "a window would have 1000000000x1000000000 pixels .* HRSEG_MAX_PIX",
+        ),
         ({"stride": (16, 16)}, r"stride is \(16, 16\); expected 1 to the window's size, and a window"),
         ({"window": (32, 32), "stride": (33, 32)}, r"stride is \(33, 32\)"),
         ({"last_window": "crop"}, "last_window is 'crop'; expected pad or shift"),
