@@ -284,6 +284,11 @@ def test_mistakes_are_named_before_anything_is_drawn(tiny: Callable[..., StreetS
         tiny(image_size=(32, 128))
     with pytest.raises(ConfigError, match="expected 1 scene or more per split"):
         tiny(num_val=0)
+    for name in ("num_train", "num_val", "num_test"):  # which would fill the memory with their names
+        with pytest.raises(ConfigError, match=r"1000000000000.*expected 1 scene or more per split, 1000000 at most"):
+            tiny(**{name: 10**12})
+    with pytest.raises(ConfigError, match=r"a scene of data.image_size would have 1000000x1000000 pixels"):
+        tiny(image_size=(10**6, 10**6))
     with pytest.raises(UnknownNameError, match="train_extra"):
         tiny(train_split="train_extra")
     with pytest.raises(DataNotFoundError, match="prepare_data"):

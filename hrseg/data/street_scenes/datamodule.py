@@ -10,9 +10,11 @@ from hrseg.data.cityscapes import CITYSCAPES, CityscapesDataModule
 from hrseg.data.street_scenes.files import write_scenes
 from hrseg.errors import ConfigError
 from hrseg.files import cache_folder, expanded
+from hrseg.sizes import require_pixels
 
 _VERSION = 1  # goes up whenever the scenes change, so that old and new ones never mix
 _SMALLEST_SIDE = 64  # pixels; in smaller pictures thin things vanish
+_MOST_SCENES = 1_000_000  # per split; beyond, drawing takes weeks, and the number is a mistake
 
 
 class StreetScenesDataModule(CityscapesDataModule):
@@ -64,10 +66,11 @@ class StreetScenesDataModule(CityscapesDataModule):
         self.scene_seed = scene_seed
         if min(self.image_size) < _SMALLEST_SIDE:
             raise ConfigError(f"data.image_size is {self.image_size}; expected {_SMALLEST_SIDE} or more per side")
-        if min(self.counts.values()) < 1 or scene_seed < 0:
+        require_pixels(self.image_size, "a scene of data.image_size")
+        if min(self.counts.values()) < 1 or max(self.counts.values()) > _MOST_SCENES or scene_seed < 0:
             raise ConfigError(
                 f"data.num_train, num_val, num_test: {num_train}, {num_val}, {num_test}; scene_seed: {scene_seed}; "
-                "expected 1 scene or more per split and a seed of 0 or more"
+                f"expected 1 scene or more per split, {_MOST_SCENES} at most, and a seed of 0 or more"
             )
         home = expanded(root) if root else cache_folder()
         height, width = self.image_size
