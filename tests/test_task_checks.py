@@ -112,6 +112,12 @@ def test_logits_at_another_size_are_brought_to_that_of_the_labels() -> None:
         ({"mean": (0.5, 0.5)}, r"mean is \(0.5, 0.5\); expected three numbers"),
         ({"mean": (0.5, 0.5, float("nan"))}, "mean is .*nan.*; expected three numbers"),
         ({"std": (0.2, 0.0, 0.2)}, "std is .*; expected three numbers"),
+        (
+            {"mean": (1e308, 0.0, 0.0)},
+            "mean is .*; expected three numbers, from -1000 to 1000: of images with values fro",
+        ),
+        ({"std": (1e-320, 1.0, 1.0)}, "std is .*; expected three numbers, above 0, from 1e-06 to 1e.06"),
+        ({"std": (1e300, 1.0, 1.0)}, "std is .*; expected three numbers"),
         ({"std": 0.2}, "std is 0.2; expected three numbers"),
         ({"optimizer": "sgd"}, r"the optimizer is 'sgd' \(str\); expected a function"),
         ({"optimizer": torch.optim.SGD(OneConv().parameters(), 0.1)}, "the optimizer is 'SGD.*expected a function"),

@@ -16,11 +16,12 @@ def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
     """Looks at mean and standard deviation of the channels.
 
     Raises:
-        ConfigError: They are not three finite numbers each, or a standard deviation is not above 0.
+        ConfigError: They are not three numbers each, or one is far from what float32 holds of values from 0 to 1.
     """
-    for name, values, above in (("mean", mean, ""), ("std", std, ", above 0")):
-        is_right = isinstance(values, Sequence) and len(values) == 3 and all(is_number(value) for value in values)
-        require(is_right and (not above or min(values) > 0), name, values, f"three numbers{above}")
+    for name, values, least, most, above in (("mean", mean, -1e3, 1e3, ""), ("std", std, 1e-6, 1e6, ", above 0")):
+        is_right = isinstance(values, Sequence) and len(values) == 3 and all(is_number(x, least) for x in values)
+        expected = f"three numbers{above}, from {least:g} to {most:g}: of images with values from 0 to 1"
+        require(is_right and max(values) <= most, name, values, expected)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor, channel_order: str = "rgb") -> Tensor:
