@@ -35,6 +35,7 @@ from hrseg.task_checks import (
     check_clipping,
     check_logits,
     check_loss,
+    check_monitors,
     check_network,
     check_network_args,
     check_settings,
@@ -195,6 +196,9 @@ class SegmentationTask(LightningModule, RecordsArguments):
     def setup(self, stage: str) -> None:
         """Looks at what the task is run with; compiles the network, once, if asked to."""
         check_trainer(self.trainer, self.labels)
+        if stage == "fit" and type(self) is SegmentationTask:  # others may log what they like
+            scores = ["loss"] * self.val_protocol.is_plain + list(MEANS[: None if self.labels.categories else -1])
+            check_monitors(self.trainer, ["train/loss", *(f"val/{name}" for name in scores)])
         if self.compile_network and "outputs" not in vars(self):
             self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
 

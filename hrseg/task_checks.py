@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hrseg.data.labels import LabelTable
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.inference import Protocol, check_normalization
 from hrseg.losses import Criterion, ModuleLoss
 from hrseg.models import Network, Segmenter
 
 _SETTLED = ("name", "num_classes", "weights", "from_file", "reinit_head")
+_OF_LIBRARIES = ("hrseg.", "pytorch_lightning.", "lightning.")
 _BATCH = {
     "image": "(B, 3, H, W) uint8 RGB",
     "target": "(B, H, W) uint8 train ids",
@@ -136,6 +137,30 @@ def check_trainer(trainer: Trainer, labels: LabelTable) -> None:
         return
     if (of_data.class_names, of_data.ignore_index) != (labels.class_names, labels.ignore_index):
         raise ConfigError("the task's labels are not the data's; give SegmentationTask labels=data.labels")
+
+
+def check_monitors(trainer: Trainer, logged: Collection[str]) -> None:
+    """Looks at what `EarlyStopping` watches: Lightning misses it after an epoch, whose weights are lost.
+
+    Args:
+        trainer: Has the callbacks. Where one is of the user's own, it may log anything.
+        logged: What the task logs in a training.
+
+    Raises:
+        ConfigError: It is not logged.
+    """
+    names = [*logged, "images/s", "data_wait", "peak_memory_gib"]
+    if any(_is_of_user(callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]  # set by a connector
+        return
+    for callback in trainer.early_stopping_callbacks:
+        monitor = str(callback.monitor)
+        if monitor not in names and not monitor.startswith("lr-"):
+            raise UnknownNameError("monitor of EarlyStopping", monitor, names)
+
+
+def _is_of_user(callback: object) -> bool:
+    home = f"{type(callback).__module__}."
+    return not home.startswith(_OF_LIBRARIES) or home.startswith("pytorch_lightning.callbacks.lambda_function.")
 
 
 def check_clipping(trainer: Trainer, optimizer: Optimizer) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from hrseg.data.camvid import CamVidDataModule
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
@@ -206,3 +210,29 @@ def test_a_loss_for_an_output_that_is_not_there_is_told() -> None:
 
 def test_labels_of_one_kind_are_equal() -> None:
     assert SegmentationTask(OneConv(), TABLE.to_dict()).labels == LabelTable.from_dict(TABLE.to_dict())
+
+
+class LogsItself(Callback):
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("own", 1.0)
+
+
+def test_what_early_stopping_watches_is_looked_at_before_training(camvid_root: Path) -> None:
+    """Lightning missed it after the first epoch, and its weights were lost."""
+
+    def fit(monitor: str, *others: Callback, **settings: Any) -> int:
+        data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
+        task = SegmentationTask(TINY, data.labels, crop_size=(32, 32), **settings)
+        run = trainer(max_epochs=1, callbacks=[EarlyStopping(monitor), *others], num_sanity_val_steps=0)
+        run.fit(task, data)
+        return run.global_step
+
+    with pytest.raises(UnknownNameError, match=r"unknown monitor of EarlyStopping 'val/mIoU'; did you mean val/miou"):
+        fit("val/mIoU")
+    with pytest.raises(UnknownNameError, match="'val/category_miou'"):  # CamVid has no categories
+        fit("val/category_miou")
+    with pytest.raises(UnknownNameError, match="'val/loss'"):  # several views have no loss
+        fit("val/loss", val_protocol="slide")
+    for monitor in ("val/miou", "val/loss", "train/loss"):
+        assert fit(monitor) > 0
+    assert fit("own", LogsItself()) > 0

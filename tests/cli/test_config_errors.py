@@ -41,7 +41,9 @@ REFUSED = {
     "--trainer.num_nodes=0": "must be a positive integer",
     "--trainer.val_check_interval=1000": "must be less than or equal to the number of the training batches",
     "--trainer.logger={class_path: pytorch_lightning.loggers.WandbLogger}": "pytorch_lightning.loggers.WandbLogger",
-    f"--trainer.callbacks=[{{class_path: {EARLY_STOPPING}, init_args: {{monitor: val/foo}}}}]": "any .*: .*`val/miou`",
+    f"--trainer.callbacks=[{{class_path: {EARLY_STOPPING}, init_args: {{monitor: val/foo}}}}]": (
+        "unknown monitor of EarlyStopping 'val/foo'; did you mean val/"
+    ),
     f"--trainer.callbacks=[{{class_path: {EARLY_STOPPING}}}]": "EarlyStopping.*: .* required: monitor",
     f"--trainer.callbacks=[{{class_path: {EARLY_STOPPING}, init_args: {{monitor: x, mode: x}}}}]": "can be min, max",
     "--model.network={class_path: torch.nn.Conv2d, init_args: {in_channels: -3, out_channels: 1, kernel_size: 1}}": (
