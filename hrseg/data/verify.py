@@ -167,6 +167,7 @@ def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[s
     samples: dict[str, list[Sample]] = {}
     missing: list[str] = []
     unusable: list[str] = []
+    is_origin_asked = False
     for split in data.splits:
         if split == _UNION and split != data.train_split:
             continue
@@ -183,8 +184,9 @@ def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[s
             missing.append(f"no image of split {split}; expected {data.layout}")
         has_labels = split not in data.unlabelled_splits and (is_scored or any(map(_has_label, found)))
         if has_labels:
-            lacking = (sample for sample in found if not _has_label(sample))
+            lacking = [sample for sample in found if not _has_label(sample)]
             missing += [f"{sample.image} has no label; expected {sample.label}" for sample in lacking]
+            is_origin_asked |= len(lacking) == len(found)
         if found:
             samples[split] = [s if has_labels and _has_label(s) else s._replace(label=None) for s in found]
     if not samples and unusable:
@@ -193,6 +195,8 @@ def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[s
         raise DataNotFoundError(
             f"no image of {data.labels.name} in {data.root.absolute()}; expected {data.layout}. {data.origin}"
         )
+    if missing and is_origin_asked and data.origin not in missing[0]:
+        missing[0] += f". {data.origin}"  # the first is shown in any case
     return samples, list(dict.fromkeys(missing)), list(dict.fromkeys(unusable))
 
 

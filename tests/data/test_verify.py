@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -119,6 +120,23 @@ def test_an_image_without_mask_and_a_mask_without_image_are_told(folder_root: Pa
             f"{folder_root}/masks/left/1.png has no image",
         ]
     }
+
+
+def test_names_that_differ_in_their_ends_are_told_with_the_remedy_once(folder_root: Path) -> None:
+    for path in list(folder_root.glob("masks/*/*.png")):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    first, *others = verify(FolderDataModule(folder_root)).findings["missing files"]
+    assert re.search(r"has no label; expected .*\.png\. Set .* data\.image_suffix and data\.mask_suffix if the", first)
+    assert len(others) == 19
+    assert not any("data.mask_suffix" in message for message in others)
+
+
+def test_a_folder_of_a_split_with_another_name_is_told_with_the_remedy(folder_root: Path) -> None:
+    for kind in ("images", "masks"):
+        (folder_root / kind / "left").rename(folder_root / kind / "train")
+        (folder_root / kind / "right").rename(folder_root / kind / "valid")
+    message = only(verify(FolderDataModule(folder_root)), "missing files")
+    assert re.match(r"no image of split val; expected .* data\.splits if those .* \(valid, validation\)", message)
 
 
 def test_files_that_cannot_be_used_are_told(camvid_root: Path) -> None:
