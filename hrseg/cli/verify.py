@@ -34,7 +34,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the whole report to")
     parser.add_argument("--guess", type=Path, metavar="ROOT", help="folder of a data set without a list of classes")
-    parser.add_argument("--masks", default="masks", metavar="FOLDER", help="of the masks under ROOT (%(default)s)")
+    parser.add_argument(
+        "--masks",
+        default="masks",
+        metavar="FOLDER",
+        help="of the masks under ROOT, or under its folders train, val and test (%(default)s)",
+    )
     parser.add_argument("--mask_suffix", default="", metavar="SUFFIX", help="what their names end with, such as _mask")
     parser.add_argument(
         "--snap",
@@ -67,13 +72,14 @@ def _guess(root: Path, masks: str, mask_suffix: str, snap: str | None, output: P
     if output.exists():
         raise ConfigError(f"{output} is there already and may have been edited; remove it, or give --output")
 
-    from hrseg.data.guess import guess_classes, snap_masks  # numpy and OpenCV: not for --help
+    from hrseg.data.guess import guess_classes, mask_folders, snap_masks  # numpy and OpenCV: not for --help
 
+    folders = mask_folders(root, masks)
     if snap is not None:
-        values = snap_masks(root / masks, mask_suffix, root / snap)
+        values = snap_masks(folders, mask_suffix, root / snap)
         print(f"masks of {', '.join(values)} without noise: {root / snap}; data.masks is {snap}\n")
-        masks = snap
-    text = guess_classes(root / masks, mask_suffix)
+        folders = {"": root / snap}
+    text = guess_classes(folders, mask_suffix)
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{text}\nclasses: {output}; put the real names in")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, LossyLab
 from hrseg.image_formats import open_image
 from hrseg.images import images_below, read_image, read_label, write_image
 
+_PARTS = ("train", "val", "test")
 _MOST = 253  # classes that a label table may have
 _MOST_VALUES = 100_000  # a photograph has more
 
@@ -75,7 +76,17 @@ class _Masks(NamedTuple):
         return len(self.values) >= _FEWEST_INSTANCES and single >= _SINGLE_REGIONS_OF_INSTANCES * occurrences
 
 
-def guess_classes(folder: Path, suffix: str = "") -> str:
+def mask_folders(root: Path, masks: str = "masks") -> dict[str, Path]:
+    """The folder of the masks under a root, or, if there is none, those under its folders train, val and test.
+
+    Returns:
+        The folders, by what comes between the root and `masks`.
+    """
+    parts = {part: root / part / masks for part in _PARTS if (root / part / masks).is_dir()}
+    return parts if parts and not (root / masks).is_dir() else {"": root / masks}
+
+
+def guess_classes(folder: Path | Mapping[str, Path], suffix: str = "") -> str:
     """Looks at all masks of a folder, and takes each label id or colour that occurs for a class.
 
     255 is taken for void where it lies far from two or more other ids: its distance to the next is more than four times
@@ -83,7 +94,7 @@ def guess_classes(folder: Path, suffix: str = "") -> str:
     palette, if it has one.
 
     Args:
-        folder: The masks, in sub-folders too.
+        folder: The masks, in sub-folders too; or several folders, as `mask_folders` gives them.
         suffix: What the names of the masks end with, such as "_mask".
 
     Returns:
@@ -95,7 +106,9 @@ def guess_classes(folder: Path, suffix: str = "") -> str:
         DataFileError: A mask cannot be read, some hold ids and some colours, there are too many values, or most of them
             are noise.
     """
-    masks = _look_at(folder, suffix)
+    folders = _by_part(folder)
+    masks = _look_at(folders.values(), suffix)
+    where = ", ".join(map(str, folders.values()))
     real = masks.real()
     if len(real) > _MOST + 1:
         raise _too_many(masks.paths[-1], len(real))
@@ -103,11 +116,11 @@ def guess_classes(folder: Path, suffix: str = "") -> str:
         noise = [value for value in masks.values if value not in real]
         kind = "files in a format that changes labels, such as JPEG" if masks.are_lossy else "noisy masks"
         raise DataFileError(
-            f"{folder} holds {kind}: of {len(masks.values)} values {len(noise)} are noise ({masks.share(noise)}), as "
+            f"{where} holds {kind}: of {len(masks.values)} values {len(noise)} are noise ({masks.share(noise)}), as "
             f"JPEG or smoothing leaves it; the others are {', '.join(map(masks.text, real[:20]))}. Add --snap FOLDER: "
             "it writes the masks as PNG there, with each pixel at the nearest of these"
         )
-    what = f"# {len(masks.paths)} masks of {folder}; put the classes' real names in.\n"
+    what = f"# {len(masks.paths)} masks of {where}; put the classes' real names in.\n"
     if masks.look_like_instances():
         what += (
             f"# {len(real)} values, most of them a single region in each mask: do they number instances or segments "
@@ -123,13 +136,15 @@ def guess_classes(folder: Path, suffix: str = "") -> str:
     return what + about_255 + _yaml(masks, colors)
 
 
-def snap_masks(folder: Path, suffix: str, output: Path) -> list[str]:
+def snap_masks(folder: Path | Mapping[str, Path], suffix: str, output: Path) -> list[str]:
     """Writes masks as PNG, each pixel at the nearest value that is no noise.
 
     Args:
-        folder: The masks, in sub-folders too; JPEGs are taken as well.
+        folder: The masks, in sub-folders too; JPEGs are taken as well. Or several folders, as `mask_folders` gives
+            them.
         suffix: What the names of the masks end with, such as "_mask".
-        output: Where to write them, under the same names; made if it is missing.
+        output: Where to write them, under the same names, those of several folders in folders train, val and test;
+            made if it is missing.
 
     Returns:
         The values, label ids or colours.
@@ -139,23 +154,33 @@ def snap_masks(folder: Path, suffix: str, output: Path) -> list[str]:
         DataNotFoundError: There is no mask.
         DataFileError: A mask cannot be read, or no value covers an area.
     """
-    if output.resolve() == folder.resolve() or (output.is_dir() and any(output.iterdir())):
+    folders = _by_part(folder)
+    if output.resolve() in [path.resolve() for path in folders.values()] or (output.is_dir() and any(output.iterdir())):
         raise ConfigError(f"--snap {output} is there already; give a new folder")
-    masks = _look_at(folder, suffix)
+    masks = _look_at(folders.values(), suffix)
     real = masks.real()
     if len(real) > _MOST + 1:
         raise _too_many(masks.paths[-1], len(real))
-    targets = [output / path.relative_to(folder).with_suffix(".png") for path in masks.paths]
+    parts = {path: part for part, path in folders.items()}
+    targets = [
+        output / parts[home] / path.relative_to(home).with_suffix(".png")
+        for path in masks.paths
+        for home in parts.keys() & {*path.parents}
+    ]
     jobs = list(zip(masks.paths, targets, strict=True))
     for _ in map_in_processes(partial(_snap, values=real, in_color=masks.in_color), jobs, "writing masks"):
         pass
     return [masks.text(value) for value in real]
 
 
-def _look_at(folder: Path, suffix: str) -> _Masks:
-    paths = list(images_below(folder, suffix).values())
+def _by_part(folder: Path | Mapping[str, Path]) -> Mapping[str, Path]:
+    return {"": folder} if isinstance(folder, Path) else folder
+
+
+def _look_at(folders: Iterable[Path], suffix: str) -> _Masks:
+    paths = [path for folder in folders for path in images_below(folder, suffix).values()]
     if not paths:
-        place = folder.absolute()
+        place = next(iter(folders)).absolute()
         raise DataNotFoundError(
             f"no mask *{suffix}.png in {place}, {_what_is_there(place)}; give --masks the name of the folder below the "
             "root and --mask_suffix what the names end with. Polygons have to be drawn as PNG first"

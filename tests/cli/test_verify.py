@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,31 @@ def test_from_a_folder_of_masks_to_a_verified_data_set(folder_root: Path, capsys
     recipe = EXPERIMENTS / "folder" / "hrnetv2_w18_small_v2_example.yaml"
     assert main(["verify", "--config", str(recipe), f"--data.root={folder_root}"]) == 0
     assert "mine: 5 train, 1 val, 1 test" in capsys.readouterr().out
+
+
+def test_masks_in_the_folders_of_the_splits_are_guessed_from_and_snapped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--guess` looked in ROOT/masks only."""
+    for number, part in enumerate(("train", "train", "val", "test")):
+        rng = np.random.default_rng(number)
+        write_image(tmp_path / part / "images" / f"{number}.png", rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+        mask = np.zeros((40, 40), np.uint8)
+        mask[:, 20:], mask[20:, :10] = 200, 100 if part == "val" else 0
+        mask[range(40), range(40)] = range(1, 41)  # noise
+        write_image(tmp_path / part / "masks" / f"{number}.png", mask)
+    assert main(["verify", "--guess", str(tmp_path), "--snap", "clean"]) == 0
+    assert "masks of 0, 100, 200 without noise" in capsys.readouterr().out
+    data = ["--data=hrseg.FolderDataModule", f"--data.root={tmp_path}"]
+    assert main(["verify", *data, "--data.masks=clean"]) == 0
+    assert "2 train, 1 val, 1 test" in capsys.readouterr().out
+    for part in ("train", "val", "test"):
+        shutil.rmtree(tmp_path / part / "masks")
+        shutil.move(tmp_path / "clean" / part, tmp_path / part / "masks")
+    shutil.rmtree(tmp_path / "clean")
+    assert main(["verify", "--guess", str(tmp_path), "--output", "new.yaml"]) == 0
+    places = ", ".join(f"{tmp_path}/{part}/masks" for part in ("train", "val", "test"))
+    assert f"# 4 masks of {places}; put" in capsys.readouterr().out
 
 
 def test_names_in_brackets_are_shown_as_they_are(folder_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
