@@ -1,9 +1,11 @@
-"""How much memory is in use, and how the C library keeps what tensors on the CPU come from."""
+"""How much memory is in use and how much is left, and how the C library keeps what tensors on the CPU come from."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -38,3 +40,19 @@ def peak_memory(device: torch.device) -> float:
 
     unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kibibytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def available_memory(device: torch.device) -> float | None:
+    """The memory that this process can still get, in GiB: a GPU's, or the machine's and its swap; None if unknown.
+
+    Source:
+        proc_meminfo(5).
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + kept) / 2**30
+    meminfo = Path("/proc/meminfo")
+    if device.type != "cpu" or not meminfo.is_file():
+        return None
+    kibibytes = re.findall(r"^(?:MemAvailable|SwapFree): +(\d+) kB", meminfo.read_text(), re.MULTILINE)
+    return sum(map(int, kibibytes)) / 2**20 if len(kibibytes) == 2 else None

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from hrseg import memory
 
@@ -41,3 +42,14 @@ def test_a_step_finds_the_memory_of_the_one_before() -> None:
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not memory.keep_freed_memory()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc/meminfo")
+def test_the_memory_of_this_machine_that_is_available() -> None:
+    available = memory.available_memory(torch.device("cpu"))
+    assert available is not None
+    assert 0 < available < 2**20
+
+
+def test_the_memory_of_other_devices_is_unknown() -> None:
+    assert memory.available_memory(torch.device("meta")) is None

@@ -68,7 +68,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             continue
         try:
             prediction = predictor(pixels)
-        except ConfigError as error:  # too small for the network
+        except (ConfigError, DataFileError) as error:  # too small for the network, or too large for the memory
             left_out.append(f"{images[name]}: {error}")
             continue
         write_prediction(options.output, name, pixels, prediction, predictor.labels)

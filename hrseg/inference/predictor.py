@@ -12,17 +12,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hrseg.data.labels import LabelTable
-from hrseg.errors import ConfigError, WeightsError
+from hrseg.errors import ConfigError, DataFileError, WeightsError
 from hrseg.images import as_rgb, read_image
 from hrseg.inference.description import EXPECTED, Description, check_checkpoint, describe_checkpoint
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
+from hrseg.memory import available_memory
 from hrseg.models import Segmenter, fold_batch_norm, outputs_of
 from hrseg.models.described import network_of_checkpoint, require_description
 from hrseg.models.reading import read_content
 from hrseg.sizes import brought_to
 
 _WHOLE = Protocol()
+# that any network of ours takes for a pixel that it sees; the smallest ones were seen to take 108 (HRNetV1) and 169 to
+# 177 (HRNetV2). A GPU that has too few says so, and the process lives
+_BYTES_PER_PIXEL = {"cpu": 100}
 
 
 class Predictor:
@@ -112,14 +116,28 @@ class Predictor:
             (H, W) uint8 train ids, at the image's own size.
 
         Raises:
-            DataFileError: The file cannot be read, or the image is none of these, such as one of floats.
+            DataFileError: The file cannot be read, or the image is none of these, such as one of floats; or it is too
+                large for the memory that is available.
         """
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else as_rgb(image)
         size = pixels.shape[:2]
         if self.input_size is not None:
             pixels = brought_to(pixels, self.input_size)
+        self._require_memory(size, pixels.shape[:2], str(image) if isinstance(image, (str, Path)) else "the image")
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None]
         return self._segment(batch, size)[0].cpu().numpy()
+
+    def _require_memory(self, size: tuple[int, ...], seen: tuple[int, ...], what: str) -> None:
+        """Refuses an image of `size`, brought to the size `seen`, for which the system would end the process."""
+        per_pixel = _BYTES_PER_PIXEL.get(self.device.type, 0) if isinstance(self.network, Segmenter) else 0
+        network = per_pixel * self.protocol.largest_view((seen[0], seen[1]))
+        needed = max(network, 4 * self.labels.num_classes * size[0] * size[1]) / 2**30  # scores are float32
+        available = available_memory(self.device)
+        if available is not None and needed > available:
+            raise DataFileError(
+                f"{what} has {size[0]}x{size[1]} pixels (height x width), which take {needed:.1f} GiB of memory or "
+                f"more on {self.device}, where {available:.1f} GiB are available; cut it into tiles"
+            )
 
     @torch.inference_mode()
     def _segment(self, images: Tensor, size: Sequence[int]) -> Tensor:

@@ -95,6 +95,24 @@ class Protocol:
         """Whether the scores are the logits of the whole image, seen once."""
         return self.scales == (1.0,) and self.base_size is None and not self.flip and self.window is None
 
+    def largest_view(self, size: tuple[int, int]) -> int:
+        """The most pixels that a network sees of one image at once.
+
+        Args:
+            size: (height, width) of the image.
+        """
+        views = []
+        for scale in self.scales:
+            height, width = scaled_to(size, self.base_size, scale)
+            if self._has_windows(scale):
+                assert self.window is not None
+                height, width = min(height, self.window[0]), min(width, self.window[1])
+            views.append(height * width)
+        return max(views)
+
+    def _has_windows(self, scale: float) -> bool:
+        return self.window is not None and (self.whole_up_to is None or scale > self.whole_up_to)
+
     def scores(
         self,
         logits_of: Callable[[Tensor], Tensor],
@@ -126,7 +144,7 @@ class Protocol:
             scaled_size = scaled_to(size, self.base_size, scale)
             require_pixels(scaled_size, f"a view at scale {scale} of the protocol (base_size {self.base_size})")
             scaled = at_size(images, scaled_size, align_corners=False)
-            if self.window is None or (self.whole_up_to is not None and scale <= self.whole_up_to):
+            if self.window is None or not self._has_windows(scale):
                 scores = seen(scaled)
             else:
                 scores = sliding_window(

@@ -354,6 +354,19 @@ def test_a_disk_that_is_full_while_predictions_are_written(of: str, checkpoint: 
     assert not [path for path in Path("out").rglob("*") if path.is_file()]
 
 
+def test_an_image_that_the_memory_does_not_hold_is_left_out(
+    checkpoint: str, camvid_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    huge = camvid_root / "val" / "huge.png"
+    write_image(huge, np.zeros((200, 300, 3), np.uint8))
+    monkeypatch.setattr("hrseg.inference.predictor.available_memory", lambda _: 0.001)
+    arguments = [f"--images={camvid_root / 'val'}", f"--ckpt_path={checkpoint}", "--output=out", "--device=cpu"]
+    assert main(["predict", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert "2 of 3 images predicted" in captured.out
+    assert f"left out: {huge}: the image has 200x300 pixels" in captured.err
+
+
 def told_in_one_line(capsys: pytest.CaptureFixture[str]) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
     (line,) = lines

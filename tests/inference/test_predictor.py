@@ -310,3 +310,22 @@ def test_a_device_that_is_not_there_is_told(device: str) -> None:
     with pytest.raises(ConfigError, match=rf"device {device} cannot be used .*; expected cpu") as caught:
         Predictor(torch.nn.Conv2d(3, 2, 1), TABLE, device=device)
     assert len(str(caught.value)) < 400  # torch lists every kind of device for mps
+
+
+def test_an_image_that_the_memory_does_not_hold_is_refused_before_the_network_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrseg.inference.predictor.available_memory", lambda _: 0.002)
+    network = create_model(TINY, num_classes=2)
+    path = tmp_path / "huge.png"
+    write_image(path, image(160, 256))
+    told = r"160x256 pixels \(height x width\), which take 0.0 GiB of memory or more on cpu, where 0.0 GiB are avail"
+    with pytest.raises(DataFileError, match=f"^{path} has {told}"):
+        Predictor(network, TABLE, device="cpu")(path)
+    with pytest.raises(DataFileError, match=f"^the image has {told}"):
+        Predictor(network, TABLE, device="cpu")(image(160, 256))
+    assert Predictor(network, TABLE, device="cpu", protocol=Protocol(window=(64, 64)))(path).shape == (160, 256)
+    with pytest.raises(DataFileError, match="640x512"):  # its scores alone
+        Predictor(network, TABLE, device="cpu", input_size=(64, 64))(image(640, 512))
+    monkeypatch.setattr("hrseg.inference.predictor.available_memory", lambda _: None)
+    assert Predictor(network, TABLE, device="cpu")(path).shape == (160, 256)

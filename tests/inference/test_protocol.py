@@ -159,3 +159,16 @@ def test_an_unknown_name() -> None:
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"protocol: {message}"):
         Protocol(**settings)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "pixels"),
+    [
+        (Protocol(), 200 * 300),
+        (Protocol((0.5, 2.0)), 400 * 600),
+        (Protocol(window=(64, 400)), 64 * 300),
+        (Protocol((0.5, 2.0), window=(64, 64), whole_up_to=1.0), 100 * 150),
+    ],
+)
+def test_the_largest_view_of_an_image(protocol: Protocol, pixels: int) -> None:
+    assert protocol.largest_view((200, 300)) == pixels
