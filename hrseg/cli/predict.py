@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.image_search import find_images
 from hrseg.cli.label_tables import ACCEPTED, read_labels
 from hrseg.cli.options import OptionParser
-from hrseg.errors import ConfigError, DataFileError
+from hrseg.errors import ConfigError, DataFileError, OutputError
 from hrseg.files import require_writable
 from hrseg.images import read_image
 from hrseg.progress import track_progress
@@ -71,7 +72,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         except (ConfigError, DataFileError) as error:  # too small for the network, or too large for the memory
             left_out.append(f"{images[name]}: {error}")
             continue
-        write_prediction(options.output, name, pixels, prediction, predictor.labels)
+        try:
+            write_prediction(options.output, name, pixels, prediction, predictor.labels)
+        except OutputError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENAMETOOLONG:
+                raise  # the others cannot be written either
+            left_out.append(f"{images[name]}: its output has too long a name; rename it")
     print(f"{len(images) - len(left_out)} of {len(images)} images predicted")
     for line in (*told, f"label ids: {options.output / 'labels'}", f"overlays: {options.output / 'overlays'}"):
         print(one_line(line))

@@ -367,6 +367,19 @@ def test_an_image_that_the_memory_does_not_hold_is_left_out(
     assert f"left out: {huge}: the image has 200x300 pixels" in captured.err
 
 
+def test_an_image_whose_output_would_have_too_long_a_name_is_left_out(
+    checkpoint: str, camvid_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = camvid_root / "val"
+    for suffix in (".png", ".bmp"):  # outputs of one name keep the suffix in theirs
+        write_image(folder / f"{'a' * 250}{suffix}", np.zeros((48, 64, 3), np.uint8))
+    assert main(["predict", f"--images={folder}", f"--ckpt_path={checkpoint}", "--output=out"]) == 1
+    captured = capsys.readouterr()
+    assert "2 of 4 images predicted" in captured.out
+    assert captured.err.count("its output has too long a name; rename it") == 2
+    assert sorted(path.name for path in Path("out").rglob("*.png")) == ["0000.png", "0000.png", "0001.png", "0001.png"]
+
+
 def told_in_one_line(capsys: pytest.CaptureFixture[str]) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
     (line,) = lines
