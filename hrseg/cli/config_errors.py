@@ -114,21 +114,32 @@ def _gist(error: Exception) -> str:
         text = "no data set is named; give --config with a recipe, or --data with a class (hrseg.FolderDataModule)"
     if unknown := _UNKNOWN_CLASS.search(text):
         name = unknown[1] or unknown[2]
-        text = str(UnknownNameError("class", name, _known_classes(key)))
+        known = _known_classes(key)
+        text = str(UnknownNameError("class", name, known)) if known else f"unknown class {name!r}; {_expected(reasons)}"
         if key == "model" and "did you mean" not in text:
             text += f"; a network is given as --model.network {name}"
     return f"{key}: {_cut(text)}" if found and key else _cut(text)
 
 
 def _known_classes(key: str) -> list[str]:
-    """Import paths of what recipes name under a key."""
-    homes, suffix = (hrseg, hrseg.losses), {"model": "Task", "data": "DataModule"}.get(key, "")
-    return [
-        f"{home.__name__}.{name}"
-        for home in homes
-        for name in home.__all__
-        if name[0].isupper() and name.endswith(suffix)
+    """Import paths of what recipes name under a key; none where they are of other libraries."""
+    home, kind = {
+        "model": (hrseg, hrseg.SegmentationTask),
+        "data": (hrseg, hrseg.SegmentationDataModule),
+        "model.loss": (hrseg.losses, hrseg.losses.Criterion),
+        "loss": (hrseg.losses, hrseg.losses.Criterion),  # of a task of one's own
+    }.get(key, (hrseg, ()))
+    classes = [(name, getattr(home, name)) for name in home.__all__]
+    return [f"{home.__name__}.{name}" for name, cls in classes if isinstance(cls, type) and issubclass(cls, kind)]
+
+
+def _expected(reasons: str) -> str:
+    """What a value may be where the class that it would be is not found."""
+    names = [
+        name for names in re.findall(r"Expected a typing\.Literal\[(.*?)\]", reasons) for name in names.split(", ")
     ]
+    types = re.findall(r"Expected a <class '(bool|int|float)'>", reasons)
+    return "expected " + ", ".join([*names, *types, "or " * bool(names or types) + "the import path of a class"])
 
 
 def _cut(text: str) -> str:
