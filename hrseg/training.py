@@ -110,14 +110,19 @@ def fit(
         checkpoint by val/miou.
 
     Raises:
-        ConfigError: Task and data do not belong together; or srun or torchrun started other numbers of processes.
-            Or another training is at work in the folder.
+        ConfigError: The task is none, or task and data do not belong together; or srun or torchrun started other
+            numbers of processes. Or another training is at work in the folder.
         OutputError: The folder cannot be written to.
         WeightsError: Its last.ckpt is damaged.
 
     >>> trainer = fit(task, data, max_epochs=10)  # doctest: +SKIP
     >>> predictor = Predictor.from_checkpoint(trainer.checkpoint_callback.best_model_path)  # doctest: +SKIP
     """
+    if not isinstance(task, SegmentationTask):
+        raise ConfigError(
+            f"the task is a {type(task).__name__}; expected a SegmentationTask, or an instance of a class derived from "
+            "it. Lightning's own Trainer trains other modules"
+        )
     for fact in ("labels", "input_size"):
         if getattr(task, fact) != getattr(data, fact, getattr(task, fact)):  # another data module may not have it
             raise ConfigError(f"the task's {fact} are not the data's; give SegmentationTask {fact}=data.{fact}")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
@@ -178,6 +178,13 @@ def test_a_task_of_other_data_is_told(changed: str, data: CamVidDataModule, camv
     with pytest.raises(hrseg.HrsegError, match=f"give SegmentationTask {changed}=data.{changed}"):
         hrseg.fit(task, data, **SMALL)
     assert not Path("runs").exists()
+
+
+def test_a_task_of_another_kind_is_told(data: CamVidDataModule) -> None:
+    """It was an AttributeError."""
+    task: Any = LightningModule()
+    with pytest.raises(ConfigError, match="the task is a LightningModule; expected a SegmentationTask, or an instance"):
+        hrseg.fit(task, data, **SMALL)
 
 
 def test_a_training_that_cannot_start_leaves_no_folder(data: CamVidDataModule, folder: Path) -> None:
