@@ -38,6 +38,7 @@ from hrseg.task_checks import (
     check_monitors,
     check_network,
     check_network_args,
+    check_network_name,
     check_settings,
     check_trainer,
     checked_labels,
@@ -139,6 +140,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         check_settings(optimizer, warmup_steps, protocols, mean, std)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if isinstance(network, str):
+            check_network_name(network)
             parameters = dict(network_args or {})
             check_network_args(parameters, self.labels)
             if checkpoint_stages:

@@ -13,7 +13,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.inference import Protocol, check_normalization
 from hrseg.losses import Criterion, ModuleLoss
-from hrseg.models import Network, Segmenter
+from hrseg.models import MODELS, Network, Segmenter
 
 _SETTLED = ("name", "num_classes", "weights", "from_file", "reinit_head")
 _OF_LIBRARIES = ("hrseg.", "pytorch_lightning.", "lightning.")
@@ -60,6 +60,19 @@ def check_network(network: object, labels: LabelTable) -> None:
         raise ConfigError(
             f"a network of {network.num_classes} classes for the {labels.num_classes} of {labels.name}; "
             f"build it with num_classes={labels.num_classes}"
+        )
+
+
+def check_network_name(name: str) -> None:
+    """Looks at a network's name before it is built.
+
+    Raises:
+        ConfigError: It is the import path of a class.
+    """
+    if "." in name and "did you mean" not in str(UnknownNameError("model", name, MODELS)):
+        raise ConfigError(
+            f"unknown model {name!r}; `hrseg models` lists the names. A class of one's own is given as "
+            f"--model.network.class_path {name}, in Python as an instance of it"
         )
 
 
