@@ -128,7 +128,7 @@ def load_weights(
     if head_misfits:
         raise WeightsError(
             f"{title}: the head does not fit: {few(head_misfits)}. {_remedy(file, network)}, "
-            "or start its head anew with reinit_head=True"
+            "or start its head anew with reinit_head=True (--model.reinit_head true)"
         )
     # the trunk of a network for poses or detection is trained further, and gets used to how its maps are enlarged
     if not reinit_head and not any(name in head for name in found):

@@ -253,7 +253,7 @@ def test_unknown_entries_are_refused_or_dropped(network: Segmenter, untouched: C
 def test_another_number_of_classes(network: Segmenter, untouched: Callable[[], bool]) -> None:
     message = refused(network, official(num_classes=20))
     assert "last_layer.3.weight has shape (20, 240, 1, 1) instead of (19, 240, 1, 1)" in message
-    assert "reinit_head=True" in message
+    assert "reinit_head=True (--model.reinit_head true)" in message
     assert untouched()
     head = {name: value.clone() for name, value in network.state_dict().items() if name.startswith("last_layer")}
     report = load_weights(network, official(num_classes=20), reinit_head=True)
