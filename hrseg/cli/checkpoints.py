@@ -27,8 +27,11 @@ def usable_checkpoint(verb: str, checkpoint: str) -> dict[str, Any]:
         ConfigError: There is no such file.
         WeightsError: It is damaged, or not Lightning's.
     """
-    if not checkpoint or not expanded(checkpoint).exists():
-        raise ConfigError(f"no checkpoint at {checkpoint or 'an empty name'}; {_GIVE}")
+    if not checkpoint:
+        raise ConfigError(f"no checkpoint at an empty name; {_GIVE}")
+    if not expanded(checkpoint).exists():
+        last = expanded(checkpoint).with_name("last.ckpt")  # all that there is before the first validation
+        raise ConfigError(f"no checkpoint at {checkpoint}; {f'give --ckpt_path {last}' if last.is_file() else _GIVE}")
     return read_checkpoint(expanded(checkpoint), verb)
 
 

@@ -210,6 +210,14 @@ def test_an_error_without_text_names_its_class() -> None:
         raising("some.module", "AssertionError()").call()
 
 
+def test_the_last_checkpoint_is_named_where_there_is_no_best_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "last.ckpt").touch()
+    assert main(["validate", f"--ckpt_path={tmp_path}/best.ckpt"]) == 2
+    assert f"no checkpoint at {tmp_path}/best.ckpt; give --ckpt_path {tmp_path}/last.ckpt" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])
 def test_another_network_or_other_classes_over_a_checkpoint(
     verb: str, recipe: Path, lip_root: Path, capsys: pytest.CaptureFixture[str]
