@@ -104,6 +104,17 @@ def require_writable(folder: Path) -> None:
             file.write(bytes(_LEAST_ROOM))
 
 
+def require_file_or_nothing(path: Path) -> None:
+    """Looks at a place before work goes into the file that is to take it.
+
+    Raises:
+        OutputError: A folder, a device or a pipe is there.
+    """
+    with writing(path):
+        if not path.name or (path.exists() and not path.is_file()):  # replaced, a device would be gone
+            raise OSError("it is a folder, a device or a pipe; expected the name of a file")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which takes its place when the block ends well and is removed otherwise.
@@ -115,8 +126,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OutputError: The system refuses; what stood at `path` before is intact.
     """
     with writing(path):
-        if not path.name or (path.exists() and not path.is_file()):  # replaced, a device would be gone
-            raise OSError("it is a folder, a device or a pipe; expected the name of a file")
+        require_file_or_nothing(path)
         # the suffix stays last: OpenCV and `open_weights` go by it; of a long name the end suffices
         temporary = path.with_name(f"{TEMPORARY}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.{path.name[-32:]}")
         path.parent.mkdir(parents=True, exist_ok=True)

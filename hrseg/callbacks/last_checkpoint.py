@@ -14,7 +14,7 @@ from torch import distributed
 
 from hrseg import interruption
 from hrseg.errors import ConfigError
-from hrseg.files import TEMPORARY
+from hrseg.files import TEMPORARY, require_file_or_nothing, require_writable
 from hrseg.interruption import Interrupted
 
 # what a rank requests: nothing, to save, or to stop, which is _SAVE plus the number of the signal; the largest counts
@@ -70,6 +70,7 @@ class LastCheckpoint(StopOnSignal, Checkpoint):
 
     Raises:
         ConfigError: An interval is not positive.
+        OutputError: At the start of a training: the file cannot be written.
     """
 
     def __init__(self, every_n_steps: int | None = None, every_minutes: float | None = 30.0) -> None:
@@ -82,10 +83,12 @@ class LastCheckpoint(StopOnSignal, Checkpoint):
         self._saved_step: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Settles the place, removes what a kill left of a file that was being written, and takes over the signals."""
+        """Settles and tries the place, removes what a kill left of a file in the making, and takes over the signals."""
         super().setup(trainer, pl_module, stage)
         self.path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         if stage == "fit" and trainer.is_global_zero:
+            require_writable(self.path.parent)
+            require_file_or_nothing(self.path)
             for left in self.path.parent.glob(f"{TEMPORARY}*.ckpt"):
                 left.unlink(missing_ok=True)
 

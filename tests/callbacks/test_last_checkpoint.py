@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateMonitor
 from hrseg import interruption
 from hrseg.callbacks import LastCheckpoint, MetricsCsv
 from hrseg.data.camvid import CamVidDataModule
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, OutputError
 from hrseg.interruption import Interrupted
 from hrseg.task import SegmentationTask
 
@@ -232,3 +232,16 @@ def test_what_a_kill_left_half_written_is_removed(camvid_root: Path, tmp_path: P
 def test_intervals_out_of_range(interval: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected more than 0, or null for never"):
         LastCheckpoint(**interval)
+
+
+@pytest.mark.parametrize("blocked", ["checkpoints", "checkpoints/last.ckpt"])
+def test_a_place_that_cannot_be_written_is_told_before_the_training(
+    blocked: str, camvid_root: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "run" / blocked
+    place.parent.mkdir(parents=True)
+    place.touch() if blocked == "checkpoints" else place.mkdir()
+    steps: list[int] = []
+    with pytest.raises(OutputError, match=f"^{place} cannot be written"):
+        fit(camvid_root, tmp_path / "run", LastCheckpoint(), Do("on_train_batch_start", 0, lambda: steps.append(0)))
+    assert not steps
