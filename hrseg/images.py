@@ -345,9 +345,10 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return np.repeat(_deep_grey(image, path)[..., None], 3, axis=2)
     if image.mode not in _COLOR_MODES:
-        raise DataFileError(
-            f"{path} has Pillow's mode {image.mode}, whose range is not stated; expected 8 bits, such as mode L or RGB"
-        )
+        what = f"{path} has Pillow's mode {image.mode}"
+        if image.mode in ("I", "F"):
+            raise DataFileError(f"{what}, whose range is not stated; expected 8 bits, such as mode L or RGB")
+        raise DataFileError(f"{what}; expected grey or colours as shown, such as mode L or RGB: convert it")
     with decoding(path, image):
         upright = ImageOps.exif_transpose(image)
         return np.array(upright.convert(_COLOR_MODES[image.mode]).convert("RGB"))

@@ -491,6 +491,14 @@ NOT_IN_MEMORY = {
     "empty": (np.zeros((0, 9, 3), np.uint8), r"shape \(0, 9, 3\)"),
     "list": ([[1, 2]], "is a list; expected a path, a Pillow image or a NumPy array"),
     "PIL floats": (Image.fromarray(smooth(1, np.float32)[..., 0]), "mode F"),
+    "PIL HSV": (
+        Image.new("HSV", (8, 8)),
+        "has Pillow's mode HSV; expected grey or colours as shown, such as mode L or RGB",
+    ),
+    "PIL LAB": (
+        Image.new("LAB", (8, 8)),
+        "has Pillow's mode LAB; expected grey or colours as shown, such as mode L or RGB",
+    ),
     "PIL 16 bits": (Image.fromarray(smooth(1, np.uint16)[..., 0]), "range is not stated"),
 }
 

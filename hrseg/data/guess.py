@@ -114,11 +114,13 @@ def guess_classes(folder: Path | Mapping[str, Path], suffix: str = "") -> str:
         raise _too_many(masks.paths[-1], len(real))
     if masks.are_lossy or len(real) < len(masks.values):
         noise = [value for value in masks.values if value not in real]
+        kept = ", ".join(map(masks.text, real[:20]))
+        of_noise = f"of {len(masks.values)} values {len(noise)} are noise ({masks.share(noise)}), as JPEG or smoothing"
+        found = f"{of_noise} leaves it; the others are {kept}" if noise else f"the values are {kept}, without noise"
         kind = "files in a format that changes labels, such as JPEG" if masks.are_lossy else "noisy masks"
         raise DataFileError(
-            f"{where} holds {kind}: of {len(masks.values)} values {len(noise)} are noise ({masks.share(noise)}), as "
-            f"JPEG or smoothing leaves it; the others are {', '.join(map(masks.text, real[:20]))}. Add --snap FOLDER: "
-            "it writes the masks as PNG there, with each pixel at the nearest of these"
+            f"{where} holds {kind}: {found}. Add --snap FOLDER: it writes the masks as PNG there"
+            + ", with each pixel at the nearest of these" * bool(noise)
         )
     what = f"# {len(masks.paths)} masks of {where}; put the classes' real names in.\n"
     if masks.look_like_instances():

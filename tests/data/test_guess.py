@@ -116,6 +116,16 @@ def test_noise_of_a_jpeg_is_no_class_and_snapped_away(name: str, tmp_path: Path)
         snap_masks(tmp_path / "masks", "", tmp_path / "out")
 
 
+def test_a_jpeg_without_noise_is_not_said_to_have_some(tmp_path: Path) -> None:
+    """It was said that 0 of 2 values are noise."""
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(blocks([0, 255])).save(tmp_path / "masks" / "a.jpg", quality=100)
+    with pytest.raises(
+        DataFileError, match=r"JPEG: the values are 0, 255, without noise\. Add --snap FOLDER: .* there$"
+    ):
+        guess_classes(tmp_path / "masks")
+
+
 def test_smoothed_edges_of_painted_masks_are_snapped_to_the_nearest_colour(tmp_path: Path) -> None:
     clean = np.zeros((40, 80, 3), np.uint8)
     clean[:, 40:] = 250, 0, 10
