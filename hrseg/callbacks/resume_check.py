@@ -63,14 +63,9 @@ class ResumeCheck(Callback):
             _require_same_optimizers(self._path, before, states, trainer.optimizers)
             for number, (state, optimizer) in enumerate(zip(states, trainer.optimizers, strict=False)):
                 _require_state(self._path, f"optimizer_states.{number}", state, optimizer)
-            schedules, expected = len(self._checkpoint.get("lr_schedulers", ())), len(trainer.lr_scheduler_configs)
-            if schedules != expected:
-                raise _refusal(
-                    self._path,
-                    f"with {schedules} schedules of the learning rate",
-                    f"with {expected}",
-                    _weights(self._path),
-                )
+            schedules = self._checkpoint.get("lr_schedulers", ())
+            _require_as_many(self._path, "optimisers", states, trainer.optimizers)
+            _require_as_many(self._path, "schedules of the learning rate", schedules, trainer.lr_scheduler_configs)
         self._checkpoint = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -164,6 +159,12 @@ def _require_same_optimizers(
             raise _refusal(
                 path, f"with the parameter groups {_listed(groups)}", f"with {_listed(others)}", _weights(path)
             )
+
+
+def _require_as_many(path: Path, what: str, saved: Sequence[Any], now: Sequence[Any]) -> None:
+    """Looks at numbers of which Lightning would restore the smaller one, and let the others start anew."""
+    if len(saved) != len(now):
+        raise _refusal(path, f"with {len(saved)} {what}", f"with {len(now)}", _weights(path))
 
 
 def _require_state(path: Path, where: str, saved: Mapping[str, Any], optimizer: Optimizer) -> None:

@@ -164,12 +164,21 @@ def test_an_altered_state_of_fused_adam_is_told_and_ends_in_no_crash(
         resume(task, checkpoint_of(task, tmp_path / "last.ckpt", optimizer_states=[state]))
 
 
-def test_a_schedule_that_the_checkpoint_lacks_does_not_silently_start_anew(tmp_path: Path) -> None:
-    path = checkpoint_of(Task(), tmp_path / "last.ckpt", lr_schedulers=[])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"lr_schedulers": []}, "with 0 schedules of the learning rate, and this one is with 1, so"),
+        ({"lr_schedulers": [{}], "optimizer_states": []}, "with 0 optimisers, and this one is with 1, so"),
+    ],
+)
+def test_what_the_checkpoint_lacks_does_not_silently_start_anew(
+    content: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    path = checkpoint_of(Task(), tmp_path / "last.ckpt", **content)
     trainer: Any = SimpleNamespace(optimizers=[Task().configure_optimizers()], lr_scheduler_configs=["poly"])
     check = ResumeCheck(path)
     check.setup(trainer, Task(), "fit")
-    with pytest.raises(ConfigError, match="with 0 schedules of the learning rate, and this one is with 1, so"):
+    with pytest.raises(ConfigError, match=told):
         check.on_fit_start(trainer, Task())
 
 
