@@ -110,7 +110,7 @@ def fit(
         checkpoint by val/miou.
 
     Raises:
-        ConfigError: The task is none, or task and data do not belong together; or srun or torchrun started other
+        ConfigError: Task or data are none, or they do not belong together; or srun or torchrun started other
             numbers of processes. Or another training is at work in the folder.
         OutputError: The folder cannot be written to.
         WeightsError: Its last.ckpt is damaged.
@@ -123,6 +123,8 @@ def fit(
             f"the task is a {type(task).__name__}; expected a SegmentationTask, or an instance of a class derived from "
             "it. Lightning's own Trainer trains other modules"
         )
+    if not hasattr(data, "train_dataloader"):  # Lightning has two classes of data modules, of which either will do
+        raise ConfigError(f"the data are a {type(data).__name__}; expected a LightningDataModule, such as one of hrseg")
     for fact in ("labels", "input_size"):
         if getattr(task, fact) != getattr(data, fact, getattr(task, fact)):  # another data module may not have it
             raise ConfigError(f"the task's {fact} are not the data's; give SegmentationTask {fact}=data.{fact}")

@@ -187,6 +187,14 @@ def test_a_task_of_another_kind_is_told(data: CamVidDataModule) -> None:
         hrseg.fit(task, data, **SMALL)
 
 
+def test_data_of_another_kind_are_told(data: CamVidDataModule) -> None:
+    """They were an AttributeError of Lightning's."""
+    loader: Any = DataLoader(TensorDataset(torch.zeros(2, 3)))
+    with pytest.raises(ConfigError, match="the data are a DataLoader; expected a LightningDataModule, such as one of"):
+        hrseg.fit(new_task(data), loader, **SMALL)
+    assert not Path("runs").exists()
+
+
 def test_a_training_that_cannot_start_leaves_no_folder(data: CamVidDataModule, folder: Path) -> None:
     data.root = folder / "nowhere"
     with pytest.raises(hrseg.HrsegError, match="no folder"):
