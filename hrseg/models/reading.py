@@ -104,7 +104,8 @@ def _read_pickle(path: Path, values: bool) -> Any:
 def _complaint(path: Path, error: Exception) -> str:
     """Why a file could not be read, and what to do, in one line: never torch's advice to run what the file holds."""
     if isinstance(error, FileNotFoundError):
-        return f"no file {path}; {_EXPECTED}"
+        last = path.with_name("last.ckpt")  # all that a run has before its first validation
+        return f"no file {path}; {f'there is {last}' if last.is_file() else _EXPECTED}"
     if isinstance(error, IsADirectoryError):
         return f"{path} is a folder; {_EXPECTED}"
     if isinstance(error, OSError):

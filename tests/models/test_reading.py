@@ -197,6 +197,8 @@ def test_without_values_the_rest_is_the_same(suffix: str, zipped: bool, tmp_path
 def test_places_that_hold_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(tmp_path) == f"{tmp_path} is a folder; expected weights as .safetensors, .pth or .ckpt"
     assert refused(tmp_path / "none.pth").startswith(f"no file {tmp_path / 'none.pth'}; expected")
+    (tmp_path / "last.ckpt").touch()  # of a run that was not validated yet
+    assert refused(tmp_path / "best.ckpt") == f"no file {tmp_path / 'best.ckpt'}; there is {tmp_path / 'last.ckpt'}"
     assert refused("").startswith("the name of a file of weights is empty; expected")
 
     def denied(*_: object) -> None:
