@@ -24,7 +24,6 @@ _log = logging.getLogger(__name__)
 
 TEMPORARY = ".hrseg-"  # what the names of unfinished files and folders begin with
 _MOST_FOLDERS = 200
-_LEAST_ROOM = 2**16  # bytes, without which work would be for nothing
 _SECONDS_LEFT_ALONE = 24 * 3600.0  # in which what is unfinished may still be worked on
 
 
@@ -101,7 +100,7 @@ def require_writable(folder: Path) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(_LEAST_ROOM))
+            file.write(b"\0")  # empty files can be made on a full disk, too
 
 
 def require_file_or_nothing(path: Path) -> None:
