@@ -110,7 +110,7 @@ def test_a_job_on_two_nodes_that_is_requeued_is_as_if_it_was_never_stopped(place
     assert f"SLURM job {job} requeued" in output.read_text()
     assert output.read_text().count("holds step") == 1  # of one process
     wait_until(lambda: "JobState=PENDING" in run("scontrol", "show", "job", job), job)
-    run("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM would wait for two minutes
+    run("scontrol", "update", f"JobId={job}", "StartTime=now+2")  # not two minutes; its credentials count in seconds
     wait_until(lambda: is_over(job), job)
 
     assert f"going on from runs/toy/{job}/checkpoints/last.ckpt" in output.read_text()
@@ -148,7 +148,7 @@ def test_a_job_whose_node_goes_down_is_started_again(place: Path) -> None:
     wait_until(lambda: "Restarts=1" in run("scontrol", "show", "job", job), job)
     wait_until(lambda: "JobState=PENDING" in run("scontrol", "show", "job", job), job)
     subprocess.run(["scontrol", "update", "NodeName=hrseg2", "State=RESUME"], check=False)  # it may be back already
-    run("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM would wait for two minutes
+    run("scontrol", "update", f"JobId={job}", "StartTime=now+2")  # not two minutes; its credentials count in seconds
     wait_until(lambda: is_over(job), job)
 
     assert f"going on from runs/toy/{job}/checkpoints/last.ckpt" in Path(f"out-{job}.txt").read_text()
