@@ -199,8 +199,9 @@ class SegmentationTask(LightningModule, RecordsArguments):
         """Looks at what the task is run with; compiles the network, once, if asked to."""
         check_trainer(self.trainer, self.labels)
         if stage == "fit" and type(self) is SegmentationTask:  # others may log what they like
-            scores = ["loss"] * self.val_protocol.is_plain + list(MEANS[: None if self.labels.categories else -1])
-            check_monitors(self.trainer, ["train/loss", *(f"val/{name}" for name in scores)])
+            scores = [f"val/{name}" for name in MEANS if self.labels.categories or name != "category_miou"]
+            losses = ["train/loss", "val/loss"] if self.val_protocol.is_plain else ["train/loss"]
+            check_monitors(self.trainer, [*losses, *scores])
         if self.compile_network and "outputs" not in vars(self):
             self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
 
