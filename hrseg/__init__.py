@@ -19,12 +19,12 @@ if TYPE_CHECKING:
         SegmentationDataModule,
         StreetScenesDataModule,
     )
-    from hrseg.data.verify import verify
+    from hrseg.data.tools.verify import verify
     from hrseg.errors import HrsegError
     from hrseg.inference import Predictor
     from hrseg.models import Network, create_model, list_models, load_weights, save_weights
+    from hrseg.run.fit import fit
     from hrseg.task import SegmentationTask
-    from hrseg.training import fit
 
 __version__ = "0.1.0"
 
@@ -39,12 +39,12 @@ _HOMES = {
         "SegmentationDataModule",
         "StreetScenesDataModule",
     ),
-    "hrseg.data.verify": ("verify",),
+    "hrseg.data.tools.verify": ("verify",),
     "hrseg.errors": ("HrsegError",),
     "hrseg.inference": ("Predictor",),
     "hrseg.models": ("Network", "create_model", "list_models", "load_weights", "save_weights"),
     "hrseg.task": ("SegmentationTask",),
-    "hrseg.training": ("fit",),
+    "hrseg.run.fit": ("fit",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -18,17 +18,15 @@ from torch import Tensor, distributed, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from hrseg.construct import RecordsArguments
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, named_protocol, normalize
 from hrseg.losses import AverageOver, Criterion, criterion_of
-from hrseg.memory import keep_freed_memory
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import create_model, outputs_of
-from hrseg.models.batch_norm import check_single_values, single_values_as_config_error
 from hrseg.models.described import network_description
+from hrseg.models.networks.batch_norm import check_single_values, single_values_as_config_error
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
 from hrseg.task_checkpoint import task_description, task_of_checkpoint
 from hrseg.task_checks import (
@@ -44,6 +42,8 @@ from hrseg.task_checks import (
     checked_labels,
     require_batch,
 )
+from hrseg.utils.construct import RecordsArguments
+from hrseg.utils.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from typing_extensions import Self

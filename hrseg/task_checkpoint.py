@@ -8,7 +8,12 @@ from typing import Any, TypeVar
 
 from pytorch_lightning import LightningModule
 
-from hrseg.construct import (
+from hrseg.data.labels import LabelTable
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.inference import check_checkpoint
+from hrseg.models.described import network_of_checkpoint
+from hrseg.models.weights.read import read_content
+from hrseg.utils.construct import (
     NotDescribableError,
     RecordsArguments,
     build_arguments,
@@ -16,12 +21,7 @@ from hrseg.construct import (
     described_arguments,
     import_class,
 )
-from hrseg.data.labels import LabelTable
-from hrseg.errors import ConfigError, WeightsError
-from hrseg.inference import check_checkpoint
-from hrseg.models.described import network_of_checkpoint
-from hrseg.models.reading import read_content
-from hrseg.trust import offline, require_trusted
+from hrseg.utils.trust import offline, require_trusted
 
 # arguments that stand elsewhere in the checkpoint
 _STORED_APART = ("network", "network_args", "weights", "reinit_head", "checkpoint_stages", "labels")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data.cityscapes import CITYSCAPES
-from hrseg.images import write_image
+from hrseg.data.datasets.cityscapes import CITYSCAPES
+from hrseg.utils.images import write_image
 
 # a shell that runs the tests in the background has them ignore Ctrl-C, which some of them send
 signal.signal(signal.SIGINT, signal.default_int_handler)

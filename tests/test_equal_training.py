@@ -13,9 +13,8 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from hrseg.callbacks import LastCheckpoint, MetricsCsv
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.errors import ConfigError
-from hrseg.images import write_image
 from hrseg.losses import (
     AverageOver,
     CrossEntropyLoss,
@@ -28,6 +27,7 @@ from hrseg.losses import (
 )
 from hrseg.models import VARIANTS, HRNetV2
 from hrseg.task import SegmentationTask
+from hrseg.utils.images import write_image
 from tests.processes import start
 from tests.restarts import rows
 

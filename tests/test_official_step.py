@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor, nn
 
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.losses import CrossEntropyLoss, OhemCrossEntropyLoss, SegmentationLoss, WeightedOutputsLoss
 from hrseg.models import VARIANTS, HRNetV2
 from hrseg.task import SegmentationTask

@@ -12,9 +12,9 @@ import torch
 from pytorch_lightning import Trainer
 
 from hrseg.callbacks import PredictionFiles, ScoreTables
-from hrseg.data.camvid import CamVidDataModule
-from hrseg.images import read_label, write_image
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.task import SegmentationTask
+from hrseg.utils.images import read_label, write_image
 from tests.processes import start
 
 NUMBERS = (5, 6, 7)

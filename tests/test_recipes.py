@@ -16,10 +16,10 @@ import yaml
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator  # noqa: N813
 
 from hrseg.cli import main
-from hrseg.images import image_size
 from hrseg.inference.protocol import _FIXED as PROTOCOLS
 from hrseg.models import HRNetVariant
 from hrseg.models.factory import BUILDERS
+from hrseg.utils.images import image_size
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 ONE_BATCH = EXPERIMENTS / "debug" / "one_batch.yaml"
@@ -308,7 +308,7 @@ def test_the_baselines_differ_in_their_networks_only() -> None:
 
 
 def test_the_class_weights_are_the_official_ones() -> None:
-    from hrseg.data.cityscapes import CITYSCAPES_CLASS_WEIGHTS
+    from hrseg.data.datasets.cityscapes import CITYSCAPES_CLASS_WEIGHTS
 
     weighted = [*EXPERIMENTS.glob("cityscapes/*484e.yaml"), *EXPERIMENTS.glob("cityscapes/*80k.yaml")]
     for recipe in [*weighted, *EXPERIMENTS.glob("baselines/*.yaml")]:

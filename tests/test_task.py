@@ -16,9 +16,9 @@ from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from pytorch_lightning.tuner import Tuner
 from torch import Tensor, nn
 
-from hrseg.data.camvid import CAMVID, CamVidDataModule
+from hrseg.data.datasets.camvid import CAMVID, CamVidDataModule
+from hrseg.data.datasets.lip import LIPDataModule
 from hrseg.data.labels import LabelTable
-from hrseg.data.lip import LIPDataModule
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss

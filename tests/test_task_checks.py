@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss

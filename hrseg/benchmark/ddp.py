@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from hrseg.benchmark.rounds import Row, take_turns
 from hrseg.benchmark.traffic import traffic_of
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
-from hrseg.memory import keep_freed_memory
 from hrseg.models import Segmenter, create_model
+from hrseg.utils.memory import keep_freed_memory
 
 ONE = "1 process"
 TWO = "2 processes"

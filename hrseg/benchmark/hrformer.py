@@ -13,8 +13,8 @@ from hrseg.benchmark.forward import settled
 from hrseg.benchmark.rounds import HRSEG, Row, default_device, torch_threads
 from hrseg.benchmark.workers import compare_apart
 from hrseg.models import create_model
-from hrseg.models.folding import fold_batch_norm
-from hrseg.models.window_attention import WindowAttention
+from hrseg.models.networks.folding import fold_batch_norm
+from hrseg.models.networks.window_attention import WindowAttention
 
 LOOP = "window by window, softmax written out"
 SPEEDUP = 1.3  # what is to be reached over `LOOP` on a CPU

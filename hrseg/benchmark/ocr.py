@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hrseg.benchmark.rounds import HRSEG, Row, default_device, require_close, torch_threads
 from hrseg.benchmark.workers import compare_apart
-from hrseg.models.ocr import SpatialOCR, gather_regions
+from hrseg.models.networks.ocr import SpatialOCR, gather_regions
 
 PLAIN = "NCHW, permute, matmul, softmax, cat"
 CHANNELS_LAST = "the same in channels_last"

@@ -16,7 +16,7 @@ import torch
 
 from hrseg.benchmark.rounds import Row
 from hrseg.errors import ConfigError
-from hrseg.files import replacing
+from hrseg.utils.files import replacing
 
 _PACKAGES = ("hrseg", "torch", "torchmetrics", "opencv-python-headless", "timm", "segmentation-models-pytorch")
 _PACKAGE_FOLDER = Path(__file__).parents[1]

@@ -12,8 +12,8 @@ from hrseg.benchmark.cluster import Cluster, Training, predict
 from hrseg.benchmark.rounds import Row
 from hrseg.benchmark.traffic import Traffic, traffic_of
 from hrseg.errors import ConfigError
-from hrseg.files import replacing
 from hrseg.models.catalog import MODELS
+from hrseg.utils.files import replacing
 
 GPUS = tuple(2**power for power in range(10))
 NETWORKS = ("hrnetv2_w18_small_v1", "hrnetv2_w18", "hrnetv2_w48", "hrnetv2_w48_ocr")

@@ -12,8 +12,8 @@ from torch import Tensor
 from hrseg.benchmark.rounds import HRSEG, Row, default_device
 from hrseg.benchmark.workers import compare_apart
 from hrseg.losses import CrossEntropyLoss
-from hrseg.memory import keep_freed_memory
 from hrseg.models import Segmenter, create_model
+from hrseg.utils.memory import keep_freed_memory
 
 PLAIN = "NCHW, F.interpolate, F.cross_entropy"
 SPEEDUP = 1.35  # what is to be reached over `PLAIN` on a CPU

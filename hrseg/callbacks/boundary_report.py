@@ -8,9 +8,9 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hrseg.callbacks.provenance import provenance
-from hrseg.files import write_json
 from hrseg.metrics import BoundaryScores
 from hrseg.task import SegmentationTask
+from hrseg.utils.files import write_json
 
 
 class BoundaryReport(Callback):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from hrseg.files import replacing, save_pickle
+from hrseg.utils.files import replacing, save_pickle
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -9,11 +9,11 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hrseg.callbacks.provenance import provenance
-from hrseg.files import write_json
-from hrseg.images import write_image
 from hrseg.metrics import mean_iou
 from hrseg.metrics.cityscapesscripts import evaluate_files
 from hrseg.task import SegmentationTask
+from hrseg.utils.files import write_json
+from hrseg.utils.images import write_image
 
 
 class CityscapesEvaluation(Callback):

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from hrseg.images import write_image
-from hrseg.sizes import brought_to
 from hrseg.task import SegmentationTask
+from hrseg.utils.images import write_image
+from hrseg.utils.sizes import brought_to
 from hrseg.visualize import contact_sheet, panel
 
 

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hrseg.errors import TrainingError
-from hrseg.memory import peak_memory
+from hrseg.utils.memory import peak_memory
 
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
 # what gloo says where another process is gone, or does not answer; NCCL's errors have a class of their own

@@ -12,8 +12,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
 from hrseg.errors import ConfigError, TrainingError
-from hrseg.files import write_json
-from hrseg.images import write_image
+from hrseg.utils.files import write_json
+from hrseg.utils.images import write_image
 
 _log = logging.getLogger(__name__)
 

@@ -12,24 +12,24 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch import distributed
 
-from hrseg import interruption
 from hrseg.errors import ConfigError
-from hrseg.files import TEMPORARY, require_file_or_nothing, require_writable
-from hrseg.interruption import Interrupted
+from hrseg.utils import signals
+from hrseg.utils.files import TEMPORARY, require_file_or_nothing, require_writable
+from hrseg.utils.signals import Interrupted
 
 # what a rank requests: nothing, to save, or to stop, which is _SAVE plus the number of the signal; the largest counts
 _GO_ON, _SAVE = range(2)
 
 
 class StopOnSignal(Callback):
-    """Ends a training with `Interrupted` between two steps once a signal came (`hrseg.interruption`).
+    """Ends a training with `Interrupted` between two steps once a signal came (`hrseg.utils.signals`).
 
     All ranks stop at the same step, whichever of them got the signal. A signal during validation is answered after it.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes over the signals."""
-        if stage == "fit" and interruption.is_watching():
+        if stage == "fit" and signals.is_watching():
             # Lightning's handlers save, and talk to other processes, in the middle of whatever they interrupt:
             # Lightning-AI/pytorch-lightning#21406
             trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
@@ -48,7 +48,7 @@ class StopOnSignal(Callback):
             raise Interrupted(agreed - _SAVE)
 
     def _request(self) -> int:
-        received = interruption.received()
+        received = signals.received()
         return _GO_ON if received is None else _SAVE + received
 
     def _act(self, trainer: Trainer, agreed: int) -> None:
@@ -59,7 +59,7 @@ class LastCheckpoint(StopOnSignal, Checkpoint):
     """Keeps `checkpoints/last.ckpt` in the run's folder.
 
     It is written after every epoch, and between two steps: after so many steps or minutes, and when a signal came
-    (`hrseg.interruption`), whereupon the training ends with `Interrupted`. Between two steps nothing is half done, so
+    (`hrseg.utils.signals`), whereupon the training ends with `Interrupted`. Between two steps nothing is half done, so
     that the weights, the optimiser, the order of the data and the logged rows of a training that goes on from there
     are those of one that was never stopped. All processes save and stop at the same step, whichever of them got the
     signal. A signal during validation is answered after it.

@@ -14,10 +14,10 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from hrseg.checks import as_list
 from hrseg.errors import ConfigError
-from hrseg.files import write_json
-from hrseg.text_files import read_json
+from hrseg.utils.checks import as_list
+from hrseg.utils.files import write_json
+from hrseg.utils.text_files import read_json
 
 Settings: TypeAlias = dict[str, Any]
 

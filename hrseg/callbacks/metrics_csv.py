@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from hrseg.files import replacing, writing
+from hrseg.utils.files import replacing, writing
 
 _log = logging.getLogger(__name__)
 

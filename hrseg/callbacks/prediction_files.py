@@ -8,8 +8,8 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hrseg.inference import write_prediction
-from hrseg.sizes import brought_to
 from hrseg.task import SegmentationTask
+from hrseg.utils.sizes import brought_to
 
 
 class PredictionFiles(Callback):

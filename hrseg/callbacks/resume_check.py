@@ -13,10 +13,10 @@ from pytorch_lightning.callbacks import Timer
 from torch import Tensor, optim
 from torch.optim import Optimizer
 
-from hrseg.checks import is_number
 from hrseg.errors import ConfigError, WeightsError
-from hrseg.models.reading import OWN_KEY, read_content
+from hrseg.models.weights.read import OWN_KEY, read_content
 from hrseg.optim import Muon
+from hrseg.utils.checks import is_number
 
 # whose state of a parameter is of tensors like it and of single numbers; others may keep what they like
 _ALIKE = {

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from hrseg.callbacks.provenance import protocol_in_words, provenance
 from hrseg.data.labels import LabelTable
-from hrseg.files import replacing, write_json
-from hrseg.images import write_image
 from hrseg.metrics.segmentation import MEANS
 from hrseg.task import SegmentationTask
-from hrseg.text_files import read_json
+from hrseg.utils.files import replacing, write_json
+from hrseg.utils.images import write_image
+from hrseg.utils.text_files import read_json
 from hrseg.visualize import confusion_picture
 
 _log = logging.getLogger(__name__)

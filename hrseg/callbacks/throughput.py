@@ -10,7 +10,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from hrseg.memory import peak_memory
+from hrseg.utils.memory import peak_memory
 
 _WINDOW = 20
 

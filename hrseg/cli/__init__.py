@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from hrseg import __version__, interruption
+from hrseg import __version__
 from hrseg.cli.output import lasting_output
 from hrseg.cli.working_directory import find_modules_here
 from hrseg.errors import ConfigError, HrsegError, OutputError, UnknownNameError
-from hrseg.interruption import Interrupted
+from hrseg.utils import signals
+from hrseg.utils.signals import Interrupted
 
 # verb: (module with a function `run(verb, arguments) -> exit code`, what it does)
 VERBS = {
@@ -65,7 +66,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             raise UnknownNameError("verb", verb, VERBS)
         # the import of PyTorch takes seconds, in which SLURM's signals would end a training
         trains = verb == "fit" and not {"-h", "--help"} & set(arguments)
-        with interruption.watching(interruption.FROM_OUTSIDE) if trains else interruption.ending():
+        with signals.watching(signals.FROM_OUTSIDE) if trains else signals.ending():
             return _run(verb, arguments[1:])
     except KeyboardInterrupt:
         return 130

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hrseg.text_files import read_settings
+from hrseg.utils.text_files import read_settings
 
 _CONFIG = ("--config", "-c")
 

@@ -11,11 +11,11 @@ from hrseg.cli.arguments import value_of
 from hrseg.cli.found import found_config
 from hrseg.cli.output import say
 from hrseg.errors import ConfigError
-from hrseg.files import expanded
 from hrseg.inference import read_checkpoint
-from hrseg.models.checkpoints import ZOO
-from hrseg.models.weights_file import open_weights
-from hrseg.runs import run_dir_of
+from hrseg.models.weights.file import open_weights
+from hrseg.models.weights.published import ZOO
+from hrseg.run.folders import run_dir_of
+from hrseg.utils.files import expanded
 
 _GIVE = "give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hrseg.checks import as_list
 from hrseg.cli.arguments import inline
 from hrseg.cli.parsing import data_alone
-from hrseg.text_files import read_settings
-from hrseg.trust import is_trusted, offline, require_trusted
+from hrseg.utils.checks import as_list
+from hrseg.utils.text_files import read_settings
+from hrseg.utils.trust import is_trusted, offline, require_trusted
 
 # what a verb that scores or predicts takes over; folders and checkpoints to write and to read are the user's to name
 _SETTINGS = ("seed_everything", "experiment", "timeout_minutes", "model", "data")

@@ -68,7 +68,7 @@ def read_labels(source: str) -> tuple[LabelTable, Sequence[int] | None]:
 
 def _of_run(checkpoint: Path) -> tuple[LabelTable, Sequence[int] | None]:
     from hrseg.data.labels import LabelTable
-    from hrseg.models.reading import read_content
+    from hrseg.models.weights.read import read_content
 
     description: Any = read_content(checkpoint, values=False).get("hrseg")
     try:

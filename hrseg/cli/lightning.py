@@ -20,7 +20,6 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
-from hrseg import interruption, launch, slurm
 from hrseg.callbacks import (
     CityscapesEvaluation,
     ContactSheet,
@@ -31,21 +30,16 @@ from hrseg.callbacks import (
     ScoreTables,
 )
 from hrseg.callbacks.loggers import settings_of_run
-from hrseg.changes import going_on
-from hrseg.checks import as_list
 from hrseg.cli.arguments import experiment_of, names_a_task, value_of, with_stdin_read
 from hrseg.cli.checkpoints import config_of_run, leave_weights_to, require_whole_network, usable_checkpoint
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.output import say
-from hrseg.construct import record
 from hrseg.data import CityscapesDataModule, SegmentationDataModule
 from hrseg.errors import ConfigError
-from hrseg.files import expanded
-from hrseg.interruption import Interrupted
-from hrseg.run_config import ConfigFile
-from hrseg.runs import in_use, is_of_run, run_dir_of
-from hrseg.task import SegmentationTask
-from hrseg.training import (
+from hrseg.run import launch, slurm
+from hrseg.run.changes import going_on
+from hrseg.run.config import ConfigFile
+from hrseg.run.fit import (
     DEFAULTS,
     callbacks_of_training,
     check_options,
@@ -58,6 +52,13 @@ from hrseg.training import (
     replaced,
     shared_run_dir,
 )
+from hrseg.run.folders import in_use, is_of_run, run_dir_of
+from hrseg.task import SegmentationTask
+from hrseg.utils import signals
+from hrseg.utils.checks import as_list
+from hrseg.utils.construct import record
+from hrseg.utils.files import expanded
+from hrseg.utils.signals import Interrupted
 
 _MINUTES_OF_A_YEAR = 365 * 24 * 60
 
@@ -66,7 +67,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """Parses, instantiates and runs one of Lightning's verbs."""
     _set_up_messages()
     try:
-        with quiet(), interruption.watching() if interruption.is_watching() else nullcontext():
+        with quiet(), signals.watching() if signals.is_watching() else nullcontext():
             HrsegCLI(verb, arguments)
     except Interrupted as stop:
         if verb != "fit":
@@ -94,7 +95,7 @@ def _set_up_messages() -> None:
     """Shows log messages, in rank 0 also those on loaded weights and on waiting for another process."""
     logging.basicConfig(format="%(message)s")
     if launch.is_first_process():
-        for talkative in ("hrseg.models.weights", "hrseg.files"):
+        for talkative in ("hrseg.models.weights.load", "hrseg.utils.files"):
             logging.getLogger(talkative).setLevel(logging.INFO)
     # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")

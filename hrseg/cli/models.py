@@ -41,7 +41,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 def weights_of(model: str) -> list[str]:
     """What `create_model(model, weights=...)` takes by name, the weights that most will want in front."""
-    from hrseg.models.zoo import NAMED_WEIGHTS  # which the families can do without
+    from hrseg.models.weights.zoo import NAMED_WEIGHTS  # which the families can do without
 
     tags = [tag for tag, fitting in NAMED_WEIGHTS.items() if model in fitting and _loads(fitting[model])]
     return sorted(tags, key=lambda tag: any(tag.startswith(f"{other}_") for other in tags))
@@ -96,7 +96,7 @@ def _print_networks(names: Sequence[str]) -> None:
 
 def _loads(name: str) -> bool:
     """Whether `load_weights` reads the format that these weights come in."""
-    from hrseg.models.checkpoints import ZOO
+    from hrseg.models.weights.published import ZOO
 
     return any(not file.endswith(".pdparams") for file in ZOO[name].files)
 
@@ -113,7 +113,7 @@ def _range(names: Iterable[str], quantity: str, unit: float, suffix: str) -> str
 
 def _published(model: str, data_set: str) -> str:
     """The first result on a data set's val split that is known of a network, with what is not usual of its protocol."""
-    from hrseg.models.checkpoints import ZOO
+    from hrseg.models.weights.published import ZOO
 
     for checkpoint in ZOO.values():
         if checkpoint.network == model and checkpoint.result and checkpoint.protocol.startswith(f"{data_set} val"):

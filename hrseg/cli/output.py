@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any, TextIO
 
-from hrseg import interruption, launch
+from hrseg.run import launch
+from hrseg.utils import signals
 
 _GONE = {errno.EPIPE, errno.EIO}  # a pipe's reader; a terminal
 
@@ -55,7 +56,7 @@ class LastingStream:
             os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
         if error.errno == errno.EPIPE and os.getpid() == self._owner:
-            interruption.receive(signal.SIGPIPE)
+            signals.receive(signal.SIGPIPE)
 
 
 @contextmanager

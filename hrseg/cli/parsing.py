@@ -16,7 +16,7 @@ from hrseg.cli.arguments import inline, with_stdin_read
 from hrseg.cli.config_errors import as_config_error
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
-from hrseg.text_files import read_settings
+from hrseg.utils.text_files import read_settings
 
 # imported here, so that `--data` takes a class by its name alone
 _DATA_MODULES = [getattr(data_sets, name) for name in data_sets.__all__ if name.endswith("DataModule")]

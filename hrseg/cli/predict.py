@@ -18,9 +18,9 @@ from hrseg.cli.image_search import find_images
 from hrseg.cli.label_tables import ACCEPTED, read_labels
 from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError, DataFileError, OutputError
-from hrseg.files import require_writable
-from hrseg.images import read_image
-from hrseg.progress import track_progress
+from hrseg.utils.files import require_writable
+from hrseg.utils.images import read_image
+from hrseg.utils.progress import track_progress
 
 if TYPE_CHECKING:
     from hrseg.data.labels import LabelTable

@@ -48,7 +48,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     print(f"labels: {options.root / 'SegmentationClassContext'}")
     print(f"lists: {options.root / 'ImageSets' / 'SegmentationContext'}")
 
-    from hrseg.data.pascal_context import PASCAL_CONTEXT_60  # torch: not before a mistake can be told
+    from hrseg.data.datasets.pascal_context import PASCAL_CONTEXT_60  # torch: not before a mistake can be told
 
     for split, number in counts.items():
         print(f"{split}: {number} images")

@@ -27,7 +27,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     from hrseg.cli.found import found_data
     from hrseg.cli.parsing import parse_data
-    from hrseg.data.submission import write_submission
+    from hrseg.data.tools.submission import write_submission
 
     data = parse_data(
         ["--config", found_data(config, options.trust), *([f"--data.root={options.root}"] if options.root else [])]

@@ -13,10 +13,10 @@ from rich.text import Text
 from hrseg.cli import one_line
 from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError
-from hrseg.files import replacing, write_json
+from hrseg.utils.files import replacing, write_json
 
 if TYPE_CHECKING:
-    from hrseg.data.verify import Report
+    from hrseg.data.tools.verify import Report
 
 _SHOWN = 5  # findings of a kind on the terminal
 
@@ -57,7 +57,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 def _verify(arguments: Sequence[str], json_file: Path | None) -> int:
     from hrseg.cli.parsing import parse_data  # Lightning: not for --help
-    from hrseg.data.verify import verify
+    from hrseg.data.tools.verify import verify
 
     report = verify(parse_data(arguments))
     _show(report)
@@ -72,7 +72,7 @@ def _guess(root: Path, masks: str, mask_suffix: str, snap: str | None, output: P
     if output.exists():
         raise ConfigError(f"{output} is there already and may have been edited; remove it, or give --output")
 
-    from hrseg.data.guess import guess_classes, mask_folders, snap_masks  # numpy and OpenCV: not for --help
+    from hrseg.data.tools.guess import guess_classes, mask_folders, snap_masks  # numpy and OpenCV: not for --help
 
     folders = mask_folders(root, masks)
     if snap is not None:

@@ -9,10 +9,17 @@ from pathlib import Path
 
 from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError, HrsegError, WeightsError
-from hrseg.files import cache_folder, remove_stale
-from hrseg.models.checkpoints import ZOO, Checkpoint
-from hrseg.models.download import Mirror
-from hrseg.models.zoo import check_weights, find_weights, get_weights, list_weights, place_weights, unknown_weights
+from hrseg.models.weights.download import Mirror
+from hrseg.models.weights.published import ZOO, Checkpoint
+from hrseg.models.weights.zoo import (
+    check_weights,
+    find_weights,
+    get_weights,
+    list_weights,
+    place_weights,
+    unknown_weights,
+)
+from hrseg.utils.files import cache_folder, remove_stale
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -99,7 +106,7 @@ def _get(names: Sequence[str], source: Path | None) -> int:
             raise unknown_weights(name)
     # downloads may wait and start anew: who sits at the terminal wants to know
     logging.basicConfig(format="%(message)s")
-    for talkative in ("hrseg.models.download", "hrseg.files"):
+    for talkative in ("hrseg.models.weights.download", "hrseg.utils.files"):
         logging.getLogger(talkative).setLevel(logging.INFO)
     remove_stale(cache_folder() / "weights")
     failures: list[HrsegError] = []
@@ -118,7 +125,7 @@ def _get(names: Sequence[str], source: Path | None) -> int:
 
 
 def _convert(source: str, output: Path, to: str) -> int:
-    from hrseg.models.convert import convert_weights  # torch: not for the other actions
+    from hrseg.models.weights.convert import convert_weights  # torch: not for the other actions
 
     done = convert_weights(source, output, to)
     print(f"{output}: {done.network}, {done.entries} entries, {done.layout}")

@@ -11,36 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrseg.data.base import SegmentationDataModule
-    from hrseg.data.camvid import CAMVID, CamVidDataModule
-    from hrseg.data.cityscapes import CITYSCAPES, CityscapesDataModule
     from hrseg.data.dataset import Sample, SegmentationDataset
-    from hrseg.data.folder import FolderDataModule
+    from hrseg.data.datasets.camvid import CAMVID, CamVidDataModule
+    from hrseg.data.datasets.cityscapes import CITYSCAPES, CityscapesDataModule
+    from hrseg.data.datasets.folder import FolderDataModule
+    from hrseg.data.datasets.lip import LIP, LIPDataModule
+    from hrseg.data.datasets.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_60, PascalContextDataModule
+    from hrseg.data.datasets.street_scenes import StreetScenesDataModule
     from hrseg.data.labels import LabelTable
-    from hrseg.data.lip import LIP, LIPDataModule
-    from hrseg.data.pascal_context import PASCAL_CONTEXT_59, PASCAL_CONTEXT_60, PascalContextDataModule
-    from hrseg.data.street_scenes import StreetScenesDataModule
     from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing albumentations would ask the network for a newer one
 
 _HOME_OF = {
-    "CAMVID": "hrseg.data.camvid",
-    "CITYSCAPES": "hrseg.data.cityscapes",
-    "CamVidDataModule": "hrseg.data.camvid",
-    "CityscapesDataModule": "hrseg.data.cityscapes",
-    "FolderDataModule": "hrseg.data.folder",
+    "CAMVID": "hrseg.data.datasets.camvid",
+    "CITYSCAPES": "hrseg.data.datasets.cityscapes",
+    "CamVidDataModule": "hrseg.data.datasets.camvid",
+    "CityscapesDataModule": "hrseg.data.datasets.cityscapes",
+    "FolderDataModule": "hrseg.data.datasets.folder",
     "HorizontalFlip": "hrseg.data.transforms",
-    "LIP": "hrseg.data.lip",
-    "LIPDataModule": "hrseg.data.lip",
+    "LIP": "hrseg.data.datasets.lip",
+    "LIPDataModule": "hrseg.data.datasets.lip",
     "LabelTable": "hrseg.data.labels",
-    "PASCAL_CONTEXT_59": "hrseg.data.pascal_context",
-    "PASCAL_CONTEXT_60": "hrseg.data.pascal_context",
-    "PascalContextDataModule": "hrseg.data.pascal_context",
+    "PASCAL_CONTEXT_59": "hrseg.data.datasets.pascal_context",
+    "PASCAL_CONTEXT_60": "hrseg.data.datasets.pascal_context",
+    "PascalContextDataModule": "hrseg.data.datasets.pascal_context",
     "RandomScaleCrop": "hrseg.data.transforms",
     "Sample": "hrseg.data.dataset",
     "SegmentationDataModule": "hrseg.data.base",
     "SegmentationDataset": "hrseg.data.dataset",
-    "StreetScenesDataModule": "hrseg.data.street_scenes",
+    "StreetScenesDataModule": "hrseg.data.datasets.street_scenes",
 }
 
 __all__ = [

@@ -16,8 +16,6 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import Sampler, SequentialSampler
 
-from hrseg import interruption
-from hrseg.construct import RecordsArguments
 from hrseg.data.centroids import find_centroids
 from hrseg.data.checks import check_ranges, check_transforms
 from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, start_worker
@@ -26,7 +24,9 @@ from hrseg.data.parallel import CONTEXT, usable_cores
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
-from hrseg.files import expanded
+from hrseg.utils import signals
+from hrseg.utils.construct import RecordsArguments
+from hrseg.utils.files import expanded
 
 _log = logging.getLogger(__name__)
 
@@ -325,7 +325,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             drop_last=drop_last,
             timeout=60 * self.timeout_minutes if workers > 0 else 0,
             multiprocessing_context=CONTEXT if workers > 0 else None,
-            worker_init_fn=partial(start_worker, interruption.watched),
+            worker_init_fn=partial(start_worker, signals.watched),
             persistent_workers=workers > 0,
         )
 

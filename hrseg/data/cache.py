@@ -12,7 +12,7 @@ from typing import Any
 from hrseg.data.dataset import Sample
 from hrseg.data.parallel import map_in_processes
 from hrseg.errors import OutputError
-from hrseg.files import cache_folder, locked, replacing
+from hrseg.utils.files import cache_folder, locked, replacing
 
 _log = logging.getLogger(__name__)
 

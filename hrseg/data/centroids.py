@@ -12,7 +12,7 @@ import numpy as np
 from hrseg.data.cache import map_cached
 from hrseg.data.dataset import Sample, read_target
 from hrseg.data.labels import LabelTable
-from hrseg.image_formats import reading_settings
+from hrseg.utils.image_formats import reading_settings
 
 _TILE = 1024  # pixels a side
 

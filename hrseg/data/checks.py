@@ -8,9 +8,9 @@ from typing import Any
 
 import albumentations as A
 
-from hrseg.checks import require
 from hrseg.errors import ConfigError
-from hrseg.image_formats import max_pixels
+from hrseg.utils.checks import require
+from hrseg.utils.image_formats import max_pixels
 
 _SMALLEST_SIDE = 32  # the networks' coarsest stride
 _MOST_WORKERS = 256

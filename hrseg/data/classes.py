@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from hrseg.data.labels import Color, LabelTable
 from hrseg.errors import ConfigError, UnknownNameError
-from hrseg.text_files import read_yaml
+from hrseg.utils.text_files import read_yaml
 
 T = TypeVar("T")
 

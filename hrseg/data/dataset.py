@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hrseg import interruption
 from hrseg.data.labels import LabelTable
 from hrseg.data.parallel import can_be_pickled
 from hrseg.data.samplers import SampleKey
 from hrseg.errors import ConfigError, DataFileError, HrsegError, TrainingError
-from hrseg.images import read_image, read_label
-from hrseg.sizes import brought_to
+from hrseg.utils import signals
+from hrseg.utils.images import read_image, read_label
+from hrseg.utils.sizes import brought_to
 
 _log = logging.getLogger(__name__)
 
@@ -297,8 +297,8 @@ def start_worker(watched: ctypes.c_bool | None, worker_id: int) -> None:
     """Prepares a loading process: OpenCV's threads are off, since there are as many processes as cores already.
 
     Args:
-        watched: See `interruption.outlast_signals`.
+        watched: See `signals.outlast_signals`.
         worker_id: From 0, of the `DataLoader`.
     """
     cv2.setNumThreads(0)
-    interruption.outlast_signals(watched)
+    signals.outlast_signals(watched)

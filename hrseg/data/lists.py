@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PureWindowsPath
 
 from hrseg.errors import ConfigError, DataFileError
-from hrseg.text_files import read_text
+from hrseg.utils.text_files import read_text
 
 _MOST_BYTES = 2**26  # ten times the list of all images of COCO
 _LONGEST_NAME = 255  # bytes, of file systems

@@ -16,7 +16,7 @@ from typing import TypeVar
 import cv2
 
 from hrseg.errors import DataFileError
-from hrseg.progress import track_progress
+from hrseg.utils.progress import track_progress
 
 # How processes are started. On Linux Python 3.14 has a server fork them: a signal to all processes of a job ends it and
 # those that load data, which should outlast that. Each of them would import PyTorch anew, too.

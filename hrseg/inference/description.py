@@ -16,9 +16,9 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference.preprocess import check_normalization
 from hrseg.inference.protocol import Protocol
-from hrseg.models.reading import read_content
-from hrseg.models.weights_file import few
-from hrseg.sizes import require_pixels
+from hrseg.models.weights.file import few
+from hrseg.models.weights.read import read_content
+from hrseg.utils.sizes import require_pixels
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataFileError, WeightsError
-from hrseg.images import as_rgb, read_image
 from hrseg.inference.description import EXPECTED, Description, check_checkpoint, describe_checkpoint
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
-from hrseg.memory import available_memory
 from hrseg.models import Segmenter, fold_batch_norm, outputs_of
 from hrseg.models.described import network_of_checkpoint, require_description
-from hrseg.models.reading import read_content
-from hrseg.sizes import brought_to
+from hrseg.models.weights.read import read_content
+from hrseg.utils.images import as_rgb, read_image
+from hrseg.utils.memory import available_memory
+from hrseg.utils.sizes import brought_to
 
 _WHOLE = Protocol()
 # that any network of ours takes for a pixel that it sees; the smallest ones were seen to take 108 (HRNetV1) and 169 to

@@ -10,11 +10,11 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from hrseg.checks import require
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.inference.sliding import LastWindow, sliding_window
 from hrseg.models import resize
-from hrseg.sizes import require_pixels, scaled_to
+from hrseg.utils.checks import require
+from hrseg.utils.sizes import require_pixels, scaled_to
 
 _MOST_SCALES = 64
 Fusion = Literal["logits", "softmax", "exp"]

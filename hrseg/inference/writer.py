@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hrseg.data.labels import LabelTable
-from hrseg.images import write_image
+from hrseg.utils.images import write_image
 from hrseg.visualize import overlay_with_legend
 
 

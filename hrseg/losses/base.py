@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-from hrseg.checks import is_number, is_whole, require
-from hrseg.construct import RecordsArguments
 from hrseg.errors import ConfigError
+from hrseg.utils.checks import is_number, is_whole, require
+from hrseg.utils.construct import RecordsArguments
 
 AverageOver = Literal["processes", "pixels"]
 

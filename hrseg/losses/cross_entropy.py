@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hrseg.checks import require
 from hrseg.losses.base import SegmentationLoss
+from hrseg.utils.checks import require
 
 Enlarge = Callable[[Tensor, Tensor], Tensor]
 

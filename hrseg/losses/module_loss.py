@@ -7,9 +7,9 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from hrseg.checks import require
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.losses.base import Criterion, SegmentationLoss, require_scalar
+from hrseg.utils.checks import require
 
 
 class ModuleLoss(SegmentationLoss):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hrseg.checks import is_number, is_whole, require
 from hrseg.losses.base import SegmentationLoss
 from hrseg.losses.cross_entropy import weighted_cross_entropy
+from hrseg.utils.checks import is_number, is_whole, require
 
 _IGNORED = 2.0  # stands in for the probability of an ignored pixel: above every real one
 

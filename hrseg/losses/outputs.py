@@ -8,11 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hrseg.checks import is_number, require
 from hrseg.errors import ConfigError
 from hrseg.losses.base import Criterion, SegmentationLoss, require_weights
 from hrseg.losses.cross_entropy import CrossEntropyLoss
 from hrseg.losses.module_loss import as_loss
+from hrseg.utils.checks import is_number, require
 
 
 class WeightedOutputsLoss(Criterion):

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hrseg.checks import is_number, is_whole, require
 from hrseg.errors import ConfigError
 from hrseg.losses.base import SegmentationLoss
+from hrseg.utils.checks import is_number, is_whole, require
 
 _PROBABILITY_OFFSET = 1e-6
 _DIAGONAL_OFFSET = 1e-8

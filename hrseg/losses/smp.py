@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from hrseg.checks import is_number, require
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.losses.base import SegmentationLoss, require_scalar
+from hrseg.utils.checks import is_number, require
 
 _CLASSES = {name.lower(): f"{name}Loss" for name in ("Dice", "Focal", "Jaccard", "Lovasz", "Tversky")}
 _REGION_LOSSES = ("dice", "jaccard", "tversky")

@@ -10,20 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrseg.models.catalog import MODELS, ModelInfo, list_models
-    from hrseg.models.convert import convert_weights
     from hrseg.models.factory import create_model
-    from hrseg.models.folding import fold_batch_norm
-    from hrseg.models.heads import V2Head
-    from hrseg.models.hrformer import HRFORMER_VARIANTS, HRFormer, HRFormerClassifier, HRFormerOCR, HRFormerVariant
-    from hrseg.models.hrnet import VARIANTS, HRNet, HRNetVariant, resize
-    from hrseg.models.multiscale import HRNetV2OCRMultiScale
-    from hrseg.models.network import Network
-    from hrseg.models.ocr import HRNetV2OCR
-    from hrseg.models.psa import PSA_BLOCKS
-    from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
-    from hrseg.models.segmenter import HRNetV2, Segmenter, outputs_of
-    from hrseg.models.weights import LoadReport, load_weights, save_weights
-    from hrseg.models.weights_file import open_weights
+    from hrseg.models.networks.base import Network
+    from hrseg.models.networks.folding import fold_batch_norm
+    from hrseg.models.networks.heads import V2Head
+    from hrseg.models.networks.hmsa import HRNetV2OCRMultiScale
+    from hrseg.models.networks.hrformer import (
+        HRFORMER_VARIANTS,
+        HRFormer,
+        HRFormerClassifier,
+        HRFormerOCR,
+        HRFormerVariant,
+    )
+    from hrseg.models.networks.hrnet import VARIANTS, HRNet, HRNetVariant, resize
+    from hrseg.models.networks.hrnetv2 import HRNetV2, Segmenter, outputs_of
+    from hrseg.models.networks.ocr import HRNetV2OCR
+    from hrseg.models.networks.psa import PSA_BLOCKS
+    from hrseg.models.networks.representations import HRNetClassifier, HRNetV1, HRNetV2p
+    from hrseg.models.weights.convert import convert_weights
+    from hrseg.models.weights.file import open_weights
+    from hrseg.models.weights.load import LoadReport, load_weights, save_weights
 
 __all__ = [
     "HRFORMER_VARIANTS",
@@ -59,21 +65,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "convert": ("convert_weights",),
-    "weights_file": ("open_weights",),
+    "weights.convert": ("convert_weights",),
+    "weights.file": ("open_weights",),
     "catalog": ("MODELS", "ModelInfo", "list_models"),
     "factory": ("create_model",),
-    "folding": ("fold_batch_norm",),
-    "heads": ("V2Head",),
-    "hrformer": ("HRFORMER_VARIANTS", "HRFormer", "HRFormerClassifier", "HRFormerOCR", "HRFormerVariant"),
-    "hrnet": ("VARIANTS", "HRNet", "HRNetVariant", "resize"),
-    "multiscale": ("HRNetV2OCRMultiScale",),
-    "network": ("Network",),
-    "ocr": ("HRNetV2OCR",),
-    "psa": ("PSA_BLOCKS",),
-    "representations": ("HRNetClassifier", "HRNetV1", "HRNetV2p"),
-    "segmenter": ("HRNetV2", "Segmenter", "outputs_of"),
-    "weights": ("LoadReport", "load_weights", "save_weights"),
+    "networks.folding": ("fold_batch_norm",),
+    "networks.heads": ("V2Head",),
+    "networks.hrformer": ("HRFORMER_VARIANTS", "HRFormer", "HRFormerClassifier", "HRFormerOCR", "HRFormerVariant"),
+    "networks.hrnet": ("VARIANTS", "HRNet", "HRNetVariant", "resize"),
+    "networks.hmsa": ("HRNetV2OCRMultiScale",),
+    "networks.base": ("Network",),
+    "networks.ocr": ("HRNetV2OCR",),
+    "networks.psa": ("PSA_BLOCKS",),
+    "networks.representations": ("HRNetClassifier", "HRNetV1", "HRNetV2p"),
+    "networks.hrnetv2": ("HRNetV2", "Segmenter", "outputs_of"),
+    "weights.load": ("LoadReport", "load_weights", "save_weights"),
 }
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from hrseg.construct import NotDescribableError, build, describe
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.models.factory import create_model
-from hrseg.models.network import Network
-from hrseg.models.reading import read_content
-from hrseg.models.weights_file import few
-from hrseg.trust import offline, require_trusted
+from hrseg.models.networks.base import Network
+from hrseg.models.weights.file import few
+from hrseg.models.weights.read import read_content
+from hrseg.utils.construct import NotDescribableError, build, describe
+from hrseg.utils.trust import offline, require_trusted
 
 _PREFIX = "network."  # of a task's network, in its checkpoints
 

@@ -11,20 +11,20 @@ from pathlib import Path
 from re import fullmatch
 from typing import Any
 
-from hrseg.checks import require
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
-from hrseg.models.checkpoints import ZOO
-from hrseg.models.hrformer import HRFORMER_VARIANTS, HRFormerClassifier, HRFormerOCR
-from hrseg.models.hrnet import VARIANTS
-from hrseg.models.multiscale import HRNetV2OCRMultiScale
-from hrseg.models.network import Network
-from hrseg.models.ocr import HRNetV2OCR
-from hrseg.models.psa import PSA_BLOCKS
-from hrseg.models.representations import HRNetClassifier, HRNetV1, HRNetV2p
-from hrseg.models.segmenter import HRNetV2
-from hrseg.models.weights import load_weights
-from hrseg.models.weights_file import WeightsFile, open_weights
-from hrseg.models.zoo import NAMED_WEIGHTS, fetch_weights, get_weights
+from hrseg.models.networks.base import Network
+from hrseg.models.networks.hmsa import HRNetV2OCRMultiScale
+from hrseg.models.networks.hrformer import HRFORMER_VARIANTS, HRFormerClassifier, HRFormerOCR
+from hrseg.models.networks.hrnet import VARIANTS
+from hrseg.models.networks.hrnetv2 import HRNetV2
+from hrseg.models.networks.ocr import HRNetV2OCR
+from hrseg.models.networks.psa import PSA_BLOCKS
+from hrseg.models.networks.representations import HRNetClassifier, HRNetV1, HRNetV2p
+from hrseg.models.weights.file import WeightsFile, open_weights
+from hrseg.models.weights.load import load_weights
+from hrseg.models.weights.published import ZOO
+from hrseg.models.weights.zoo import NAMED_WEIGHTS, fetch_weights, get_weights
+from hrseg.utils.checks import require
 
 _HEADS: dict[str, Callable[..., Network]] = {"": HRNetV2, "_ocr": HRNetV2OCR, "_ocr_hmsa": HRNetV2OCRMultiScale}
 # PSA's code is made of NVIDIA's

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hrseg.checks import is_number
 from hrseg.errors import ConfigError
+from hrseg.utils.checks import is_number
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a s + b s^3 + c s^5 drives every s in (0, 1] to about 1
 

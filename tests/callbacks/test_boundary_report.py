@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning import Trainer
 
 from hrseg.callbacks import BoundaryReport
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.metrics import BoundaryScores
 from hrseg.task import SegmentationTask
 

@@ -9,9 +9,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hrseg.callbacks import CityscapesEvaluation, ScoreTables
-from hrseg.data.cityscapes import CityscapesDataModule
-from hrseg.images import read_label, write_image
+from hrseg.data.datasets.cityscapes import CityscapesDataModule
 from hrseg.task import SegmentationTask
+from hrseg.utils.images import read_label, write_image
 
 
 @pytest.fixture

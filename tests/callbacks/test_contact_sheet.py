@@ -8,9 +8,9 @@ from pytorch_lightning import Trainer
 
 from hrseg.callbacks import ContactSheet
 from hrseg.callbacks.contact_sheet import batch_panels
-from hrseg.data.camvid import CamVidDataModule
-from hrseg.images import read_image
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.task import SegmentationTask
+from hrseg.utils.images import read_image
 
 
 def test_panels_are_those_of_the_batch() -> None:

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from hrseg.callbacks import FiniteLoss
 from hrseg.callbacks.finite_loss import _keep
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.errors import ConfigError, TrainingError
-from hrseg.images import read_image, write_image
 from hrseg.models import VARIANTS, HRNetV2
 from hrseg.optim import Muon
 from hrseg.task import SegmentationTask
+from hrseg.utils.images import read_image, write_image
 from tests.processes import start
 
 WHITE = "0002"  # the frame that the network cannot stand

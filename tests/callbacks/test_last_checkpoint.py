@@ -14,12 +14,12 @@ import torch
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateMonitor
 
-from hrseg import interruption
 from hrseg.callbacks import LastCheckpoint, MetricsCsv
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.errors import ConfigError, OutputError
-from hrseg.interruption import Interrupted
 from hrseg.task import SegmentationTask
+from hrseg.utils import signals
+from hrseg.utils.signals import Interrupted
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
@@ -185,7 +185,7 @@ def test_a_signal_ends_the_training_at_the_next_safe_point(
     hook: str, step: int, signals: tuple[signal.Signals, ...], saved: int, camvid_root: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    with interruption.watching(), pytest.raises(Interrupted, match=f"stopped by {signals[0].name}"):
+    with signals.watching(), pytest.raises(Interrupted, match=f"stopped by {signals[0].name}"):
         fit(camvid_root, tmp_path / "run", Do(hook, step, send(*signals)), LastCheckpoint())
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert step_of(path) == saved
@@ -196,9 +196,9 @@ def test_a_signal_ends_the_training_at_the_next_safe_point(
 
 
 def test_a_signal_after_the_last_step_stops_nothing(camvid_root: Path, tmp_path: Path) -> None:
-    with interruption.watching():
+    with signals.watching():
         trainer = fit(camvid_root, tmp_path, Do("on_train_end", 4, send(signal.SIGUSR1)), LastCheckpoint())
-        assert interruption.received() == signal.SIGUSR1
+        assert signals.received() == signal.SIGUSR1
     assert trainer.global_step == 4
 
 

@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, Trainer
 
 from hrseg.callbacks import MetricsCsv, NotebookProgress
 from hrseg.callbacks.notebook_progress import draw_curves, running_mean
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.errors import ConfigError
 from hrseg.task import SegmentationTask
 

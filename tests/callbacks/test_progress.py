@@ -8,7 +8,7 @@ import pytest
 from pytorch_lightning import Callback, Trainer
 
 from hrseg.callbacks import PlainProgress, TerminalProgress
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.task import SegmentationTask
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import hrseg
 from hrseg.callbacks import ResumeCheck
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.optim import Muon

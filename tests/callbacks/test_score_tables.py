@@ -15,7 +15,7 @@ from rich.console import Console
 
 from hrseg.callbacks import LastCheckpoint, ScoreTables
 from hrseg.callbacks.score_tables import score_table, write_scores
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.data.labels import LabelTable
 from hrseg.metrics import SegmentationMetrics
 from hrseg.task import SegmentationTask

@@ -23,11 +23,11 @@ from safetensors.torch import save_file
 
 from hrseg import SegmentationTask
 from hrseg.cli import main
-from hrseg.data.camvid import CAMVID
-from hrseg.data.pascal_context import PASCAL_CONTEXT_59
-from hrseg.images import write_image
+from hrseg.data.datasets.camvid import CAMVID
+from hrseg.data.datasets.pascal_context import PASCAL_CONTEXT_59
+from hrseg.utils.images import write_image
 from tests.conftest import write_jpeg
-from tests.test_image_formats import tiff
+from tests.utils.test_image_formats import tiff
 
 RECIPE = """
 model: {{network: hrnetv2_w18_small_v1}}

@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer
 from hrseg import SegmentationTask
 from hrseg.cli import main
 from hrseg.cli.config_errors import as_config_error
-from hrseg.data.camvid import CAMVID
+from hrseg.data.datasets.camvid import CAMVID
 from hrseg.errors import ConfigError, DataFileError
 
 EARLY_STOPPING = "pytorch_lightning.callbacks.EarlyStopping"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hrseg.cli.label_tables import TABLES, read_labels
-from hrseg.data.camvid import CAMVID
+from hrseg.data.datasets.camvid import CAMVID
 from hrseg.errors import ConfigError
 
 NUM_CLASSES = {"cityscapes": 19, "pascal_context_59": 59, "pascal_context_60": 60, "lip": 20, "camvid": 11}

@@ -10,8 +10,8 @@ import pytest
 from hrseg.cli import main
 from hrseg.cli.models import markdown, weights_of
 from hrseg.models.catalog import FAMILIES, FURTHER_RESULTS, MODELS, list_families, list_models, split_name
-from hrseg.models.checkpoints import ZOO
-from hrseg.models.zoo import NAMED_WEIGHTS
+from hrseg.models.weights.published import ZOO
+from hrseg.models.weights.zoo import NAMED_WEIGHTS
 
 README = Path(__file__).parents[2] / "README.md"
 

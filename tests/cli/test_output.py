@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hrseg import interruption
 from hrseg.cli import main
 from hrseg.cli.output import LastingStream, lasting_output
+from hrseg.utils import signals
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_forked_processes_drop_what_nobody_reads(unread: io.TextIOWrapper) -> No
         stream.write("text")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
-    with pytest.raises(interruption.Interrupted):
+    with pytest.raises(signals.Interrupted):
         stream.write("text")
 
 

@@ -11,12 +11,12 @@ import torch
 from pytorch_lightning import Trainer
 
 from hrseg.cli import main
-from hrseg.data.camvid import CAMVID
-from hrseg.images import read_image, read_label, write_image
+from hrseg.data.datasets.camvid import CAMVID
 from hrseg.inference import Predictor
 from hrseg.models import create_model
 from hrseg.task import SegmentationTask
-from tests.models.test_layouts import OCR, SMALL, lively, without
+from hrseg.utils.images import read_image, read_label, write_image
+from tests.models.weights.test_layouts import OCR, SMALL, lively, without
 from tests.references.foreign_names import MMSEG_FCN, NVIDIA, renamed
 
 

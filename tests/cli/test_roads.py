@@ -17,8 +17,8 @@ import yaml
 
 import hrseg
 from hrseg.cli import main
-from hrseg.images import read_image, read_label
 from hrseg.inference import Protocol
+from hrseg.utils.images import read_image, read_label
 from tests.conftest import write_camvid, write_cityscapes
 from tests.processes import start
 

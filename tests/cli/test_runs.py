@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from hrseg.cli import main
-from hrseg.images import read_image, read_label, write_image
+from hrseg.utils.images import read_image, read_label, write_image
 
 
 def rows(path: Path) -> list[dict[str, str]]:

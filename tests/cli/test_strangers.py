@@ -17,7 +17,7 @@ import yaml
 from hrseg import Predictor, SegmentationTask
 from hrseg.cli import main
 from hrseg.errors import ConfigError
-from hrseg.images import write_image
+from hrseg.utils.images import write_image
 from tests.cli.conftest import RECIPE
 from tests.conftest import write_camvid
 
@@ -46,7 +46,7 @@ class Watcher(Callback):
         call()
 """
 DATA_MODULE = """
-from hrseg.data.camvid import CamVidDataModule
+from hrseg.data.datasets.camvid import CamVidDataModule
 
 
 class Data(CamVidDataModule):

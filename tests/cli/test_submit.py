@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hrseg.cli import main
-from hrseg.images import write_image
+from hrseg.utils.images import write_image
 
 CONFIG = """
 model: {{network: hrnetv2_w18}}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hrseg.cli import main
-from hrseg.images import write_image
+from hrseg.utils.images import write_image
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CAMVID = ["--data=hrseg.CamVidDataModule", "--data.batch_size=2", "--data.crop_size=[32,32]"]

@@ -14,8 +14,8 @@ from hrseg.cli import main
 from hrseg.cli.weights import run
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.models import create_model
-from hrseg.models.checkpoints import ZOO
-from hrseg.models.zoo import list_weights
+from hrseg.models.weights.published import ZOO
+from hrseg.models.weights.zoo import list_weights
 
 HAND = "hrnetv2_w48.lip_master"
 SMALL = "hrnetv2_w18_small_v1.cityscapes"  # by hand, too

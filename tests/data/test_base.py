@@ -31,7 +31,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError, TrainingError, UnknownNameError
-from hrseg.images import write_image
+from hrseg.utils.images import write_image
 from tests.references import augmentation
 
 

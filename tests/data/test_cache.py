@@ -13,7 +13,7 @@ import pytest
 
 from hrseg.data.cache import map_cached
 from hrseg.data.dataset import Sample
-from hrseg.data.street_scenes import write_scenes
+from hrseg.data.datasets.street_scenes import write_scenes
 from tests.processes import PROJECT
 
 PROCESSES = 4
@@ -71,7 +71,7 @@ def test_one_process_computes_and_all_are_told(tmp_path: Path) -> None:
 
 def test_one_process_draws_the_scenes(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; import hrseg.data.street_scenes.files as files\n"
+        "from pathlib import Path; import hrseg.data.datasets.street_scenes.files as files\n"
         "drawn = []; draw = files._write\n"
         "files._write = lambda *arguments: (drawn.append(1), draw(*arguments))\n"
         "---files.write_scenes(Path('scenes'), {'train': 3}, (64, 128)); print(len(drawn))"

@@ -11,7 +11,7 @@ from hrseg.data.centroids import Centroid, find_centroids
 from hrseg.data.dataset import Sample
 from hrseg.data.labels import LabelTable
 from hrseg.errors import DataFileError
-from hrseg.images import read_label, write_image
+from hrseg.utils.images import read_label, write_image
 
 TABLE = LabelTable("Toy", ("a", "b", "c", "d"), ((0, 0, 0),) * 4, label_ids=(10, 20, 30, 40), void_ids=(0,))
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg import interruption
 from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, start_worker
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, SampleKey
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataFileError, FileSystemError, LabelRangeError, TrainingError
-from hrseg.images import write_image
+from hrseg.utils import signals
+from hrseg.utils.images import write_image
 
 TABLE = LabelTable("Toy", ("a", "b"), ((0, 0, 0), (1, 1, 1)), label_ids=(10, 20), void_ids=(0,))
 
@@ -64,7 +64,7 @@ def batches(
         sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=partial(start_worker, interruption.watched),
+        worker_init_fn=partial(start_worker, signals.watched),
         multiprocessing_context=method,
         timeout=timeout,
     )
@@ -234,7 +234,7 @@ def test_skipping_ends_when_nothing_is_left(samples: list[Sample]) -> None:
 def test_a_file_system_that_is_away_is_not_skipped(
     samples: list[Sample], workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hrseg.images._PAUSES", ())
+    monkeypatch.setattr("hrseg.utils.images._PAUSES", ())
     samples[1].image.unlink()
     samples[1].image.symlink_to("/proc/self/mem")  # whose first byte gives an input/output error
     with pytest.raises(FileSystemError, match=r"1\.png cannot be read: Input/output error"):
@@ -250,7 +250,7 @@ def test_transforms_that_leave_uint8_are_named(samples: list[Sample], workers: i
 def test_workers_run_opencv_on_one_thread() -> None:
     before = cv2.getNumThreads()
     try:
-        start_worker(interruption.watched, 0)
+        start_worker(signals.watched, 0)
         assert cv2.getNumThreads() == 1
     finally:
         cv2.setNumThreads(before)

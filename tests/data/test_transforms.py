@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop, nearest_window, resized_window
-from hrseg.images import read_image, read_label
-from hrseg.sizes import scaled_to
+from hrseg.utils.images import read_image, read_label
+from hrseg.utils.sizes import scaled_to
 from tests.references import resize as reference
 
 # OpenCV 5 interpolates at exact positions; before, it rounded them to 1/32 of a pixel

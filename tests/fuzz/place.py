@@ -14,8 +14,8 @@ import scipy.io
 import yaml
 from PIL import Image
 
-from hrseg.data.cityscapes import CITYSCAPES
-from hrseg.data.pascal_context import PASCAL_CONTEXT_59
+from hrseg.data.datasets.cityscapes import CITYSCAPES
+from hrseg.data.datasets.pascal_context import PASCAL_CONTEXT_59
 
 FITTING = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1"]
 _SETTINGS: dict[str, Any] = {"batch_size": 2, "crop_size": [32, 32], "num_workers": 0}

@@ -16,7 +16,6 @@ from safetensors.torch import save
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataFileError, WeightsError
-from hrseg.images import read_image, read_label, write_image
 from hrseg.inference import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -30,6 +29,7 @@ from hrseg.inference import (
 )
 from hrseg.models import create_model
 from hrseg.task import SegmentationTask
+from hrseg.utils.images import read_image, read_label, write_image
 
 TABLE = LabelTable("toy", ("a", "b"), ((250, 0, 0), (0, 250, 0)), label_ids=(7, 11), void_ids=(0,))
 TINY = "hrnetv2_w18_small_v1"

@@ -11,12 +11,12 @@ import torch
 from pytorch_lightning import Trainer
 from torch import nn
 
-from hrseg.data.camvid import CAMVID
+from hrseg.data.datasets.camvid import CAMVID
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference import Predictor
 from hrseg.losses import CrossEntropyLoss
 from hrseg.models import HRNetV2, HRNetVariant
-from hrseg.models.hrnet import BasicBlock
+from hrseg.models.networks.hrnet import BasicBlock
 from hrseg.task import SegmentationTask
 
 

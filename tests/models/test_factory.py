@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.models import VARIANTS, HRNetV2, create_model, list_models, save_weights
 from hrseg.models.factory import BUILDERS
-from hrseg.models.zoo import NAMED_WEIGHTS
+from hrseg.models.weights.zoo import NAMED_WEIGHTS
 from tests.references.hrnet_keys import SIZES, classification_shapes, random_weights
 
 SMALL = "hrnetv2_w18_small_v1"
@@ -170,7 +170,7 @@ def test_without_the_hub_the_message_tells_what_to_fetch(tmp_path: Path, monkeyp
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *place: None)
-    monkeypatch.setattr("hrseg.models.download.urlopen", unreachable)
+    monkeypatch.setattr("hrseg.models.weights.download.urlopen", unreachable)
     monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
     with pytest.raises(WeightsError) as caught:
         create_model("hrnetv2_w18", weights="imagenet")

@@ -81,7 +81,7 @@ def test_an_interrupted_save_leaves_the_file_before(tmp_path: Path, monkeypatch:
         Path(filename).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hrseg.models.weights.save_file", full_disk)
+    monkeypatch.setattr("hrseg.models.weights.load.save_file", full_disk)
     with pytest.raises(OutputError, match=r"weights.safetensors cannot be written: No space left on device; make room"):
         save_weights(network, path)
     assert path.read_bytes() == before

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg.images import write_image
+from hrseg.utils.images import write_image
 from tests.restarts import RECIPE, rows
 
 pytestmark = pytest.mark.slurm

@@ -1,0 +1,227 @@
+"""A user's own data: a folder of images and a folder of masks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import product
+from os.path import isdir, isfile  # unlike pathlib's, they take names that are too long
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hrseg.data.base import SegmentationDataModule
+from hrseg.data.classes import read_classes
+from hrseg.data.dataset import Sample
+from hrseg.data.lists import read_list
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, UnknownNameError
+from hrseg.utils.files import expanded
+from hrseg.utils.images import images_below
+
+_log = logging.getLogger(__name__)
+
+_PARTS = ("train", "val", "test")
+_SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+
+
+class FolderDataModule(SegmentationDataModule):
+    """Any images with masks of the same names; arguments beside these are as for `SegmentationDataModule`.
+
+    Image and mask belong together if their paths below `images` and `masks` are the same, extensions and suffixes
+    apart. These two folders lie under the root, or, if they do not, in each of its folders train, val and test. A mask
+    holds label ids, palette indices, or, in three channels, the colours of the classes; each file may be of its own
+    kind.
+
+    Splits: train, val, trainval (both) and test.
+
+    Args:
+        root: The data set's folder.
+        classes: What `read_classes` of `hrseg.data.classes` takes: a YAML file, its path relative to the root, or
+            its content.
+        batch_size: Training images per process.
+        crop_size: (height, width) of training crops in pixels; smaller images are padded.
+        images: Folder of the images under the root, with all folders in it.
+        masks: Folder of the masks under the root.
+        image_suffix: What image names end with and mask names do not, such as "_leftImg8bit", ".jpg", or a list where
+            splits differ in it (["_training", "_test"]); other files are no images.
+        mask_suffix: The same of the masks, such as "_mask". With these, both may lie in one folder.
+        splits: What train, val and perhaps test are: sub-folders of `images` ({"train": "training", ...}); lists under
+            the root, which end with .txt and name an image a line, as a path below `images` ({"train": "fold_1.txt",
+            ...}); or shares of all images that are drawn at random ({"train": 0.8, ...}). None looks for sub-folders
+            train, val and test, then for lists train.txt, val.txt and test.txt, and draws 80, 10 and 10 % otherwise.
+        split_seed: Decides the draw. It is not `seed`, so that trainings with other seeds share their splits.
+        test_split: Split that `test` scores; None for test, or for val where there is no test.
+        predict_split: Split that `predict` segments; None likewise.
+
+    Raises:
+        ConfigError: The classes cannot be read, or a value is out of range.
+        UnknownNameError: `splits` names another split.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test")
+    layout: ClassVar[str] = (
+        "images in images/ and masks of the same names in masks/; in sub-folders train, val and test of both, in "
+        "train/images and train/masks and so on, with lists train.txt, val.txt and test.txt, or with none of these"
+    )
+    origin: ClassVar[str] = (
+        "Set data.images and data.masks if the folders have other names, data.splits if those of the splits have "
+        "(valid, validation), data.image_suffix and data.mask_suffix if the files' names differ in their ends"
+    )
+
+    def __init__(
+        self,
+        root: str | Path,
+        classes: str | Path | dict[str, Any] = "classes.yaml",
+        batch_size: int = 8,
+        crop_size: tuple[int, int] = (512, 512),
+        images: str = "images",
+        masks: str = "masks",
+        image_suffix: str | list[str] = "",
+        mask_suffix: str | list[str] = "",
+        splits: dict[str, str | float] | None = None,
+        split_seed: int = 0,
+        test_split: str | None = None,
+        predict_split: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if splits is not None:
+            _check_splits(splits)
+        if split_seed < 0:
+            raise ConfigError(f"data.split_seed is {split_seed}; expected 0 or more")
+        if not (_listed(image_suffix) and _listed(mask_suffix)):
+            raise ConfigError("data.image_suffix or data.mask_suffix is an empty list; expected a suffix or several")
+        folder = expanded(root)
+        self.labels = read_classes(classes if isinstance(classes, dict) else folder / classes, folder.absolute().name)
+        self.images = images
+        self.masks = masks
+        self.image_suffix = image_suffix
+        self.mask_suffix = mask_suffix
+        self._given_splits = splits
+        self.split_seed = split_seed
+        self.root = folder
+        held_out = "test" if "test" in self._sources else "val"
+        super().__init__(
+            root,
+            batch_size,
+            crop_size,
+            test_split=test_split or held_out,
+            predict_split=predict_split or held_out,
+            **kwargs,
+        )
+
+    def setup(self, stage: str) -> None:
+        """As for any data set; says so if val stands for test."""
+        super().setup(stage)
+        for verb, chosen in (("test", self.test_split), ("predict", self.predict_split)):
+            if stage == verb and chosen == "val" and "test" not in self._sources and self._rank == 0:
+                _log.warning("%s has no split test: `hrseg %s` takes val", self.labels.name, verb)
+
+    def find_samples(self, split: str) -> list[Sample]:
+        """Lists a split by name, or in its list's order."""
+        if split == "trainval":
+            return self.find_samples("train") + self.find_samples("val")
+        samples = []
+        for name in self._names(split):
+            ending = _listed(self.mask_suffix)[0]
+            expected = self._place(self.masks, name, ending if ending.lower().endswith(".png") else f"{ending}.png")
+            samples.append(Sample(name, self._images[name], self._masks.get(name, expected)))
+        return samples
+
+    def stray_labels(self) -> list[Path]:
+        """The masks whose image is missing."""
+        return [mask for name, mask in self._masks.items() if name not in self._images]
+
+    def _names(self, split: str) -> list[str]:
+        source = self._sources.get(split, "")
+        if not isinstance(source, str):
+            return self._drawn(self._sources)[split]
+        if source.endswith(".txt"):
+            return self._listed(self.root / source)
+        return [name for name in self._images if source and name.startswith(f"{source}/")]
+
+    @cached_property
+    def _sources(self) -> Mapping[str, str | float]:
+        """Where each split comes from; without those that there are not."""
+        if self._given_splits:
+            return self._given_splits
+        folders = {part: part for part in _PARTS if any(name.startswith(f"{part}/") for name in self._images)}
+        if folders:
+            return {**folders}
+        lists = {part: f"{part}.txt" for part in _PARTS if isfile(self.root / f"{part}.txt")}
+        return {**lists} if lists else {**_SHARES}
+
+    def _drawn(self, shares: Mapping[str, str | float]) -> dict[str, list[str]]:
+        names = list(self._images)
+        # raw numbers of this generator are the same with every version of numpy; its permutations need not be
+        order = np.argsort(np.random.PCG64(self.split_seed).random_raw(len(names)), kind="stable")
+        num_val, num_test = (
+            max(1, round(float(shares[part]) * len(names))) if part in shares else 0 for part in ("val", "test")
+        )
+        val, test, train = np.split(order, [num_val, num_val + num_test])
+        drawn = {"train": train, "val": val, "test": test}
+        return {part: [names[index] for index in sorted(indices)] for part, indices in drawn.items()}
+
+    def _listed(self, path: Path) -> list[str]:
+        names = read_list(path)
+        names = [name if name in self._images else str(PurePosixPath(name).with_suffix("")) for name in names]
+        missing = [name for name in names if name not in self._images]
+        if missing:
+            raise DataNotFoundError(
+                f"{len(missing)} of {len(names)} images that {path} names are missing, the first is {missing[0]}; "
+                f"expected paths below {self.root / self.images}, without image_suffix"
+            )
+        return names
+
+    @cached_property
+    def _images(self) -> dict[str, Path]:
+        masks = set(self._masks.values())  # they may lie beside the images
+        found = self._files(self.images, _listed(self.image_suffix))
+        return {name: path for name, path in found.items() if path not in masks}
+
+    @cached_property
+    def _masks(self) -> dict[str, Path]:
+        return self._files(self.masks, _listed(self.mask_suffix))
+
+    def _files(self, folder: str, suffixes: Sequence[str]) -> dict[str, Path]:
+        """The files below root/folder by name; or those below root/SPLIT/folder, by SPLIT/name."""
+        parts = [""] if isdir(self.root / folder) else self._part_folders
+        found: dict[str, Path] = {}
+        for part, suffix in product(parts, suffixes):
+            for rest, path in images_below(self.root / part / folder, suffix).items():
+                name = str(PurePosixPath(part, rest))
+                if name in found:
+                    raise DataFileError(f"{found[name]} and {path} have the same name; expected one file for both")
+                found[name] = path
+        return dict(sorted(found.items()))
+
+    def _place(self, folder: str, name: str, ending: str) -> Path:
+        """Where a file of a name is expected."""
+        part, _, rest = name.partition("/")
+        if part in self._part_folders and not isdir(self.root / folder):
+            return self.root / part / folder / f"{rest}{ending}"
+        return self.root / folder / f"{name}{ending}"
+
+    @property
+    def _part_folders(self) -> list[str]:
+        given = [source for source in (self._given_splits or {}).values() if isinstance(source, str)]
+        return [source for source in given if not source.endswith(".txt")] or [*_PARTS]
+
+
+def _listed(suffix: str | list[str]) -> list[str]:
+    return [suffix] if isinstance(suffix, str) else suffix
+
+
+def _check_splits(splits: Mapping[str, str | float]) -> None:
+    for split in splits:
+        if split not in _PARTS:
+            raise UnknownNameError("split in data.splits", split, _PARTS)
+    if "train" not in splits or "val" not in splits:
+        raise ConfigError(f"data.splits is {dict(splits)}; expected train and val, and test if there is one")
+    shares = [source for source in splits.values() if not isinstance(source, str)]
+    are_shares = len(shares) == len(splits) and min(shares) > 0 and bool(np.isclose(sum(shares), 1))
+    if shares and not are_shares:
+        raise ConfigError(
+            f"data.splits is {dict(splits)}; expected shares above 0 that add up to 1, or a folder or list for each"
+        )

@@ -1,0 +1,83 @@
+"""`StreetScenesDataModule`: generated scenes as a data set like any other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hrseg.data.datasets.cityscapes import CITYSCAPES, CityscapesDataModule
+from hrseg.data.datasets.street_scenes.files import write_scenes
+from hrseg.errors import ConfigError
+from hrseg.utils.files import cache_folder, expanded
+from hrseg.utils.sizes import require_pixels
+
+_VERSION = 1  # goes up whenever the scenes change, so that old and new ones never mix
+_SMALLEST_SIDE = 64  # pixels; in smaller pictures thin things vanish
+_MOST_SCENES = 1_000_000  # per split; beyond, drawing takes weeks, and the number is a mistake
+
+
+class StreetScenesDataModule(CityscapesDataModule):
+    """Street scenes that the computer draws, in Cityscapes' classes and layout; the default where no data is at hand.
+
+    The scenes are drawn once, by `prepare_data`, and kept; other settings get a folder of their own. All splits have
+    labels, and no scene occurs in two of them.
+
+    Args:
+        root: Folder that holds the folders of scenes; None for `$HRSEG_HOME`, or `~/.cache/hrseg` if that is not set.
+        batch_size: Training images per process.
+        crop_size: (height, width) of training crops in pixels.
+        image_size: (height, width) of the scenes in pixels.
+        num_train: Number of scenes to train on.
+        num_val: Number of scenes to validate on.
+        num_test: Number of scenes to test on.
+        scene_seed: Other seeds give other scenes.
+        scale_range: Smallest and largest scale of training images.
+        test_split: Split that `test` scores.
+        kwargs: The other arguments of `SegmentationDataModule`.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    labels = replace(CITYSCAPES, name="street scenes", counts={})
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test")
+    unlabelled_splits: ClassVar[tuple[str, ...]] = ()
+    origin: ClassVar[str] = (
+        "`prepare_data()`, which the command calls, draws the scenes; remove the folder to have them drawn again"
+    )
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        batch_size: int = 8,
+        crop_size: tuple[int, int] = (128, 256),
+        image_size: tuple[int, int] = (128, 256),
+        num_train: int = 512,
+        num_val: int = 64,
+        num_test: int = 64,
+        scene_seed: int = 0,
+        scale_range: tuple[float, float] = (1.0, 1.0),
+        test_split: str = "test",
+        **kwargs: Any,
+    ) -> None:
+        self.image_size = (image_size[0], image_size[1])
+        self.counts = {"train": num_train, "val": num_val, "test": num_test}
+        self.scene_seed = scene_seed
+        if min(self.image_size) < _SMALLEST_SIDE:
+            raise ConfigError(f"data.image_size is {self.image_size}; expected {_SMALLEST_SIDE} or more per side")
+        require_pixels(self.image_size, "a scene of data.image_size")
+        if min(self.counts.values()) < 1 or max(self.counts.values()) > _MOST_SCENES or scene_seed < 0:
+            raise ConfigError(
+                f"data.num_train, num_val, num_test: {num_train}, {num_val}, {num_test}; scene_seed: {scene_seed}; "
+                f"expected 1 scene or more per split, {_MOST_SCENES} at most, and a seed of 0 or more"
+            )
+        home = expanded(root) if root else cache_folder()
+        height, width = self.image_size
+        name = f"street_scenes_v{_VERSION}_{height}x{width}_seed{scene_seed}_{num_train}-{num_val}-{num_test}"
+        super().__init__(home / name, batch_size, crop_size, scale_range=scale_range, test_split=test_split, **kwargs)
+
+    def prepare_data(self) -> None:
+        """Draws the scenes, unless they are there."""
+        write_scenes(self.root, self.counts, self.image_size, self.scene_seed)
+        super().prepare_data()

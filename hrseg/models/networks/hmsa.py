@@ -1,0 +1,149 @@
+"""HRNetV2 + OCR at several scales at once: attention says where each scale is to be trusted.
+
+The same network sees the image at each scale. Beside its logits it says for every pixel which share its scale is to
+have in the result; what came before, from the next finer scale, gets the rest. As a scale is only ever weighed against
+its neighbour, the scales need not be those of the training.
+
+Source:
+    Tao, Sapra and Catanzaro, "Hierarchical Multi-Scale Attention for Semantic Segmentation", arXiv 2005.10821;
+    NVIDIA/semantic-segmentation, network/ocrnet.py.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.models.networks.batch_norm import BatchNorm2d
+from hrseg.models.networks.hrnet import HRNetVariant, resize
+from hrseg.models.networks.ocr import HRNetV2OCR
+from hrseg.utils.checks import is_number, require
+
+TRAINING_SCALES = (0.5, 1.0)  # in the order of the official code, which batch norm's running statistics depend on
+
+
+class HRNetV2OCRMultiScale(HRNetV2OCR):
+    """HRNetV2 + OCR with hierarchical multi-scale attention.
+
+    It is trained at full and at half size.
+
+    Args:
+        variant: Width, depth and block; `VARIANTS` holds the published ones.
+        num_classes: K, the channels of the logits.
+        in_channels: Channels of the images.
+        fuse_mode: How coarser maps are enlarged before they are added to finer ones, "bilinear" or "nearest".
+        align_corners: Of every bilinear enlargement.
+        bn_momentum: Share of the newest batch in the running statistics of batch norm.
+        init: "kaiming" or "official", as of `HRNetV2OCR`; the attention over the scales starts as torch draws it.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
+        mid_channels: Channels of pixels and regions.
+        key_channels: Channels in which they are compared.
+        dropout: Share of the channels of the last features that are set to zero in training.
+        scales: Scales in evaluation to four decimals, 1 among them; 0.5, 1 and 2 gave the published results.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+    """
+
+    head_names: ClassVar[tuple[str, ...]] = (*HRNetV2OCR.head_names, "scale_attn")
+    output_weights: ClassVar[Mapping[str, float]] = {**HRNetV2OCR.output_weights, "out_1_0": 0.05, "out_0_5": 0.05}
+
+    def __init__(
+        self,
+        variant: HRNetVariant,
+        num_classes: int = 19,
+        in_channels: int = 3,
+        fuse_mode: str = "bilinear",
+        align_corners: bool = False,
+        bn_momentum: float = 0.1,
+        init: str = "kaiming",
+        checkpoint_stages: Sequence[int] = (),
+        mid_channels: int = 512,
+        key_channels: int = 256,
+        dropout: float = 0.05,
+        scales: Sequence[float] = TRAINING_SCALES,
+    ) -> None:
+        known = isinstance(scales, list | tuple) and all(is_number(s, 0.01, 100) for s in scales)
+        require(known and 1 in scales, "scales", scales, "a list of numbers from 0.01 to below 100 with 1 among them")
+        super().__init__(
+            variant,
+            num_classes,
+            in_channels,
+            fuse_mode,
+            align_corners,
+            bn_momentum,
+            init,
+            checkpoint_stages,
+            mid_channels,
+            key_channels,
+            dropout,
+        )
+        self.scales = tuple(sorted((float(scale) for scale in scales), reverse=True))
+        self.scale_attn = _scale_attention(mid_channels, bn_momentum)
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps images (B, in_channels, H, W) to logits at the images' own size.
+
+        Returns:
+            "out" and "aux", (B, K, H, W), of all scales together; in training also "out_1_0" and "out_0_5", what full
+            and half size say by themselves.
+        """
+        at_scale = {scale: self._at(images, scale) for scale in TRAINING_SCALES} if self.training else None
+        total: dict[str, Tensor] = {}
+        singly: dict[str, Tensor] = {}
+        for scale in sorted(at_scale or self.scales, reverse=True):
+            logits, share = at_scale[scale] if at_scale else self._at(images, scale)
+            for name, values in logits.items():
+                total[name] = self._join(total[name], values, share, scale) if name in total else values
+            if self.training:
+                singly[f"out_{scale}".replace(".", "_")] = self._like(logits["out"], total["out"])
+        return total | singly
+
+    def _at(self, images: Tensor, scale: float) -> tuple[dict[str, Tensor], Tensor]:
+        """The logits of one scale, (B, K, h, w), and its share, (B, 1, h, w), at the size of the scaled images."""
+        scaled = images
+        if scale != 1:
+            height, width = (_scaled(side, scale) for side in images.shape[-2:])
+            scaled = resize(images, (height, width), align_corners=self.align_corners)
+        features, scores = self.representations(scaled)
+        logits = {"out": self._like(self.cls_head(features), scaled), "aux": self._like(scores, scaled)}
+        return logits, self._like(self.scale_attn(features), scaled)
+
+    def _join(self, before: Tensor, values: Tensor, share: Tensor, scale: float) -> Tensor:
+        """Adds a scale to the result of the finer ones; full size and above also set the size of the result."""
+        if scale >= 1:
+            before, weighted = self._like(before, values), share * values
+        else:
+            weighted, share = self._like(share * values, before), self._like(share, before)
+        return weighted + (1 - share) * before
+
+    def _like(self, x: Tensor, other: Tensor) -> Tensor:
+        return resize(x, other.shape[-2:], align_corners=self.align_corners)
+
+
+def _scaled(side: int, scale: float) -> int:
+    """Rounds down, as the official code does: 62 of 90 x 0.7, which is 62.99999999999999; to one pixel at least."""
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        # graphs for any size want whole numbers; for scales that are no binary fractions, this may be one more
+        return side * round(scale * 10_000) // 10_000
+    return max(1, int(side * scale))
+
+
+def _scale_attention(in_channels: int, bn_momentum: float, width: int = 256) -> nn.Sequential:
+    """From object-contextual features to the share of their scale; the names are the official ones."""
+    return nn.Sequential(
+        OrderedDict(
+            conv0=nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
+            bn0=BatchNorm2d(width, momentum=bn_momentum),
+            re0=nn.ReLU(inplace=True),
+            conv1=nn.Conv2d(width, width, 3, padding=1, bias=False),
+            bn1=BatchNorm2d(width, momentum=bn_momentum),
+            re1=nn.ReLU(inplace=True),
+            conv2=nn.Conv2d(width, 1, 1, bias=False),
+            sig=nn.Sigmoid(),
+        )
+    )

@@ -1,0 +1,334 @@
+"""HRFormer: the HRNet trunk whose branches attend within windows instead of convolving, and the networks built on it.
+
+Stem, stage 1 and transitions are HRNet's. A branch is a chain of transformer blocks: attention among the pixels of each
+square window, then a feed-forward network whose depth-wise 3x3 convolution carries information from window to window.
+
+Attribute names are the official ones, so that the official files of weights load without renaming.
+
+Source:
+    Yuan et al., "HRFormer: High-Resolution Transformer for Dense Prediction", arXiv 2110.09408, section 3;
+    HRNet/HRFormer, cls/models/hrt.py and seg/lib/models/backbones/hrt/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrseg.models.networks.base import Network
+from hrseg.models.networks.batch_norm import BatchNorm2d
+from hrseg.models.networks.hrnet import BasicBlock, Bottleneck, HighResolutionModule, HRNet, HRNetVariant, conv_bn
+from hrseg.models.networks.hrnetv2 import known_order
+from hrseg.models.networks.ocr import OCRHead
+from hrseg.models.networks.window_attention import WindowAttention
+from hrseg.utils.checks import is_number, is_whole, require, require_channels
+
+
+@dataclass(frozen=True)
+class HRFormerVariant:
+    """Width and depth of a trunk.
+
+    Args:
+        width: C, the channels of the finest branch; the next ones have 2C, 4C and 8C.
+        heads: Of the finest branch's attention; the next ones have two, four and eight times as many.
+        modules: Modules of stages 2, 3 and 4.
+        blocks: Transformer blocks of each branch of a module.
+
+    Raises:
+        ConfigError: A number is outside its range, or the heads do not divide the width.
+    """
+
+    width: int
+    heads: int
+    modules: tuple[int, int, int]
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        HRNetVariant(self.width, self.blocks, self.modules)  # refuses what is outside its range
+        divides = is_whole(self.heads) and self.width % self.heads == 0
+        require(divides, "heads", self.heads, f"a number that divides the width {self.width}")
+
+
+HRFORMER_VARIANTS = {
+    "t": HRFormerVariant(18, heads=1, modules=(1, 3, 2)),
+    "s": HRFormerVariant(32, heads=1, modules=(1, 4, 2)),
+    "b": HRFormerVariant(78, heads=2, modules=(1, 4, 2)),
+}
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drops the whole input of an image with a probability, and scales up the others'.
+
+    Args:
+        probability: Of an image's being dropped, from 0 to below 1.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, ...) to the same shape."""
+        if not self.training or self.probability == 0:
+            return x
+        keeps = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.probability
+        return x * keeps.to(x.dtype).div(1 - self.probability)
+
+
+class FeedForward(nn.Module):
+    """A 1x1 convolution to four times the width, a depth-wise 3x3 one, a 1x1 one back; each with batch norm, GELU."""
+
+    expansion = 4
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = width * self.expansion
+        self.fc1 = nn.Conv2d(width, inner, 1)
+        self.norm1 = BatchNorm2d(inner)
+        self.dw3x3 = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.norm2 = BatchNorm2d(inner)
+        self.fc2 = nn.Conv2d(inner, width, 1)
+        self.norm3 = BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, width, h, w) to the same shape."""
+        gelu = F.gelu if torch.is_grad_enabled() else torch.ops.aten.gelu_  # in place: a third of the memory
+        x = gelu(self.norm1(self.fc1(x)))
+        x = gelu(self.norm2(self.dw3x3(x)))
+        x = gelu(self.norm3(self.fc2(x)))
+        return x
+
+
+class TransformerBlock(nn.Module):
+    """Window attention and feed-forward network, each after a layer norm and with a residual connection.
+
+    Args:
+        width: C, the channels.
+        heads: Number of heads; divides the width.
+        window_size: Side of the windows.
+        drop_path: Probability with which either residual branch is dropped for an image, in training.
+    """
+
+    def __init__(self, width: int, heads: int, window_size: int, drop_path: float) -> None:
+        super().__init__()
+        self.attn = WindowAttention(width, heads, window_size)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.drop_path = DropPath(drop_path)
+        self.mlp = FeedForward(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, h, w) to the same shape, in channels_last."""
+        x = x.permute(0, 2, 3, 1).contiguous()  # a copy in the first block at most
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        hidden = self.mlp(self.norm2(x).permute(0, 3, 1, 2))
+        x = x.permute(0, 3, 1, 2) + self.drop_path(hidden)
+        return x
+
+
+class TransformerModule(HighResolutionModule):
+    """Parallel branches of transformer blocks, then their exchange as in HRNet, but with depth-wise convolutions.
+
+    A coarser map is enlarged by repeating its pixels, and then, where that is too much for a finer map of odd size,
+    bilinearly reduced to its size.
+
+    Args:
+        widths: Channels of the branches, finest first.
+        heads: Heads of the finest branch.
+        window_size: Side of the windows.
+        drop_paths: Probability of stochastic depth for each block of a branch.
+    """
+
+    def __init__(self, widths: Sequence[int], heads: int, window_size: int, drop_paths: Sequence[float]) -> None:
+        super().__init__(widths, BasicBlock, blocks=0, fuse_mode="bilinear", align_corners=True)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(TransformerBlock(width, heads * 2**branch, window_size, rate) for rate in drop_paths))
+            for branch, width in enumerate(widths)
+        )
+
+    @staticmethod
+    def _fuse_layer(widths: Sequence[int], source: int, target: int) -> nn.Module:
+        """What brings branch `source` to the width of `target` and near its size."""
+        if source == target:
+            return nn.Identity()
+        if source > target:
+            conv, norm = conv_bn(widths[source], widths[target], 1, relu=False)
+            return nn.Sequential(conv, norm, nn.Upsample(scale_factor=2 ** (source - target)))
+        halvings = [_depthwise_halving(widths[source], widths[source]) for _ in range(target - source - 1)]
+        for halving in halvings:
+            halving.append(nn.ReLU(inplace=True))
+        return nn.Sequential(*halvings, _depthwise_halving(widths[source], widths[target]))
+
+
+def _depthwise_halving(in_channels: int, out_channels: int, bias: bool = False) -> nn.Sequential:
+    """A depth-wise 3x3 convolution of stride 2 and a 1x1 one to the new width, each with batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, stride=2, padding=1, groups=in_channels, bias=bias),
+        BatchNorm2d(in_channels),
+        nn.Conv2d(in_channels, out_channels, 1, bias=bias),
+        BatchNorm2d(out_channels),
+    )
+
+
+class HRFormer(HRNet):
+    """The trunk: HRNet's stem, two bottlenecks, and three stages of transformer modules with 2, 3 and 4 branches.
+
+    Args:
+        variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
+        in_channels: Channels of the images.
+        window_size: Side of the windows, in pixels of each map; 7 in the published classifiers, up to 15 in
+            segmentation. `window_attention.resize_bias_tables` fits weights of one size to another.
+        drop_path: Probability of stochastic depth in the last block; it rises linearly from 0 in the first, branches of
+            a module side by side counting as one.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
+            being kept: more time for much less memory, the same result.
+
+    Every bilinear enlargement aligns corners. Weights start as torch leaves them, bias tables from a normal
+    distribution with a standard deviation of 0.02, as in the official code.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+    """
+
+    draws: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        variant: HRFormerVariant,
+        in_channels: int = 3,
+        window_size: int = 7,
+        drop_path: float = 0.0,
+        checkpoint_stages: Sequence[int] = (),
+    ) -> None:
+        require(is_whole(window_size, 1, 32), "window_size", window_size, "a number from 1 to 32")
+        require(is_number(drop_path, 0, 1), "drop_path", drop_path, "from 0 to below 1")
+        # HRNet's stages stay empty, to be replaced
+        around = HRNetVariant(variant.width, modules=(0, 0, 0), layer1_blocks=2)
+        super().__init__(around, in_channels, align_corners=True, checkpoint_stages=checkpoint_stages)
+        self.window_size = window_size
+
+        depth = variant.blocks * sum(variant.modules)
+        rates = iter([drop_path * block / max(depth - 1, 1) for block in range(depth)])
+
+        def stage(branches: int) -> nn.Sequential:
+            widths = self.widths[:branches]
+            modules = variant.modules[branches - 2]
+            return nn.Sequential(
+                *(
+                    TransformerModule(widths, variant.heads, window_size, [next(rates) for _ in range(variant.blocks)])
+                    for _ in range(modules)
+                )
+            )
+
+        self.stage2 = stage(branches=2)
+        self.stage3 = stage(branches=3)
+        self.stage4 = stage(branches=4)
+
+
+class DepthwiseBottleneck(Bottleneck):
+    """HRNet's bottleneck with a depth-wise 3x3 convolution."""
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__(in_channels, width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+
+
+class HRFormerClassifier(HRFormer, Network):
+    """The ImageNet classifier: the four maps, widened and brought together from fine to coarse, and averaged.
+
+    The names of its parameters are exactly those of the official files.
+
+    Args:
+        variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
+        num_classes: K, the classes.
+        in_channels: Channels of the images.
+        window_size: Side of the windows.
+        drop_path: Probability of stochastic depth in the last block; the published T and S have 0, B 0.2.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    Source:
+        HRNet/HRFormer, cls/models/hrt.py.
+    """
+
+    head_names: ClassVar[tuple[str, ...]] = ("classifier",)
+
+    def __init__(
+        self,
+        variant: HRFormerVariant,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        window_size: int = 7,
+        drop_path: float = 0.0,
+        checkpoint_stages: Sequence[int] = (),
+    ) -> None:
+        require_channels(num_classes=num_classes)
+        super().__init__(variant, in_channels, window_size, drop_path, checkpoint_stages)
+        self.num_classes = num_classes
+        inner = (32, 64, 128, 256)
+        outer = [width * Bottleneck.expansion for width in inner]
+        self.incre_modules = nn.ModuleList(
+            nn.Sequential(DepthwiseBottleneck(*widths)) for widths in zip(self.widths, inner, strict=True)
+        )
+        self.downsamp_modules = nn.ModuleList(
+            _depthwise_halving(fine, coarse, bias=True).append(nn.ReLU(inplace=True))
+            for fine, coarse in pairwise(outer)
+        )
+        self.final_layer = nn.Sequential(nn.Conv2d(outer[-1], 2048, 1), BatchNorm2d(2048), nn.ReLU(inplace=True))
+        self.classifier = nn.Linear(2048, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K)."""
+        finest, *coarser = (widen(x) for widen, x in zip(self.incre_modules, self.features(images), strict=True))
+        for halve, x in zip(self.downsamp_modules, coarser, strict=True):
+            finest = x + halve(finest)
+        logits: Tensor = self.classifier(self.final_layer(finest).mean((2, 3)))
+        return logits
+
+
+class HRFormerOCR(HRFormer, OCRHead):
+    """HRFormer + OCR for semantic segmentation, the official "OCR v2".
+
+    The names of the trunk's parameters are those of the official files behind `backbone.`, those of the head are the
+    names of HRNetV2 + OCR.
+
+    Args:
+        variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
+        num_classes: K, the channels of the logits.
+        in_channels: Channels of the images.
+        window_size: Side of the windows; 7, 13 or 15 in the published networks.
+        drop_path: Probability of stochastic depth in the last block; 0.4 in the published B for Cityscapes, 0.3 in the
+            one for PASCAL-Context with windows of 15.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
+        dropout: Share of the channels of the last features that are set to zero in training.
+        channel_order: Of the images, "rgb" or "bgr", as in the official segmentation weights.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    Source:
+        HRNet/HRFormer, seg/lib/models/nets/hrt.py.
+    """
+
+    def __init__(
+        self,
+        variant: HRFormerVariant,
+        num_classes: int = 19,
+        in_channels: int = 3,
+        window_size: int = 7,
+        drop_path: float = 0.2,
+        checkpoint_stages: Sequence[int] = (),
+        dropout: float = 0.05,
+        channel_order: str = "rgb",
+    ) -> None:
+        super().__init__(variant, in_channels, window_size, drop_path, checkpoint_stages)
+        self.channel_order = known_order(channel_order)
+        self.add_head(self.widths, num_classes, dropout=dropout, inner_bias=True, aux_kernel=3, aux_channels=512)

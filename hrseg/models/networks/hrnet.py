@@ -1,0 +1,378 @@
+"""The HRNet trunk, to be read from top to bottom: blocks, modules that exchange resolutions, and the whole.
+
+Widths: branch k works at stride 4 * 2**k with width C * 2**k. Nothing is ever brought down to one low resolution: every
+module runs its branches side by side and then lets each of them see all the others.
+
+Attribute names are the official ones, so that the official files of weights load without renaming.
+
+Source:
+    Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", arXiv 1908.07919, section 3;
+    HRNet/HRNet-Semantic-Segmentation, lib/models/seg_hrnet.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hrseg.errors import ConfigError
+from hrseg.models.networks.batch_norm import BatchNorm2d
+from hrseg.utils.checks import is_number, is_whole, require, require_channels
+
+Maps = tuple[Tensor, ...]  # feature maps, finest first
+MakeBlock = Callable[[int], nn.Module]  # from a width to a block that keeps the shape of its maps
+
+
+def resize(maps: Tensor, size: Sequence[int], mode: str = "bilinear", align_corners: bool = False) -> Tensor:
+    """Resizes (B, C, h, w) to (B, C, *size), `mode` being "bilinear" or "nearest", which knows no `align_corners`."""
+    return F.interpolate(maps, size, mode=mode, align_corners=align_corners if mode == "bilinear" else None)
+
+
+def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
+    """A convolution without bias that keeps the size (but for its stride), batch norm, and ReLU if wanted."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+    layers: list[nn.Module] = [conv, BatchNorm2d(out_channels)]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a residual connection; as wide at the end as at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn1 = BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, width, h, w) to the same shape."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        out += x
+        return F.relu(out, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """A 1x1, a 3x3 and a widening 1x1 convolution with a residual connection, projected where the width changes."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = BatchNorm2d(out_channels)
+        same = in_channels == out_channels
+        self.downsample = nn.Identity() if same else conv_bn(in_channels, out_channels, 1, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, h, w) to (B, 4 * width, h, w)."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        out += self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+class Transition(nn.ModuleList):
+    """Opens the branches of the next stage: known ones pass, a new one comes from the coarsest at half its size."""
+
+    def __init__(self, in_widths: Sequence[int], out_widths: Sequence[int]) -> None:
+        super().__init__()
+        for branch, width in enumerate(out_widths):
+            if branch >= len(in_widths):
+                # the official code nests new branches one level deeper, and so do the names in its files
+                self.append(nn.Sequential(conv_bn(in_widths[-1], width, 3, stride=2)))
+            elif in_widths[branch] != width:
+                self.append(conv_bn(in_widths[branch], width, 3))
+            else:
+                self.append(nn.Identity())
+
+    def forward(self, maps: Maps) -> Maps:
+        """Maps the branches of one stage to those of the next."""
+        return tuple(layer(maps[min(branch, len(maps) - 1)]) for branch, layer in enumerate(self))
+
+
+class HighResolutionModule(nn.Module):
+    """Parallel branches of blocks, then their exchange: every output is the ReLU of a sum over all branches.
+
+    Args:
+        widths: Channels of the branches, finest first.
+        block: Makes a block from its width.
+        blocks: Blocks a branch.
+        fuse_mode: How coarser maps are enlarged, "bilinear" or "nearest".
+        align_corners: Of the bilinear enlargement.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], block: MakeBlock, blocks: int, fuse_mode: str, align_corners: bool
+    ) -> None:
+        super().__init__()
+        self.fuse_mode = fuse_mode
+        self.align_corners = align_corners
+        self.branches = nn.ModuleList(nn.Sequential(*(block(width) for _ in range(blocks))) for width in widths)
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(self._fuse_layer(widths, source, target) for source in range(len(widths)))
+            for target in range(len(widths))
+        )
+
+    @staticmethod
+    def _fuse_layer(widths: Sequence[int], source: int, target: int) -> nn.Module:
+        """What brings branch `source` to the width of `target` and, where that is coarser, to its size."""
+        if source == target:
+            return nn.Identity()
+        if source > target:
+            return conv_bn(widths[source], widths[target], 1, relu=False)
+        halvings = [conv_bn(widths[source], widths[source], 3, stride=2) for _ in range(target - source - 1)]
+        return nn.Sequential(*halvings, conv_bn(widths[source], widths[target], 3, stride=2, relu=False))
+
+    def forward(self, maps: Maps) -> Maps:
+        """Maps branches (B, C * 2**k, h / 2**k, w / 2**k) to the same shapes, or the first if it fuses no more."""
+        maps = tuple(branch(x) for branch, x in zip(self.branches, maps, strict=True))
+        return tuple(self._fuse(maps, target) for target in range(len(self.fuse_layers)))
+
+    def _fuse(self, maps: Maps, target: int) -> Tensor:
+        size = maps[target].shape[-2:]
+        layers = self.fuse_layers[target]
+        assert isinstance(layers, nn.ModuleList)
+        total: Tensor = layers[0](maps[0])
+        for source in range(1, len(maps)):
+            term = layers[source](maps[source])
+            if source > target:
+                term = resize(term, size, self.fuse_mode, self.align_corners)
+            if source == 1:
+                total = total + term  # not in place: the first may be a branch's own map, which other targets read
+            else:
+                total += term
+        return F.relu(total, inplace=True)
+
+
+@dataclass(frozen=True)
+class HRNetVariant:
+    """Width, depth and block of a trunk.
+
+    Args:
+        width: C, the channels of the finest branch; the next ones have 2C, 4C and 8C.
+        blocks: Blocks of each branch of a module.
+        modules: Modules of stages 2, 3 and 4.
+        layer1_blocks: Bottleneck blocks of stage 1.
+        layer1_width: Inner width of those bottlenecks; they put out four times as many channels.
+        block: Makes the blocks of stages 2 to 4; the plain ones, or those with attention of `psa.py`.
+
+    Raises:
+        ConfigError: A number is outside its range.
+    """
+
+    width: int
+    blocks: int = 4
+    modules: tuple[int, int, int] = (1, 4, 3)
+    layer1_blocks: int = 4
+    layer1_width: int = 64
+    block: MakeBlock = BasicBlock
+
+    def __post_init__(self) -> None:
+        require(is_whole(self.width, 1, 1024), "width", self.width, "a number from 1 to 1024")
+        require_channels(layer1_width=self.layer1_width)
+        for name in ("blocks", "layer1_blocks"):
+            require(is_whole(getattr(self, name), 1, 100), name, getattr(self, name), "a number from 1 to 100")
+        modules_known = isinstance(self.modules, list | tuple) and len(self.modules) == 3
+        modules_known = modules_known and all(is_whole(number, 0, 100) for number in self.modules)
+        require(modules_known, "modules", self.modules, "three numbers from 0 to 100, of stages 2, 3 and 4")
+        require(callable(self.block), "block", self.block, "a class or function that makes a block from its width")
+
+
+VARIANTS = {
+    # the first is 16 wide in spite of its name
+    "w18_small_v1": HRNetVariant(16, blocks=2, modules=(1, 1, 1), layer1_blocks=1, layer1_width=32),
+    "w18_small_v2": HRNetVariant(18, blocks=2, modules=(1, 3, 2), layer1_blocks=2),
+    "w18": HRNetVariant(18),
+    "w30": HRNetVariant(30),
+    "w32": HRNetVariant(32),
+    "w40": HRNetVariant(40),
+    "w44": HRNetVariant(44),
+    "w48": HRNetVariant(48),
+    "w64": HRNetVariant(64),
+}
+
+
+class HRNet(nn.Module):
+    """The trunk: a stem to stride 4, one stage of bottlenecks, and three stages with 2, 3 and 4 branches.
+
+    Args:
+        variant: Width, depth and block; `VARIANTS` holds the published ones.
+        in_channels: Channels of the images.
+        fuse_mode: How coarser maps are enlarged before they are added to finer ones: "bilinear" as in the official
+            segmentation code, or "nearest" as in the official classification and pose code. Weights fit both, results
+            differ.
+        align_corners: Of every bilinear enlargement. False in the official plain HRNetV2 for Cityscapes, LIP and
+            PASCAL-Context; True in whatever has an OCR head, and for ADE20K and COCO-Stuff.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
+            being kept: about a quarter more time for much less memory. Batch statistics count once all the same.
+
+    Weights start as torch leaves them; networks built on the trunk call `initialize`.
+
+    Attributes:
+        widths: Channels of the maps that `features` gives.
+        strides: Pixels of the image for each of theirs, in both directions.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+    """
+
+    smallest_size: ClassVar[int] = 1  # of an image's side, in pixels
+    strides: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
+    draws: ClassVar[bool] = False  # random numbers within its stages, in training
+
+    def __init__(
+        self,
+        variant: HRNetVariant,
+        in_channels: int = 3,
+        fuse_mode: str = "bilinear",
+        align_corners: bool = False,
+        checkpoint_stages: Sequence[int] = (),
+    ) -> None:
+        require_channels(in_channels=in_channels)
+        require(isinstance(variant, HRNetVariant), "variant", variant, "an HRNetVariant, such as one of VARIANTS")
+        require(fuse_mode in ("bilinear", "nearest"), "fuse_mode", fuse_mode, "bilinear or nearest")
+        require(isinstance(align_corners, bool), "align_corners", align_corners, "true or false")
+        is_list = isinstance(checkpoint_stages, list | tuple)
+        stages_known = is_list and all(is_whole(stage, 1, 4) for stage in checkpoint_stages)
+        require(stages_known, "checkpoint_stages", checkpoint_stages, "a list of stages out of 1, 2, 3, 4")
+        super().__init__()
+        self.in_channels = in_channels
+        self.fuse_mode = fuse_mode
+        self.align_corners = align_corners
+        self.checkpoint_stages = frozenset(checkpoint_stages)
+        self.widths = tuple(variant.width * 2**branch for branch in range(4))
+
+        self.conv1 = nn.Conv2d(in_channels, 64, 3, stride=2, padding=1, bias=False)
+        self.bn1 = BatchNorm2d(64)
+        self.conv2 = nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False)
+        self.bn2 = BatchNorm2d(64)
+        layer1_width = variant.layer1_width * Bottleneck.expansion
+        self.layer1 = nn.Sequential(
+            Bottleneck(64, variant.layer1_width),
+            *(Bottleneck(layer1_width, variant.layer1_width) for _ in range(variant.layer1_blocks - 1)),
+        )
+
+        def stage(branches: int) -> nn.Sequential:
+            modules = variant.modules[branches - 2]
+            arguments = self.widths[:branches], variant.block, variant.blocks, fuse_mode, align_corners
+            return nn.Sequential(*(HighResolutionModule(*arguments) for _ in range(modules)))
+
+        self.transition1 = Transition((layer1_width,), self.widths[:2])
+        self.stage2 = stage(branches=2)
+        self.transition2 = Transition(self.widths[:2], self.widths[:3])
+        self.stage3 = stage(branches=3)
+        self.transition3 = Transition(self.widths[:3], self.widths)
+        self.stage4 = stage(branches=4)
+
+    def features(self, images: Tensor) -> Maps:
+        """Computes the four maps that the heads work on.
+
+        Args:
+            images: (B, in_channels, H, W) float, normalised; any H and W.
+
+        Returns:
+            Four maps, finest first: (B, C * 2**k, H / stride, W / stride), stride 4 * 2**k, sizes rounded up.
+
+        Raises:
+            ConfigError: The images have another type, number of channels, or are too small.
+        """
+        self._check(images)
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = self._run(1, self.layer1, x)
+        maps: Maps = self._run(2, self.stage2, self.transition1((x,)))
+        maps = self._run(3, self.stage3, self.transition2(maps))
+        maps = self._run(4, self.stage4, self.transition3(maps))
+        return maps
+
+    def _run(self, stage: int, units: nn.Sequential, x: Any) -> Any:
+        """Runs the blocks or modules of a stage, each as one checkpoint where that was asked for."""
+        recompute = self.training and stage in self.checkpoint_stages
+        for unit in units:
+            x = _recomputed(unit, x, self.draws) if recompute else unit(x)
+        return x
+
+    def _check(self, images: Tensor) -> None:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            return  # a check would fix the sizes in the graph
+        shape = tuple(images.shape)
+        if len(shape) != 4 or shape[1] != self.in_channels or min(shape[2:]) < self.smallest_size:
+            raise ConfigError(
+                f"images of shape {shape}; expected (batch, {self.in_channels}, height, width), "
+                f"height and width from {self.smallest_size}"
+            )
+        if not images.is_floating_point():
+            raise ConfigError(f"images of type {images.dtype}; expected float: divide by 255 and normalise them first")
+
+
+def initialize(network: nn.Module, init: str, bn_momentum: float) -> None:
+    """Gives every convolution and batch norm of a network its first values.
+
+    Args:
+        network: Changed in place.
+        init: "official": convolutions normal with a standard deviation of 0.001, biases as torch draws them; for
+            networks that are given ImageNet weights at once, as in all official segmentation recipes. "kaiming": He
+            normal over the inputs, biases zero; for training from scratch.
+        bn_momentum: Share of the newest batch in the running statistics.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    Source:
+        HRNet/HRNet-Semantic-Segmentation, lib/models/seg_hrnet.py, init_weights.
+    """
+    require(init in ("official", "kaiming"), "init", init, "official or kaiming")
+    require(is_number(bn_momentum) and 0 < bn_momentum <= 1, "bn_momentum", bn_momentum, "above 0 and at most 1")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = bn_momentum
+        elif isinstance(module, nn.Conv2d) and init == "official":
+            nn.init.normal_(module.weight, std=0.001)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _recomputed(unit: nn.Module, x: Any, draws: bool) -> Any:
+    """Applies a unit that keeps only its input for the backward pass, and counts the batch's statistics once."""
+    if torch.compiler.is_compiling():  # recomputation inside a compiled graph leaves buffers alone
+        return checkpoint(unit, x, use_reentrant=False)
+    return checkpoint(
+        unit,
+        x,
+        use_reentrant=False,
+        preserve_rng_state=draws,  # of the generators, which takes time
+        context_fn=lambda: (nullcontext(), _scratch_statistics(unit)),
+    )
+
+
+@contextmanager
+def _scratch_statistics(unit: nn.Module) -> Iterator[None]:
+    """Lets batch norms update copies of their running statistics, which are thrown away at the end."""
+    norms = [module for module in unit.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [dict(norm.named_buffers()) for norm in norms]
+    for norm, buffers in zip(norms, kept, strict=True):
+        for name, buffer in buffers.items():
+            setattr(norm, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)

@@ -1,0 +1,299 @@
+"""HRNetV2 with object-contextual representations (OCR): each pixel looks at a summary of every class's region.
+
+Rough logits of an auxiliary head say where the regions are. The features of a region's pixels are averaged; each pixel
+then compares itself with all K regions and adds to its own features a mixture of theirs. Relating pixels to K regions
+instead of to each other keeps this linear in the number of pixels.
+
+Attribute names are the official ones, so that the official files of weights load without renaming.
+
+Source:
+    Yuan, Chen and Wang, "Object-Contextual Representations for Semantic Segmentation", arXiv 1909.11065;
+    HRNet/HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/models/seg_hrnet_ocr.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrseg.models.networks.batch_norm import BatchNorm2d
+from hrseg.models.networks.hrnet import HRNet, HRNetVariant, Maps, initialize, resize
+from hrseg.models.networks.hrnetv2 import Segmenter, known_order
+from hrseg.utils.checks import is_number, require, require_channels, require_kernel
+
+
+def gather_regions(pixels: Tensor, scores: Tensor) -> Tensor:
+    """Averages the features of all pixels for each class, weighted by a softmax of its scores over the pixels.
+
+    Args:
+        pixels: Features (B, C, h, w).
+        scores: Logits (B, K, h, w).
+
+    Returns:
+        One vector per class, (B, C, K, 1), to be read as an image of K pixels.
+
+    Example:
+        >>> gather_regions(torch.tensor([[[[2.0, 4.0]]]]), torch.tensor([[[[0.0, 0.0]], [[90.0, 0.0]]]])).flatten()
+        tensor([3., 2.])
+    """
+    shares = _softmax(scores.flatten(2), dim=2).to(pixels.dtype)
+    return torch.bmm(shares, pixels.flatten(2).transpose(1, 2)).transpose(1, 2).unsqueeze(3)
+
+
+class ObjectAttention(nn.Module):
+    """Attention of the pixels, which are the queries, to the regions, which are keys and values.
+
+    Args:
+        mid_channels: Of pixels, regions and the result.
+        key_channels: Of queries, keys and values.
+        bias: Whether the convolutions have one; useless before batch norm, some files hold it.
+        negative_slope: Of the rectifiers.
+    """
+
+    def __init__(self, mid_channels: int, key_channels: int, bias: bool, negative_slope: float) -> None:
+        super().__init__()
+        project = partial(_projection, bias=bias, negative_slope=negative_slope)
+        self.f_pixel = project(mid_channels, key_channels, key_channels)
+        self.f_object = project(mid_channels, key_channels, key_channels)
+        self.f_down = project(mid_channels, key_channels)
+        self.f_up = project(key_channels, mid_channels)
+
+    def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
+        """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to the context of each pixel, (B, mid, h, w)."""
+        queries = self.f_pixel(pixels)
+        keys, values = self.f_object(regions).squeeze(3), self.f_down(regions).squeeze(3)
+        scale = keys.shape[1] ** -0.5
+        shares = _softmax(torch.bmm((scale * keys).transpose(1, 2), queries.flatten(2)), dim=1).to(values.dtype)
+        if queries.is_contiguous(memory_format=torch.channels_last):  # the products' order decides what they put out
+            context = torch.bmm(shares.transpose(1, 2), values.transpose(1, 2)).transpose(1, 2)
+        else:
+            context = torch.bmm(values, shares)
+        out: Tensor = self.f_up(context.reshape(queries.shape))
+        return out
+
+
+class SpatialOCR(nn.Module):
+    """Adds to each pixel its context out of the regions; the official `ocr_distri_head`.
+
+    Args:
+        mid_channels: Of pixels, regions and the result.
+        key_channels: Of the attention.
+        dropout: Share of the channels that are set to zero in training.
+        bias: Whether the convolutions have one.
+        negative_slope: Of the rectifiers.
+    """
+
+    def __init__(self, mid_channels: int, key_channels: int, dropout: float, bias: bool, negative_slope: float) -> None:
+        super().__init__()
+        self.object_context_block = ObjectAttention(mid_channels, key_channels, bias, negative_slope)
+        projection = _projection(2 * mid_channels, mid_channels, bias=bias, negative_slope=negative_slope)
+        self.conv_bn_dropout = nn.Sequential(*projection, nn.Dropout2d(dropout))
+
+    def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
+        """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to (B, mid, h, w)."""
+        context = self.object_context_block(pixels, regions)
+        # the convolution of [context, pixels] as a sum, which saves putting them side by side, the widest map of all
+        convolution, *layers = self.conv_bn_dropout
+        assert isinstance(convolution, nn.Conv2d)
+        for_context, for_pixels = convolution.weight.chunk(2, dim=1)
+        x = F.conv2d(context, for_context, convolution.bias)
+        x += F.conv2d(pixels, for_pixels)
+        for layer in layers:
+            x = layer(x)
+        return x
+
+
+class OCRHead(Segmenter):
+    """The OCR head of a network, inherited beside its trunk, which supplies `features`.
+
+    Its parts are attributes of the network itself, since their entries carry no prefix in the official files. The
+    network's constructor calls `add_head`.
+    """
+
+    head_names: ClassVar[tuple[str, ...]] = ("conv3x3_ocr", "ocr_distri_head", "cls_head", "aux_head")
+    output_weights: ClassVar[Mapping[str, float]] = {"out": 1.0, "aux": 0.4}
+
+    def add_head(
+        self,
+        widths: Sequence[int],
+        num_classes: int,
+        mid_channels: int = 512,
+        key_channels: int = 256,
+        dropout: float = 0.05,
+        inner_bias: bool = False,
+        aux_kernel: int = 1,
+        aux_channels: int | None = None,
+        negative_slope: float = 0.0,
+        bn_momentum: float = 0.1,
+        init: str = "official",
+    ) -> None:
+        """Builds the head; the network's `align_corners` is set already.
+
+        Args:
+            widths: Channels of the trunk's four maps, finest first.
+            num_classes: K, the channels of the logits and the number of regions.
+            mid_channels: Channels of pixels and regions.
+            key_channels: Channels in which they are compared.
+            dropout: Share of the channels of the last features that are set to zero in training, below 1.
+            inner_bias: Whether the convolutions inside the attention have a bias.
+            aux_kernel: Size of the auxiliary head's first convolution, odd.
+            aux_channels: Channels that it puts out; None is as many as come in.
+            negative_slope: Of the rectifiers for what is below zero.
+            bn_momentum: Share of the newest batch in the running statistics.
+            init: "official": everything as torch draws it; "kaiming": He normal, for training from scratch.
+
+        Raises:
+            ConfigError: An argument is outside its range.
+        """
+        channels = sum(widths)
+        aux_channels = channels if aux_channels is None else aux_channels
+        require_channels(
+            num_classes=num_classes, mid_channels=mid_channels, key_channels=key_channels, aux_channels=aux_channels
+        )
+        require(is_number(dropout, 0, 1), "dropout", dropout, "from 0 to below 1")
+        require(isinstance(inner_bias, bool), "inner_bias", inner_bias, "true or false")
+        require_kernel("aux_kernel", aux_kernel)
+        require(is_number(negative_slope, 0, 1), "negative_slope", negative_slope, "from 0 to below 1")
+        self.num_classes = num_classes
+        self.negative_slope = float(negative_slope)
+        self.conv3x3_ocr = nn.Sequential(*_conv_bn_relu(channels, mid_channels, 3, negative_slope))
+        self.ocr_distri_head = SpatialOCR(mid_channels, key_channels, dropout, inner_bias, negative_slope)
+        self.cls_head = nn.Conv2d(mid_channels, num_classes, 1)
+        self.aux_head = nn.Sequential(
+            *_conv_bn_relu(channels, aux_channels, aux_kernel, negative_slope), nn.Conv2d(aux_channels, num_classes, 1)
+        )
+        for part in (self.conv3x3_ocr, self.ocr_distri_head, self.cls_head, self.aux_head):
+            if init != "official":
+                initialize(part, init, bn_momentum)
+            for module in part.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = bn_momentum
+
+    def representations(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps images (B, in_channels, H, W) to object-contextual features and the auxiliary logits.
+
+        Returns:
+            (B, mid_channels, H / 4, W / 4) and (B, K, H / 4, W / 4), sizes rounded up.
+        """
+        pixels, scores = self._pixels_and_scores(self.features(images))
+        return self.ocr_distri_head(pixels, gather_regions(pixels, scores)), scores
+
+    def _pixels_and_scores(self, maps: Maps) -> tuple[Tensor, Tensor]:
+        """What stands side by side in full width is gone when the attention begins."""
+        finest, *coarser = maps
+        enlarged = (resize(x, finest.shape[-2:], align_corners=self.align_corners) for x in coarser)
+        wide = torch.cat([finest, *enlarged], dim=1)
+        scores = self.aux_head(wide)
+        return self.conv3x3_ocr(wide), scores
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps images (B, in_channels, H, W) to logits at stride 4.
+
+        Returns:
+            "out", and "aux", the rough ones: (B, K, H / 4, W / 4), sizes rounded up.
+        """
+        features, scores = self.representations(images)
+        return {"out": self.cls_head(features), "aux": scores}
+
+
+class HRNetV2OCR(HRNet, OCRHead):
+    """HRNetV2 + OCR for semantic segmentation.
+
+    The names of its parameters are exactly those of the official files.
+
+    Args:
+        variant: Width and depth; `VARIANTS` holds the published ones.
+        num_classes: K, the channels of the logits.
+        in_channels: Channels of the images.
+        fuse_mode: How coarser maps are enlarged before they are added to finer ones: "bilinear" as in the official
+            segmentation code, or "nearest" as in the official classification code.
+        align_corners: Of every bilinear enlargement, in the trunk, in the head, and of the logits.
+        bn_momentum: Share of the newest batch in the running statistics of batch norm.
+        init: "kaiming" for training from scratch, "official" for a network that is given ImageNet weights, whose head
+            stays as torch draws it.
+        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
+            being kept: more time for less memory, the same result.
+        mid_channels: Channels of pixels and regions; 256 in openseg's OCR_B.
+        key_channels: Channels in which they are compared; 128 in openseg's OCR_B.
+        dropout: Share of the channels of the last features that are set to zero in training; 0 in mmsegmentation.
+        inner_bias: Whether the convolutions inside the attention have a bias, as in openseg.
+        aux_kernel: Size of the auxiliary head's first convolution; 3 in openseg.
+        aux_channels: Channels that it puts out; None is as many as come in, 15C. 256 in openseg's OCR_B.
+        negative_slope: Of the head's rectifiers for what is below zero; 0.01 in the first weights of openseg, whose
+            batch norm came with one of its own.
+        channel_order: Of the images, "rgb" or "bgr", as in the weights of openseg.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    Source:
+        HRNet/HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/models/seg_hrnet_ocr.py. Of the variants:
+        openseg-group/openseg.pytorch, lib/models/nets/hrnet.py; mmsegmentation, configs/_base_/models/ocrnet_hr18.py.
+    """
+
+    def __init__(
+        self,
+        variant: HRNetVariant,
+        num_classes: int = 19,
+        in_channels: int = 3,
+        fuse_mode: str = "bilinear",
+        align_corners: bool = True,
+        bn_momentum: float = 0.1,
+        init: str = "kaiming",
+        checkpoint_stages: Sequence[int] = (),
+        mid_channels: int = 512,
+        key_channels: int = 256,
+        dropout: float = 0.05,
+        inner_bias: bool = False,
+        aux_kernel: int = 1,
+        aux_channels: int | None = None,
+        negative_slope: float = 0.0,
+        channel_order: str = "rgb",
+    ) -> None:
+        super().__init__(variant, in_channels, fuse_mode, align_corners, checkpoint_stages)
+        self.channel_order = known_order(channel_order)
+        initialize(self, init, bn_momentum)  # of the trunk alone, as in the official code
+        self.add_head(
+            self.widths,
+            num_classes,
+            mid_channels,
+            key_channels,
+            dropout,
+            inner_bias,
+            aux_kernel,
+            aux_channels,
+            negative_slope,
+            bn_momentum,
+            init,
+        )
+
+
+def _softmax(x: Tensor, dim: int) -> Tensor:
+    """The softmax in single precision at least: in half, the sum over many pixels would not be 1."""
+    return x.softmax(dim, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, negative_slope: float) -> list[nn.Module]:
+    """With a bias, useless before batch norm, that the official files hold."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    return [conv, BatchNorm2d(out_channels), _rectifier(negative_slope)]
+
+
+def _projection(*channels: int, bias: bool, negative_slope: float) -> nn.Sequential:
+    """1x1 convolutions from each number of channels to the next, with batch norm and rectifier."""
+    layers: list[nn.Module] = []
+    for inside, out in pairwise(channels):
+        layers.append(nn.Conv2d(inside, out, 1, bias=bias))
+        # the official code nests these one level deeper, and so do the names in its files
+        layers.append(nn.Sequential(BatchNorm2d(out), _rectifier(negative_slope)))
+    return nn.Sequential(*layers)
+
+
+def _rectifier(negative_slope: float) -> nn.Module:
+    return nn.LeakyReLU(negative_slope, inplace=True) if negative_slope else nn.ReLU(inplace=True)

@@ -1,0 +1,139 @@
+"""Polarized self-attention in the blocks of HRNet: which channels count, and which pixels, at full resolution in both.
+
+A trunk gets these blocks by its variant: `dataclasses.replace(VARIANTS["w48"], block=PSA_BLOCKS["psa_s"])`.
+
+The official code takes every pixel through each 1x1 convolution, also where only a (weighted) mean of the results is
+used. Such a convolution may change places with the mean, and the results are the same but for rounding.
+
+Source:
+    Liu et al., "Polarized Self-Attention: Towards High-quality Pixel-wise Regression", arXiv 2107.00782;
+    DeLightCMU/PSA, semantic-segmentation/network/PSA.py and hrnetv2.py.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrseg.models.networks.batch_norm import BatchNorm2d
+from hrseg.models.networks.hrnet import MakeBlock
+from hrseg.utils.checks import require
+
+
+def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 1x1 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+
+class PolarizedSelfAttention(nn.Module, ABC):
+    """Maps weighted by channel and by pixel, each weight between 0 and 1; a subclass says how the two combine.
+
+    In the official names "right" is the attention over channels and "left" the one over pixels.
+
+    Args:
+        width: C, the channels of the maps.
+        conv_up: From the C / 2 channels (B, C / 2, 1, 1) of the attention over channels to all C.
+    """
+
+    def __init__(self, width: int, conv_up: nn.Module) -> None:
+        super().__init__()
+        self.conv_q_right = conv1x1(width, 1)
+        self.conv_v_right = conv1x1(width, width // 2)
+        self.conv_up = conv_up
+        self.conv_q_left = conv1x1(width, width // 2)
+        self.conv_v_left = conv1x1(width, width // 2)
+
+    def weigh_channels(self, x: Tensor) -> Tensor:
+        """Multiplies each channel of (B, C, h, w) by its weight, which depends on the pixels that the query picks."""
+        shares = self.conv_q_right(x).flatten(2).softmax(2)
+        picked = x.flatten(2) @ shares.transpose(1, 2)
+        weights: Tensor = self.conv_up(self.conv_v_right(picked.unsqueeze(3))).sigmoid()
+        return x * weights
+
+    def weigh_pixels(self, x: Tensor) -> Tensor:
+        """Multiplies each pixel of (B, C, h, w) by its weight, which depends on the mean of all."""
+        query = self.conv_q_left(x.mean((2, 3), keepdim=True)).flatten(2).transpose(1, 2)
+        return x * self.answers(x, query).view(-1, 1, *x.shape[2:]).sigmoid()
+
+    @abstractmethod
+    def answers(self, x: Tensor, query: Tensor) -> Tensor:
+        """Compares the values of the pixels of (B, C, h, w) with a query (B, 1, C / 2), giving (B, 1, h * w)."""
+
+
+class ParallelPSA(PolarizedSelfAttention):
+    """PSA(p): the sum of the maps weighted by channel and the maps weighted by pixel; softmax over the answers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, conv1x1(width // 2, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, h, w) to the same shape."""
+        return self.weigh_channels(x) + self.weigh_pixels(x)
+
+    def answers(self, x: Tensor, query: Tensor) -> Tensor:
+        """Compares values with a query; the convolution that makes the values is applied to the query instead."""
+        return (query @ self.conv_v_left.weight.flatten(1) @ x.flatten(2)).softmax(2)
+
+
+class SequentialPSA(PolarizedSelfAttention):
+    """PSA(s), what the released segmentation code uses: channels first, then pixels; softmax over each map of values.
+
+    Args:
+        width: C, the channels of the maps.
+
+    Raises:
+        ConfigError: `width` is below 8, of which nothing would be left in the narrowest layer.
+    """
+
+    def __init__(self, width: int) -> None:
+        require(width >= 8, "width", width, "at least 8")
+        inner, narrow = width // 2, width // 2 // 4
+        conv_up = nn.Sequential(
+            nn.Conv2d(inner, narrow, 1),
+            nn.LayerNorm((narrow, 1, 1)),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(narrow, width, 1),
+        )
+        super().__init__(width, conv_up)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, h, w) to the same shape."""
+        return self.weigh_pixels(self.weigh_channels(x))
+
+    def answers(self, x: Tensor, query: Tensor) -> Tensor:
+        """Compares values, each map of which sums to 1, with a query."""
+        values: Tensor = self.conv_v_left(x).flatten(2).softmax(2)
+        return query @ values
+
+
+class PSABlock(nn.Module):
+    """A `BasicBlock` with attention between its two convolutions.
+
+    Args:
+        width: Channels of the maps.
+        attention: Makes the attention from the width.
+    """
+
+    def __init__(self, width: int, attention: MakeBlock) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn1 = BatchNorm2d(width)
+        self.deattn = attention(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, width, h, w) to the same shape."""
+        out = self.deattn(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        out = self.bn2(self.conv2(out))
+        out += x
+        return F.relu(out, inplace=True)
+
+
+PSA_BLOCKS: dict[str, MakeBlock] = {
+    "psa_p": partial(PSABlock, attention=ParallelPSA),
+    "psa_s": partial(PSABlock, attention=SequentialPSA),
+}

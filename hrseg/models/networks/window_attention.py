@@ -1,0 +1,180 @@
+"""Attention within windows: every pixel attends to those of its square window, with a learned bias for each offset.
+
+Attribute names are the official ones of HRFormer.
+
+Source:
+    Yuan et al., "HRFormer: High-Resolution Transformer for Dense Prediction", arXiv 2110.09408, section 3;
+    HRNet/HRFormer, cls/models/hrt.py and seg/lib/models/backbones/hrt/. The bias is that of Liu et al., "Swin
+    Transformer", arXiv 2103.14030.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrseg.errors import WeightsError
+from hrseg.models.networks.hrnet import resize
+
+BIAS_TABLE, BIAS_INDEX = "relative_position_bias_table", "relative_position_index"
+
+
+class RelativeAttention(nn.Module):
+    """Multi-head attention among the pixels of a window, with a learned bias for every offset of two pixels.
+
+    Args:
+        width: C, the channels.
+        heads: Number of heads; divides the width.
+        window_size: Side of a window; L is its square.
+    """
+
+    relative_position_index: Tensor
+
+    def __init__(self, width: int, heads: int, window_size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, heads))
+        self.register_buffer(BIAS_INDEX, relative_positions(window_size))
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps windows (N, L, C) to the same shape."""
+        query, key, value = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
+        # of four dimensions: the fast kernels know no mask of three
+        x = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype).unsqueeze(0))
+        out: Tensor = self.out_proj(x.transpose(1, 2).flatten(2))
+        return out
+
+
+class WindowAttention(nn.Module):
+    """Attention within windows that tile the map, without overlap or shift.
+
+    A map that is no multiple of the window is padded with zeros on all sides, evenly; they take part in the attention.
+
+    Args:
+        width: C, the channels.
+        heads: Number of heads; divides the width.
+        window_size: Side of the windows.
+    """
+
+    def __init__(self, width: int, heads: int, window_size: int) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.attn = RelativeAttention(width, heads, window_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, h, w, C), channels last, to the same shape."""
+        if torch.compiler.is_exporting():
+            return self._by_index(x)
+        side = self.window_size
+        batch, height, width, channels = x.shape
+        rows, columns, top, left = self._tiling(height, width)
+        bottom, right = rows * side - height - top, columns * side - width - left
+        # without asking whether there is anything to pad: the answer would become part of a traced graph
+        x = F.pad(x, (0, 0, left, right, top, bottom))
+        # under one name, so that nothing is kept longer than it is needed
+        x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
+        x = x.reshape(batch * rows * columns, side * side, channels)
+        x = self.attn(x)
+        x = x.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
+        x = x.reshape(batch, rows * side, columns * side, channels)
+        return x[:, top : top + height, left : left + width]
+
+    def _by_index(self, x: Tensor) -> Tensor:
+        """The same, with pixels picked by their numbers.
+
+        Exported graphs take 1 for another case than all other sizes, so no dimension may be the rows or the columns of
+        windows, of which small maps have one.
+        """
+        side = self.window_size
+        batch, height, width, channels = x.shape
+        rows, columns, top, left = self._tiling(height, width)
+
+        token = torch.arange(rows * columns * side * side, device=x.device)
+        window, place = token // (side * side), token % (side * side)
+        row = window // columns * side + place // side - top
+        column = window % columns * side + place % side - left
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        source = torch.where(inside, row * width + column, height * width)  # where a pixel of zeros stands
+        windows = F.pad(x.reshape(batch, height * width, channels), (0, 0, 0, 1)).index_select(1, source)
+        # in two steps, since a reshape in one asks whether there is only one window
+        windows = self.attn(windows.reshape(-1, channels).reshape(-1, side * side, channels))
+
+        pixel = torch.arange(height * width, device=x.device)
+        row, column = pixel // width + top, pixel % width + left
+        source = (row // side * columns + column // side) * (side * side) + row % side * side + column % side
+        x = windows.reshape(-1, channels).reshape(batch, -1, channels)
+        return x.index_select(1, source).reshape(batch, height, width, channels)
+
+    def _tiling(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Rows and columns of windows, and the padding at the top and on the left."""
+        side = self.window_size
+        rows, columns = (height + side - 1) // side, (width + side - 1) // side
+        return rows, columns, (rows * side - height) // 2, (columns * side - width) // 2
+
+
+def relative_positions(window_size: int) -> Tensor:
+    """The row of the bias table for every pair of pixels of a window, counted line by line.
+
+    Args:
+        window_size: Side of the window, w.
+
+    Returns:
+        (w * w, w * w) int64: the offset of the query from the key, rows first, both from -(w - 1) on.
+
+    >>> relative_positions(2)
+    tensor([[4, 3, 1, 0],
+            [5, 4, 2, 1],
+            [7, 6, 4, 3],
+            [8, 7, 5, 4]])
+    """
+    along = torch.arange(window_size)
+    pixels = torch.cartesian_prod(along, along)
+    offsets = pixels[:, None] - pixels[None] + window_size - 1
+    return offsets[..., 0] * (2 * window_size - 1) + offsets[..., 1]
+
+
+def resize_bias_tables(entries: Mapping[str, Any], window_size: int) -> dict[str, Any]:
+    """Fits the entries of a network to another window: bias tables bilinearly, and the positions that go with them.
+
+    Args:
+        entries: A state dict of an HRFormer, whatever its names start with. Left as it is.
+        window_size: Side of the new windows.
+
+    Returns:
+        The entries, those of other names untouched.
+
+    Raises:
+        WeightsError: A bias table belongs to no square window.
+
+    Source:
+        HRNet/HRFormer, seg/lib/models/tools/module_helper.py, load_model.
+    """
+    side = 2 * window_size - 1
+    resized = dict(entries)
+    for name, table in entries.items():
+        if not name.endswith(BIAS_TABLE):
+            continue
+        known = math.isqrt(len(table))
+        if known**2 != len(table) or known % 2 == 0:
+            raise WeightsError(
+                f"{name} has shape {tuple(table.shape)}; expected (2w - 1)² rows, w being the side of a window"
+            )
+        if known != side:
+            image = resize(table.T.reshape(1, -1, known, known), (side, side))
+            resized[name] = image.reshape(-1, side**2).T.contiguous()
+            resized[name.removesuffix(BIAS_TABLE) + BIAS_INDEX] = relative_positions(window_size)
+    return resized

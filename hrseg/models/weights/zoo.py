@@ -1,0 +1,220 @@
+"""Named weights: found on this machine, or fetched.
+
+A name is a network, a point and a tag: `hrnetv2_w48.cityscapes`. They are listed in `hrseg.models.weights.published`.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+from hrseg.errors import HrsegError, UnknownNameError, WeightsError
+from hrseg.models.catalog import MODELS
+from hrseg.models.weights.download import adopt, check, fetch, mirror_of, require_published
+from hrseg.models.weights.published import ZOO, Checkpoint
+from hrseg.utils.files import cache_folder
+
+
+def _trunk(model: str) -> str:
+    """The network whose ImageNet classifier has the same trunk."""
+    return re.sub(r"^hrnetv(1|2p)_", "hrnetv2_", re.sub(r"(_psa_[ps]|_ocr|_hmsa|_cls)+$", "", model))
+
+
+def _by_tag() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for checkpoint in ZOO.values():
+        fitting = found.setdefault(checkpoint.tag, {})
+        for model in MODELS:
+            if model == checkpoint.network or (
+                checkpoint.tag.startswith("imagenet") and _trunk(model) == checkpoint.network
+            ):
+                fitting.setdefault(model, checkpoint.name)
+    return {tag: fitting for tag, fitting in found.items() if fitting}
+
+
+# tag -> model that `create_model` knows -> name of the weights for it
+NAMED_WEIGHTS = _by_tag()
+
+
+def list_weights(pattern: str = "*") -> list[str]:
+    """Names of the weights that fit a shell pattern, or that are for networks that fit it, in alphabetical order.
+
+    >>> list_weights("hrnetv2_w48.imagenet*")
+    ['hrnetv2_w48.imagenet', 'hrnetv2_w48.imagenet_cutmix', 'hrnetv2_w48.imagenet_ssld']
+    >>> list_weights("hrnetv2_w44")
+    ['hrnetv2_w44.imagenet']
+    """
+    by_name = {name for name in ZOO if fnmatchcase(name, pattern)}
+    models = {model for model in MODELS if fnmatchcase(model, pattern)}
+    return sorted(by_name | {fitting[model] for fitting in NAMED_WEIGHTS.values() for model in models & set(fitting)})
+
+
+def unknown_weights(name: str) -> HrsegError:
+    """The error where weights are wanted by a name or pattern that is none: what is near, or fits the network."""
+    if name in MODELS:
+        return WeightsError(f"{name} is a network; give one of its weights: {', '.join(list_weights(name))}")
+    if name in NAMED_WEIGHTS:
+        return WeightsError(
+            f"there are {name} weights of several networks; give {' or '.join(list_weights(f'*.{name}')[:3])}, ... "
+            f"(`hrseg weights list '*.{name}'`)"
+        )
+    return UnknownNameError("weights", name, [*ZOO, *MODELS])
+
+
+def weights_folder(name: str) -> Path:
+    """Where the files of named weights lie that are not from the hub: in `$HRSEG_HOME`, or `~/.cache/hrseg`."""
+    return cache_folder() / "weights" / name
+
+
+def fetch_weights(model: str, weights: str) -> Path:
+    """Fetches named weights for a model, or finds them on this machine.
+
+    Args:
+        model: Name of the model.
+        weights: A key of `NAMED_WEIGHTS` or of `ZOO`.
+
+    Returns:
+        The file.
+
+    Raises:
+        WeightsError: There are none for this model, hrseg does not read them, or they are not here and cannot be
+            fetched.
+        OutputError: Where they belong cannot be written to.
+    """
+    name = weights if weights in ZOO else NAMED_WEIGHTS.get(weights, {}).get(model)
+    if name is None:
+        others = [tag for tag, fitting in NAMED_WEIGHTS.items() if model in fitting]
+        known = f", or {' or '.join(others)}" if others else ""
+        raise WeightsError(f"no {weights} weights are known for {model}; give a file of weights instead{known}")
+    return get_weights(name)
+
+
+def get_weights(name: str, *, for_other_code: bool = False) -> Path:
+    """Fetches weights by their whole name, or finds them on this machine; no network is needed where they are.
+
+    Args:
+        name: A key of `ZOO`.
+        for_other_code: Also those in a format that hrseg does not read.
+
+    Returns:
+        The file.
+
+    Raises:
+        WeightsError, UnknownNameError: No weights have that name.
+        WeightsError: They are in a format that hrseg does not read; they are not here and cannot be fetched, or only
+            with a browser; or what was put here by hand is not what was published. The message says what to do.
+        OutputError: Where they belong cannot be written to.
+    """
+    checkpoint, folder = _checkpoint(name), weights_folder(name)
+    if not (checkpoint.readable or for_other_code):
+        raise WeightsError(
+            f"{name} cannot be loaded: {checkpoint.note}; take other weights, or fetch the file for other code with "
+            f"`hrseg weights get {name}`"
+        )
+    if path := find_weights(name):
+        require_published(path, mirror_of(path, checkpoint.mirrors))
+        return path
+    if not checkpoint.mirrors:
+        raise WeightsError(
+            f"{name} is not in {folder}, and its link needs a browser: {checkpoint.page}. Fetch it there, and run "
+            f"`hrseg weights get {name} --from FILE`, or put it into that folder as {checkpoint.page_file}"
+        )
+    try:
+        return fetch(checkpoint.mirrors, folder, partial(_require_network, checkpoint))
+    except WeightsError as error:
+        page = f" {checkpoint.page_file} is also at {checkpoint.page}." if checkpoint.page else ""
+        raise WeightsError(
+            f"{name}: {error}. These links were copied, never tried.{page} Fetch the file by hand where there is a "
+            f"network and put it into {folder} under its name, or give its path as weights="
+        ) from error
+
+
+def place_weights(name: str, source: Path) -> Path:
+    """Takes a file that was fetched by hand, or an archive with it inside, into the folder of the weights.
+
+    Args:
+        name: A key of `ZOO`.
+        source: Any file; it is copied.
+
+    Returns:
+        The file in its place.
+
+    Raises:
+        WeightsError, UnknownNameError: No weights have that name.
+        WeightsError: There is no such file, it cannot be read, or it is not the published one.
+        OutputError: Where it belongs cannot be written to.
+    """
+    checkpoint = _checkpoint(name)
+    examine = partial(_require_network, checkpoint)
+    return adopt(source, checkpoint.files, checkpoint.mirrors, weights_folder(name), examine)
+
+
+def find_weights(name: str) -> Path | None:
+    """The file of named weights if it is on this machine, in our cache or the hub's; asks no network.
+
+    Raises:
+        WeightsError, UnknownNameError: No weights have that name.
+    """
+    checkpoint = _checkpoint(name)
+    if path := _in_folder(checkpoint):
+        return path
+    for mirror in checkpoint.mirrors:
+        if mirror.repository:
+            from huggingface_hub import try_to_load_from_cache  # slow to import
+
+            found = try_to_load_from_cache(mirror.repository, mirror.file)
+            if isinstance(found, str):
+                return Path(found)
+    return None
+
+
+def check_weights(name: str, path: Path) -> tuple[bool, str]:
+    """Reads a file of named weights again and compares it with what is known of it and of its network.
+
+    Args:
+        name: A key of `ZOO`.
+        path: What `find_weights` or `get_weights` returned.
+
+    Returns:
+        Whether nothing is wrong with it, and what was found, to stand behind the file's name.
+
+    Raises:
+        WeightsError, UnknownNameError: No weights have that name.
+        WeightsError: The file cannot be read.
+    """
+    checkpoint = _checkpoint(name)
+    sound, finding = check(path, mirror_of(path, checkpoint.mirrors))
+    if sound:
+        try:
+            _require_network(checkpoint, path)
+        except WeightsError as error:
+            return False, str(error).removeprefix(str(path)).lstrip()
+    return sound, finding
+
+
+def _checkpoint(name: str) -> Checkpoint:
+    if name not in ZOO:
+        raise unknown_weights(name)
+    return ZOO[name]
+
+
+def _require_network(checkpoint: Checkpoint, path: Path) -> None:
+    """Refuses a file that is none of weights, or of another network's; where no network of ours is meant, takes all."""
+    if not checkpoint.readable or checkpoint.network not in MODELS:
+        return
+    from hrseg.models.weights.file import open_weights  # torch: not for listing
+
+    found = open_weights(path).description().get("name", checkpoint.network)  # a trunk alone does not tell its name
+    if checkpoint.tag.startswith("imagenet"):
+        fits = _trunk(found) == _trunk(checkpoint.network)
+    else:  # of some it is not published whether they have several scales
+        fits = checkpoint.network in (found, found.removesuffix("_hmsa"))
+    if not fits:
+        raise WeightsError(f"{path} is of {found}; expected {checkpoint.network}, which {checkpoint.name} is of")
+
+
+def _in_folder(checkpoint: Checkpoint) -> Path | None:
+    folder = weights_folder(checkpoint.name)
+    return next((folder / file for file in checkpoint.files if (folder / file).is_file()), None)

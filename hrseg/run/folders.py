@@ -1,0 +1,153 @@
+"""One run, one folder: `runs/EXPERIMENT/N`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from hrseg.errors import ConfigError, OutputError
+from hrseg.run import launch, slurm, torchrun
+from hrseg.utils.files import locked, require_writable, writing
+
+_LOCK = ".lock"
+_PATIENCE = 10.0  # seconds; the dataloader workers of a training that was killed may hold its lock for five
+_OF_ANY_START = ("config*.yaml", "events.out.tfevents.*", _LOCK)  # files of a run that has come to nothing yet
+
+_made: set[Path] = set()  # the folders that this process has made
+
+
+def new_run_dir(root: Path, experiment: str) -> Path:
+    """Makes the next free folder `root/experiment/N`, N counting from 0.
+
+    All processes of a SLURM job have the folder that its number names, however often it is requeued. Those that
+    torchrun started have the one that the first of them makes, however often torchrun starts them again.
+
+    Raises:
+        ConfigError: The experiment's name leads out of `root`.
+        OutputError: The folder cannot be made.
+    """
+    if Path(experiment).is_absolute() or ".." in Path(experiment).parts:
+        raise ConfigError(f"experiment {experiment} leads out of {root}/; give a name, or the whole path as run_dir")
+    if (job := slurm.job()) is not None:
+        _make(root / experiment / job)
+        return root / experiment / job
+    if torchrun.tasks() is not None:
+        return Path(torchrun.agreed("hrseg/run_dir", lambda: str(_next_free(root / experiment))))
+    return _next_free(root / experiment)
+
+
+def _next_free(folder: Path) -> Path:
+    _make(folder)
+    with writing(folder):
+        number = max((int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()), default=-1) + 1
+        while True:
+            try:
+                (folder / str(number)).mkdir(parents=True)
+            except FileExistsError:  # another run started at the same moment
+                number += 1
+            else:
+                _made.add((folder / str(number)).absolute())
+                return folder / str(number)
+
+
+def _make(folder: Path) -> None:
+    missing = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
+    try:
+        with writing(folder):
+            for path in reversed(missing):
+                with suppress(FileExistsError):  # another process was faster
+                    path.mkdir()
+                    _made.add(path)
+    except OutputError:
+        _remove_empty(missing)
+        raise
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Removes those, innermost first, that this process has made and that hold nothing."""
+    with suppress(OSError):
+        for folder in folders:
+            if folder in _made:
+                folder.rmdir()
+                _made.discard(folder)
+
+
+@contextmanager
+def in_use(run_dir: Path, is_training: bool) -> Iterator[None]:
+    """Makes a run's folder, and removes it again if the block fails before anything of use is in it.
+
+    Args:
+        run_dir: The folder.
+        is_training: Whether to keep other trainings out of the folder: two would mix their rows and checkpoints. Rank 0
+            does so for all ranks of its training. A training that is killed leaves the folder free.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+        ConfigError: Another training is at work in it.
+    """
+    _make(run_dir)
+    with ExitStack() as stack:
+        if launch.is_first_process():
+            if is_training:
+                stack.enter_context(_reserved(run_dir))
+            stack.push(lambda error, *_: remove_unused(run_dir) if error else None)
+        require_writable(run_dir)
+        yield
+
+
+@contextmanager
+def _reserved(run_dir: Path) -> Iterator[None]:
+    lock = run_dir / _LOCK
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, _PATIENCE))
+        except TimeoutError:
+            raise ConfigError(
+                f"{run_dir} is in use by another training{_holder(lock)}; two in one folder would mix their rows and "
+                "checkpoints: stop that one or wait for its end, or give another --run_dir"
+            ) from None
+        stack.callback(lock.unlink, missing_ok=True)
+        with suppress(OSError):
+            lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+
+
+def _holder(lock: Path) -> str:
+    try:
+        return f", {lock.read_text()}"
+    except OSError:
+        return ""
+
+
+def remove_unused(run_dir: Path) -> None:
+    """Removes a run's folder, and its parents, if this process has made them and nothing of use is in them."""
+    folder = run_dir.absolute()
+    if folder not in _made or any(
+        path.is_file() and not any(path.match(pattern) for pattern in _OF_ANY_START) for path in folder.rglob("*")
+    ):
+        return
+    shutil.rmtree(folder)
+    _remove_empty(folder.parents)
+
+
+def last_checkpoint(run_dir: Path) -> Path | None:
+    """The checkpoint that a restart in this folder goes on from, if there is one."""
+    path = run_dir / "checkpoints" / "last.ckpt"
+    return path if path.is_file() else None
+
+
+def is_of_run(checkpoint: Path, run_dir: Path) -> bool:
+    """Whether a checkpoint lies in a run's folder, so that a training that goes on from it continues that run."""
+    return checkpoint.resolve().parent.parent == run_dir.resolve()
+
+
+def run_dir_of(checkpoint: Path) -> Path | None:
+    """The run that a checkpoint belongs to: RUN/checkpoints/best.ckpt, with RUN/config.yaml beside it."""
+    folder = checkpoint.absolute().parent
+    if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file():
+        return Path(os.path.relpath(folder.parent))
+    return None

@@ -1,0 +1,66 @@
+"""How many processes torchrun or SLURM's srun started, and whether that is what the user wants."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from hrseg.errors import ConfigError
+from hrseg.run import slurm, torchrun
+
+
+def tasks() -> slurm.Tasks | None:
+    """How many processes there are; None where this one was started by neither."""
+    return torchrun.tasks() or slurm.tasks()  # torchrun may run within a SLURM job
+
+
+def is_first_process() -> bool:
+    """Whether this is rank 0 of its run, as far as the environment says before Lightning's `Trainer` does."""
+    if tasks() is not None:
+        return (os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")) == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
+def processes(given: Mapping[str, object]) -> dict[str, int]:
+    """Lightning's `num_nodes` and `devices`, as started; empty where this process was not started from outside.
+
+    Args:
+        given: What the user says of either; None and "auto" say nothing.
+
+    Raises:
+        ConfigError: The user says other numbers.
+    """
+    started = tasks()
+    if started is None:
+        return {}
+    numbers = {"num_nodes": started.nodes, "devices": started.per_node}
+    for key, number in numbers.items():
+        if given.get(key) not in (None, "auto", number, str(number)):
+            ways = "--nodes, --ntasks-per-node" if started.launcher == "srun" else "--nnodes, --nproc-per-node"
+            raise ConfigError(
+                f"trainer.{key} is {given[key]}, but {started.launcher} started {started.per_node} processes on each "
+                f"of {started.nodes} nodes; leave it out, or start as many ({ways})"
+            )
+    return numbers
+
+
+def require_srun() -> None:
+    """Refuses to train where SLURM has several tasks that would not train together.
+
+    Raises:
+        ConfigError: srun, which starts them, was left out; or it started them in an interactive job, where Lightning
+            takes each process for one alone.
+    """
+    number = int(os.environ.get("SLURM_NTASKS", "1"))
+    if number == 1 or tasks() is not None:
+        return
+    if slurm.job() is not None:
+        raise ConfigError(
+            f"SLURM job {slurm.job()} has {number} tasks, but srun, which starts them, was left out; write srun before "
+            "the command, or ask for one task (--ntasks=1)"
+        )
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        raise ConfigError(
+            f"srun started {number} processes in an interactive job, where each would train for itself; write "
+            "srun --job-name=hrseg"
+        )

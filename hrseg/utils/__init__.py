@@ -1,0 +1,1 @@
+"""What knows nothing of networks, data sets or runs: files, images, checks, signals."""

@@ -1,0 +1,383 @@
+"""Image and label files in, image and label files out; the only place that knows of OpenCV's channel order."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import stat
+import struct
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from hrseg.errors import DataFileError, FileSystemError, LossyLabelError
+from hrseg.utils.files import replacing
+from hrseg.utils.image_formats import (
+    MAX_PIXELS_VARIABLE,
+    decoding,
+    max_pixels,
+    open_image,
+    require_size,
+    too_large,
+    unreadable,
+)
+
+try:
+    from kornia_rs.io import decode_image_png_u8
+except ImportError:  # no wheel for this Python: OpenCV gives the same pixels, but takes three times as long for a PNG
+    decode_image_png_u8 = None
+
+_log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff"),
+    *(".webp", ".gif", ".avif", ".jp2", ".j2k"),
+)
+
+# what is wrong with a file stands in our own error
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_PAUSES = (1, 2, 4, 8, 16, 32)  # seconds between attempts
+_FILE_SYSTEM_AWAY = {
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN")
+}
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_BYTES_PER_PIXEL, _BYTES_OF_METADATA = 8, 2**26  # at most, of an image that is read
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY, _PNG_RGB = 0, 2  # colour types without palette and alpha
+_BY_OPENCV = ("JPEG", "MPO", "PNG", "BMP", "WEBP")  # faster than Pillow; the EXIF orientation is applied
+_LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
+_LOSSY_COMPRESSION = ("jpeg", "tiff_jpeg", "webp")  # within a TIFF
+# modes in which Pillow has what a viewer shows, and those by way of which they become RGB
+_COLOR_MODES = dict.fromkeys(("1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"), "RGB")
+_COLOR_MODES |= {"P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
+_RANGE_TAGS = ((340, 341), (280, 281))  # (S)MinSampleValue and (S)MaxSampleValue of a TIFF
+_MIN_BRIGHTEST = 1 << 14  # of 16 bits; below it a sensor's 10, 12 or 14 bits were stored without scaling
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads an image as a camera's viewer would show it.
+
+    Greyscale becomes three equal channels, palettes and CMYK become RGB, alpha is dropped, and the orientation noted in
+    EXIF is applied. 16-bit PNGs become 8-bit by >> 8, as their format defines 65535 as white; one whose values all stay
+    below 2^14 would be nearly black and is refused. A 16-bit grey TIFF is scaled from the range that its tags
+    SMinSampleValue and SMaxSampleValue (or MinSampleValue and MaxSampleValue) state, and is refused without them. So
+    are other bit depths, bands that are neither colours nor a declared alpha, several pages, and animations.
+
+    Args:
+        path: A file of any format in `IMAGE_SUFFIXES`; its content decides, not its suffix.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        DataFileError: The file is missing, truncated, no regular file, no image, has more pixels than
+            `$HRSEG_MAX_PIXELS`, or is refused as above.
+        FileSystemError: Its file system is away, and was waited for.
+    """
+    data = read_file(path)
+    if _plain_png_mode(data) == "rgb":
+        return _decode_png(data, path, "rgb")
+    with open_image(io.BytesIO(data), path) as image:
+        if image.format not in _BY_OPENCV:
+            return _to_rgb(image, path)
+        is_deep = image.format == "PNG" and data[24] == 16
+    decoded = _decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH * is_deep, path)
+    return _to_eight_bits(decoded, path) if is_deep else decoded
+
+
+def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
+    """Converts an image in memory to what `read_image` would give of its file.
+
+    Args:
+        image: (H, W, 3) or (H, W, 4) uint8, RGB and perhaps alpha, which is dropped; (H, W) or (H, W, 1) uint8, grey;
+            or a Pillow image of any mode that `read_image` reads, whose EXIF orientation is applied.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        DataFileError: It is none of these, or cannot be decoded.
+    """
+    what = "the image in memory"
+    if isinstance(image, Image.Image):
+        return _to_rgb(image, Path(getattr(image, "filename", "") or what))
+    if not isinstance(image, np.ndarray):
+        raise DataFileError(f"{what} is a {type(image).__name__}; expected a path, a Pillow image or a NumPy array")
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4) or image.size == 0:
+        remedy = "; multiply values from 0 to 1 by 255 and round them" if image.dtype.kind == "f" else ""
+        remedy += "; give one image at a time" if image.ndim == 4 else ""
+        raise DataFileError(
+            f"{what} is {image.dtype} of shape {image.shape}; expected uint8 from 0 to 255, RGB of shape (H, W, 3), "
+            f"with alpha (H, W, 4), or grey (H, W){remedy}"
+        )
+    return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2) if channels == 1 else image[..., :3]
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """The (height, width) that `read_image` gives a file, from its header alone.
+
+    Raises:
+        DataFileError: The file is missing, or no image that is read.
+    """
+    try:
+        with _open_file(path) as file, open_image(file, path) as image, decoding(path):
+            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # a quarter, either way
+            # the size of a TIFF is turned already
+            return image.size if is_turned and image.format != "TIFF" else (image.height, image.width)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def read_label(path: Path, in_color: bool = False) -> np.ndarray:
+    """Reads a label: the numbers that the file holds, which for a palette image are the indices, not the colours.
+
+    Args:
+        path: A file of one channel without loss (PNG, TIFF, GIF, BMP); 16 and 32 bits are fine as long as no value
+            exceeds 255.
+        in_color: Whether the file may be a picture of the label instead, with or without alpha, which is dropped.
+
+    Returns:
+        (H, W) uint8, as on disk, with the orientation noted in EXIF applied; of a picture (H, W, 3) uint8, RGB.
+
+    Raises:
+        LossyLabelError: The format changes values.
+        DataFileError: The file is missing, truncated, no regular file, has several channels, pages or frames, floats,
+            values above 255, or more pixels than `$HRSEG_MAX_PIXELS`.
+        FileSystemError: Its file system is away, and was waited for.
+    """
+    data = read_file(path)
+    mode = _plain_png_mode(data)
+    label = _decode_png(data, path, mode) if mode else _decode_indices(data, path)
+    if in_color and label.ndim == 3 and label.shape[2] in (3, 4):
+        return label[..., :3]
+    if label.ndim != 2:
+        raise DataFileError(
+            f"{path} has {label.shape[2]} channels; expected one channel of class ids. Is it a picture of the label?"
+        )
+    if label.dtype != np.uint8 and (label.min() < 0 or label.max() > 255):
+        raise DataFileError(
+            f"{path} holds values from {label.min()} to {label.max()}; expected 0-255. Are these instance ids?"
+        )
+    return label.astype(np.uint8, copy=False)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Writes an image or a label as PNG, whole or not at all, and makes its folder.
+
+    Args:
+        path: Ends in `.png`.
+        image: (H, W, 3) uint8 RGB, or (H, W) uint8.
+    """
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".png", pixels)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def images_below(folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Lists the image files below a folder as `files_below` does.
+
+    Args:
+        folder: Where to look; nothing is found in a folder that is not there.
+        suffix: Only files whose name ends with it, such as "_mask", whatever their extension, "_mask.png" or ".jpg".
+
+    Returns:
+        The files by their path below the folder, without extension and suffix, in the order of these.
+
+    Raises:
+        DataFileError: Two files differ in their extension alone.
+    """
+    found: dict[str, Path] = {}
+    for path in files_below(folder):
+        ending = suffix if suffix.lower().endswith(IMAGE_SUFFIXES) else suffix + path.suffix
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.name.endswith(ending):
+            continue
+        stem = path.relative_to(folder).as_posix().removesuffix(ending)
+        if stem in found:
+            raise DataFileError(f"{found[stem]} and {path} have the same name; expected one file, remove the other")
+        found[stem] = path
+    return dict(sorted(found.items()))
+
+
+def files_below(folder: Path, is_left_out: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
+    """Walks the files below a folder in a fixed order; links are followed once, hidden files and folders passed over.
+
+    Args:
+        folder: Where to look; nothing is found in a folder that is not there.
+        is_left_out: Whether a folder below it is passed over as well.
+    """
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        visible = sorted(name for name in folders if name[0] != ".")
+        folders[:] = [name for name in visible if not _is_loop(here / name) and not is_left_out(here / name)]
+        yield from (here / name for name in sorted(names) if name[0] != ".")
+
+
+def _is_loop(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return folder.is_symlink() and any(folder.samefile(parent) for parent in folder.parents)
+
+
+def read_file(path: Path) -> bytes:
+    """Reads the bytes of a file; waits for a file system that is away for a while, as those over a network may be.
+
+    Raises:
+        DataFileError: The file is missing, no regular file, or larger than any image of `$HRSEG_MAX_PIXELS`.
+        FileSystemError: Its file system is still away.
+    """
+    pauses = iter(_PAUSES)
+    while True:
+        try:
+            with _open_file(path) as file:
+                return file.read()
+        except OSError as error:
+            if error.errno not in _FILE_SYSTEM_AWAY:
+                raise _refused(path, error) from error
+            pause = next(pauses, None)
+            if pause is None:
+                raise FileSystemError(
+                    f"{path} cannot be read: {error.strerror}, {len(_PAUSES) + 1} times within {sum(_PAUSES)} s; is "
+                    "its file system still there? The same command goes on once it is"
+                ) from error
+            _log.warning("%s cannot be read: %s; trying again in %d s", path, error.strerror, pause)
+            time.sleep(pause)
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """Opens a regular file; a pipe or a device, which would be waited for, is refused."""
+    most = _BYTES_PER_PIXEL * max_pixels() + _BYTES_OF_METADATA
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK))  # noqa: SIM115
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size <= most:
+        return file
+    file.close()
+    if not stat.S_ISREG(status.st_mode):
+        raise DataFileError(f"{path} is a named pipe, a device or a socket; expected a regular file")
+    raise DataFileError(
+        f"{path} has {status.st_size} bytes, more than an image of {max_pixels()} pixels; set {MAX_PIXELS_VARIABLE} if "
+        "it is one"
+    )
+
+
+def _refused(path: Path, error: OSError) -> DataFileError:
+    return DataFileError(f"{path} cannot be read: {error.strerror or error}")
+
+
+def _decode(data: bytes, flags: int, path: Path) -> np.ndarray:
+    try:
+        decoded: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise (too_large if error.code == cv2.Error.StsNoMem else unreadable)(path) from error
+    if decoded is None:
+        raise unreadable(path)
+    return decoded
+
+
+def _decode_png(data: bytes, path: Path, mode: str) -> np.ndarray:
+    """Decodes an 8-bit PNG of exactly the channels that `mode` ("rgb" or "mono") names."""
+    width, height = struct.unpack_from(">II", data, 16)
+    require_size(path, height, width)
+    if decode_image_png_u8 is not None:
+        try:
+            image: np.ndarray = decode_image_png_u8(data, (height, width), mode)
+        except Exception as error:  # what a file that is truncated or corrupt raises has no class of its own
+            raise unreadable(path) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise too_large(path) from None  # Rust panics where NumPy gives no memory; its error cannot be pickled
+        return image if mode == "rgb" else image[..., 0]
+    return _decode(data, cv2.IMREAD_COLOR_RGB if mode == "rgb" else cv2.IMREAD_GRAYSCALE, path)
+
+
+def _plain_png_mode(data: bytes) -> str | None:
+    """What `_decode_png` decodes a PNG as: "rgb" or "mono"; None for anything that it does not decode."""
+    if not data.startswith(_PNG_SIGNATURE + b"\0\0\0\rIHDR") or len(data) < 33 or data[24] != 8:
+        return None
+    if zlib.crc32(data[12:29]) != struct.unpack_from(">I", data, 29)[0]:
+        return None
+    # orientations and animations; the names of these chunks may also occur by chance, which does no harm
+    before, after = data[: data.find(b"IDAT")], data[data.rfind(b"IDAT") :]
+    if b"acTL" in before or b"eXIf" in before or b"eXIf" in after:
+        return None
+    return {_PNG_GREY: "mono", _PNG_RGB: "rgb"}.get(data[25])
+
+
+def _decode_indices(data: bytes, path: Path) -> np.ndarray:
+    """Decodes with Pillow, which, unlike OpenCV, does not turn palette indices into colours."""
+    with open_image(io.BytesIO(data), path, as_label=True) as image:
+        if image.format in _LOSSY or image.info.get("compression") in _LOSSY_COMPRESSION:
+            raise LossyLabelError(
+                f"{path} is a {image.format} whose compression changes labels; expected a PNG with one channel. "
+                "`hrseg verify --guess ROOT --snap FOLDER` writes the masks of a folder as PNG without the noise"
+            )
+        bits = data[24] if image.format == "PNG" else getattr(image, "tag_v2", {}).get(258, (8,))[0]
+        with decoding(path, image):
+            ImageOps.exif_transpose(image, in_place=True)
+            # GIF has no greyscale: of a grey palette the levels count, in whatever order they stand there
+            label = np.asarray(image.convert("L") if image.format == "GIF" and _is_grey(image) else image)
+        if image.mode == "L" and bits in (2, 4):  # Pillow stretches these to 0-255
+            label = label // (255 // (2**bits - 1))
+    return label
+
+
+def _is_grey(image: Image.Image) -> bool:
+    palette = np.array(image.getpalette("RGB") or []).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
+
+
+def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
+    """Decodes with Pillow."""
+    if image.mode.startswith("I;16"):
+        return np.repeat(_deep_grey(image, path)[..., None], 3, axis=2)
+    if image.mode not in _COLOR_MODES:
+        what = f"{path} has Pillow's mode {image.mode}"
+        if image.mode in ("I", "F"):
+            raise DataFileError(f"{what}, whose range is not stated; expected 8 bits, such as mode L or RGB")
+        raise DataFileError(f"{what}; expected grey or colours as shown, such as mode L or RGB: convert it")
+    with decoding(path, image):
+        upright = ImageOps.exif_transpose(image)
+        return np.array(upright.convert(_COLOR_MODES[image.mode]).convert("RGB"))
+
+
+def _deep_grey(image: Image.Image, path: Path) -> np.ndarray:
+    """Brings 16-bit grey to (H, W) uint8."""
+    with decoding(path, image):
+        values = np.asarray(ImageOps.exif_transpose(image))
+        tags = getattr(image, "tag_v2", {})
+        ranges = [[float(np.min(tags[tag])) for tag in pair] for pair in _RANGE_TAGS if tags.keys() >= {*pair}]
+    if image.format == "PNG":
+        return _to_eight_bits(values, path)
+    for low, high in ranges:
+        if low < high:
+            scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+            return scaled.clip(0, 255).round().astype(np.uint8)
+    raise DataFileError(
+        f"{path} has 1 band of 16-bit grey whose range is not stated; expected the tags SMinSampleValue and "
+        "SMaxSampleValue of a TIFF, or 8 bits: convert it with the range that is to be seen"
+    )
+
+
+def _to_eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
+    """Brings the values of a 16-bit PNG to uint8, unless the result would be nearly black."""
+    brightest = int(values.max())
+    if 0 < brightest < _MIN_BRIGHTEST:
+        raise DataFileError(
+            f"{path} has 16 bits and no value above {brightest}, which is nearly black where 65535 is white; scale it "
+            "to the range that is to be seen, and store that with 8 bits"
+        )
+    return (values >> 8).astype(np.uint8)

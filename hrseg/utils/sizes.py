@@ -1,0 +1,64 @@
+"""Sizes of scaled images, by the rules of the official code."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from hrseg.errors import ConfigError
+from hrseg.utils.image_formats import MAX_PIXELS_VARIABLE, max_pixels
+
+
+def scaled_to(size: tuple[int, int], base_size: int | None, scale: float) -> tuple[int, int]:
+    """The size of an image whose long side becomes `base_size * scale`, rounded half up, the short side after it.
+
+    Args:
+        size: (height, width) of the image.
+        base_size: Length of the long side at scale 1; None for the image's own.
+        scale: Factor on `base_size`.
+
+    Returns:
+        (height, width), at least 1 each.
+
+    >>> scaled_to((1024, 2048), 2048, 0.6)
+    (615, 1229)
+    """
+    height, width = size
+    long_side = int((base_size or max(size)) * scale + 0.5)
+    if height > width:
+        return max(1, long_side), max(1, int(width * long_side / height + 0.5))
+    return max(1, int(height * long_side / width + 0.5)), max(1, long_side)
+
+
+def require_pixels(size: tuple[int, int], what: str) -> None:
+    """Looks at the size of an image before it is made.
+
+    Args:
+        size: (height, width).
+        what: What the image is, for the message.
+
+    Raises:
+        ConfigError: It would have more pixels than images may have, `$HRSEG_MAX_PIXELS`.
+    """
+    if size[0] * size[1] > max_pixels():
+        raise ConfigError(
+            f"{what} would have {size[0]}x{size[1]} pixels (height x width), more than the {max_pixels()} of "
+            f"{MAX_PIXELS_VARIABLE}; lower the size or the scales"
+        )
+
+
+def brought_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes an image bilinearly to a size whatever its aspect; an image of that size is returned as it is.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: (height, width).
+
+    Raises:
+        ConfigError: The size is larger than images may be.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    require_pixels(size, "an image resized to input_size")
+    resized: np.ndarray = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return resized

@@ -1,0 +1,151 @@
+"""Small text, YAML and JSON files, read with limits."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hrseg.errors import ConfigError
+from hrseg.utils.files import expanded
+
+_MOST_BYTES = 2**18
+_MOST_NODES = 100_000  # of a YAML file, with each alias counted as what it stands for
+_TEXT = "expected text in UTF-8, not UTF-16 or binary"
+
+
+def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
+    """Reads a text file in UTF-8, with or without byte-order mark.
+
+    Args:
+        path: A regular file; a pipe or device is not opened.
+        most_bytes: The largest size that is read.
+
+    Raises:
+        ConfigError: It cannot be read, is larger, or is no text.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path} is a folder, pipe or device; expected a text file")
+        if status.st_size > most_bytes:
+            raise ConfigError(f"{path} has {status.st_size} bytes; expected a text file of {most_bytes} or fewer")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read: {error}; {_TEXT}") from error
+    if "\0" in text:
+        raise ConfigError(f"{path} holds NUL bytes; {_TEXT}")
+    return text
+
+
+def _read_stdin() -> str:
+    try:
+        text = sys.stdin.read(_MOST_BYTES + 1)
+    except ValueError as error:
+        raise ConfigError(f"of the standard input cannot be read: {error}; {_TEXT}") from error
+    if len(text) > _MOST_BYTES:
+        raise ConfigError(f"of the standard input has more than {_MOST_BYTES} characters; expected settings")
+    return text
+
+
+def read_yaml(path: Path) -> Any:
+    """Reads a YAML file of plain values; nothing is built of anchors that contain themselves or multiply.
+
+    Args:
+        path: As for `read_text`.
+
+    Raises:
+        ConfigError: It cannot be read, is no YAML, or has more values than any file of settings.
+    """
+    return _parse_yaml(read_text(path), path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that hrseg wrote; empty where it is missing, damaged, or no object."""
+    with suppress(ConfigError, ValueError, RecursionError):
+        content = json.loads(read_text(path))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def read_settings(source: str | Path) -> dict[str, Any]:
+    """Reads a recipe, or the config.yaml of a run, as plain values.
+
+    Args:
+        source: The file; what would be in it, which begins with a brace; or "-", the standard input.
+
+    Raises:
+        ConfigError: There is no such file, or it is no YAML with names of settings.
+    """
+    from jsonargparse import get_loader  # knows 1e-3 as a number, and has no limits
+
+    where: str | Path = expanded(source)
+    try:
+        if source == "-":
+            where, text = "of the standard input", _read_stdin()
+        elif isinstance(source, str) and source.startswith("{"):
+            where, text = f"{source[:40]} ...", source
+        else:
+            text = read_text(Path(where))
+        _parse_yaml(text, where)
+        content = get_loader("yaml")(text)
+    except ConfigError as error:
+        raise ConfigError(f"the config {error}; give a recipe or RUN/config.yaml") from error
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"the config {where} holds {found}; expected settings such as `data:` and `model:`")
+    return content
+
+
+def _parse_yaml(text: str, where: str | Path) -> Any:
+    import yaml
+
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count_nodes(node, {}, where)
+        return loader.construct_document(node)
+    except ConfigError:
+        raise
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deeply; expected a file of settings") from None
+    except Exception as error:  # numbers and dates that there are not are no YAMLErrors
+        raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _count_nodes(node: Any, known: dict[int, int | None], where: str | Path) -> int:
+    """Values in a node; `known` holds the numbers of those seen, None for those that are being counted."""
+    if id(node) in known:
+        number = known[id(node)]
+        if number is None:
+            raise ConfigError(f"{where} has an anchor that contains itself; expected plain values")
+        return number
+    known[id(node)] = None
+    children = node.value if isinstance(node.value, list) else []
+    _require_distinct([key for key, _ in filter(lambda child: isinstance(child, tuple), children)], where)
+    number = 1
+    for child in children:
+        number += sum(_count_nodes(part, known, where) for part in (child if isinstance(child, tuple) else (child,)))
+        if number > _MOST_NODES:
+            raise ConfigError(f"{where} has more than {_MOST_NODES} values, its anchors resolved; expected settings")
+    known[id(node)] = number
+    return number
+
+
+def _require_distinct(keys: list[Any], where: str | Path) -> None:
+    """Raises a `ConfigError` where a mapping has a key twice, of which YAML takes the last without a word."""
+    seen: set[str] = set()
+    for key in keys:
+        if isinstance(key.value, str) and key.value != "<<":  # what merges an anchor may stand more than once
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"{where}, line {line}: {key.value} stands twice; remove one")
+            seen.add(key.value)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hrseg.models.networks.folding import fold_batch_norm
+from hrseg.models.networks.heads import V2Head
+
+WIDTHS = (3, 6, 12, 24)
+
+
+def maps_of(height: int, width: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.randn(2, channels, -(-height // 2**k), -(-width // 2**k), generator=generator, dtype=torch.float64)
+        for k, channels in enumerate(WIDTHS)
+    )
+
+
+def official_head(head: V2Head, maps: tuple[Tensor, ...]) -> Tensor:
+    """All maps side by side at the finest size, through the layers one after the other."""
+    size = maps[0].shape[-2:]
+    x = torch.cat([F.interpolate(m, size, mode="bilinear", align_corners=head.align_corners) for m in maps], 1)
+    for layer in head:
+        x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(16, 24), (13, 9)])
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_and_gradients_are_those_of_the_official_head(
+    training: bool, size: tuple[int, int], align_corners: bool
+) -> None:
+    torch.manual_seed(0)
+    ours = V2Head(WIDTHS, 5, align_corners).double().train(training)
+    theirs = copy.deepcopy(ours)
+    maps = [x.requires_grad_() for x in maps_of(*size)]
+    expected_maps = [x.detach().clone().requires_grad_() for x in maps]
+    logits, expected = ours(tuple(maps)), official_head(theirs, tuple(expected_maps))
+    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-10)
+    for result in (logits, expected):
+        result.square().sum().backward()
+    for x, y in zip((*maps, *ours.parameters()), (*expected_maps, *theirs.parameters()), strict=True):
+        torch.testing.assert_close(x.grad, y.grad, rtol=1e-9, atol=1e-9)
+    for x, y in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def test_a_folded_head_gives_the_same() -> None:
+    torch.manual_seed(0)
+    head = V2Head(WIDTHS, 5, align_corners=False).double().eval()
+    maps = maps_of(13, 9)
+    expected = official_head(head, maps)
+    torch.testing.assert_close(fold_batch_norm(head)(maps), expected, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,404 @@
+"""`hrseg.fit`, and what a notebook's kernel makes of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import re
+import signal
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+import hrseg
+from hrseg.callbacks import AtomicCheckpointIO, LastCheckpoint, NotebookProgress, PlainProgress
+from hrseg.data.datasets.camvid import CamVidDataModule
+from hrseg.errors import ConfigError
+from hrseg.run.fit import check_options, description, plugins_of_run, progress_bar, shared_run_dir
+from hrseg.utils import signals
+from tests.callbacks.fake_logger import FakeLogger, lines
+
+SMALL: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": 2}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_STEP_ID", "HRSEG_RUN_DIR", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def data(camvid_root: Path) -> CamVidDataModule:
+    return CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
+
+
+def new_task(data: CamVidDataModule) -> hrseg.SegmentationTask:
+    torch.manual_seed(0)
+    return hrseg.SegmentationTask("hrnetv2_w18_small_v1", data.labels, {"init": "kaiming"})
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+class StopAt(Callback):
+    """Sends this process a signal before a step."""
+
+    def __init__(self, step: int, number: signal.Signals = signal.SIGINT) -> None:
+        self.step = step
+        self.number = number
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def test_each_training_has_a_folder_with_what_the_command_writes(
+    data: CamVidDataModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        trainer = hrseg.fit(new_task(data), data, experiment="a", **SMALL)
+        run = Path("runs", "a", str(number))
+        assert trainer.default_root_dir == str(run)
+        for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "val/iou.csv", "val/confusion.png"):
+            assert (run / name).is_file()
+        assert [row["val/miou"] != "" for row in rows_of(run)].count(True) == 2
+        assert list(run.glob("events.out.tfevents*"))
+        assert Path(trainer.checkpoint_callback.best_model_path) == Path.cwd() / run / "checkpoints" / "best.ckpt"
+    shown = capsys.readouterr().out
+    assert "fit: hrnetv2_w18_small_v1 (1.54 M parameters, no weights, init kaiming) on CamVid, 11 classes; " in shown
+    assert "1 x cpu; files in runs/a/1" in shown
+    assert "epoch 2/2  step 2/2" in shown
+    assert isinstance(trainer.progress_bar_callback, PlainProgress)
+    assert hrseg.Predictor.from_checkpoint(run / "checkpoints" / "best.ckpt").labels == data.labels
+
+
+def test_lightning_gives_no_advice_and_nothing_stays_changed(
+    data: CamVidDataModule, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = logging.getLogger("pytorch_lightning").level, list(warnings.filters)
+    hrseg.fit(new_task(data), data, **SMALL)
+    assert (logging.getLogger("pytorch_lightning").level, list(warnings.filters)) == before
+    assert capfd.readouterr().err == ""
+
+
+def test_a_training_without_validation_is_not_warned_of_its_scores(
+    data: CamVidDataModule, recwarn: pytest.WarningsRecorder
+) -> None:
+    hrseg.fit(new_task(data), data, **SMALL, limit_val_batches=0)
+    assert [str(warning.message) for warning in recwarn if "val/miou" in str(warning.message)] == []
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    data: CamVidDataModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = hrseg.fit(new_task(data), data, run_dir="whole", **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        hrseg.fit(new_task(data), data, run_dir="stopped", callbacks=[StopAt(3)], **SMALL)
+    assert "holds step 3. --run_dir stopped goes on from there" in capsys.readouterr().out
+    assert not signals.is_watching()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = hrseg.fit(new_task(data), data, run_dir="stopped", **SMALL)
+    assert again.global_step == whole.global_step == 4
+    assert "going on from stopped/checkpoints/last.ckpt\n" in capsys.readouterr().out
+    for name, value in whole.lightning_module.state_dict().items():
+        assert torch.equal(value, again.lightning_module.state_dict()[name]), name
+    assert [row["step"] for row in rows_of(Path("stopped"))] == [row["step"] for row in rows_of(Path("whole"))]
+
+
+def test_ctrl_c_twice_stops_at_once_and_the_process_lives(data: CamVidDataModule) -> None:
+    class Twice(StopAt):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        hrseg.fit(new_task(data), data, callbacks=[Twice(1)], **SMALL)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_stops_a_training_without_checkpoints_too(data: CamVidDataModule) -> None:
+    """It went on to its end, although it said that it stops."""
+    task = new_task(data)
+    with pytest.raises(KeyboardInterrupt):
+        hrseg.fit(task, data, callbacks=[StopAt(1)], enable_checkpointing=False, **SMALL)
+    assert task.trainer.global_step == 1
+
+
+def test_other_signals_reach_the_process_once_its_state_is_saved(data: CamVidDataModule) -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        with pytest.raises(signals.Interrupted):
+            hrseg.fit(new_task(data), data, run_dir="a", callbacks=[StopAt(1, signal.SIGTERM)], **SMALL)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
+    assert Path("a/checkpoints/last.ckpt").is_file()
+
+
+def test_the_first_line_says_what_the_network_starts_from(tmp_path: Path) -> None:
+    network = hrseg.create_model("hrnetv2_w18_small_v1", 19)
+    hrseg.save_weights(network, tmp_path / "street.safetensors")
+    labels = CamVidDataModule.labels
+    random = hrseg.SegmentationTask("hrnetv2_w18_small_v1", labels)
+    assert "M parameters, no weights, init kaiming) on CamVid" in description(random, starts=True)
+    assert "M parameters) on CamVid" in description(random)
+    started = hrseg.SegmentationTask(
+        "hrnetv2_w18_small_v1", labels, weights=str(tmp_path / "street.safetensors"), reinit_head=True
+    )
+    assert "M parameters, weights of street.safetensors) on CamVid" in description(started, starts=True)
+    assert "Linear (0.00 M parameters) on" in description(hrseg.SegmentationTask(torch.nn.Linear(1, 1), labels), True)
+
+
+@pytest.mark.parametrize("changed", ["labels", "input_size"])
+def test_a_task_of_other_data_is_told(changed: str, data: CamVidDataModule, camvid_root: Path) -> None:
+    task = new_task(data)
+    if changed == "labels":
+        task.labels = replace(data.labels, name="others")
+    else:
+        data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), input_size=(64, 64))
+    with pytest.raises(hrseg.HrsegError, match=f"give SegmentationTask {changed}=data.{changed}"):
+        hrseg.fit(task, data, **SMALL)
+    assert not Path("runs").exists()
+
+
+def test_a_task_of_another_kind_is_told(data: CamVidDataModule) -> None:
+    """It was an AttributeError."""
+    task: Any = LightningModule()
+    with pytest.raises(ConfigError, match="the task is a LightningModule; expected a SegmentationTask, or an instance"):
+        hrseg.fit(task, data, **SMALL)
+
+
+def test_data_of_another_kind_are_told(data: CamVidDataModule) -> None:
+    """They were an AttributeError of Lightning's."""
+    loader: Any = DataLoader(TensorDataset(torch.zeros(2, 3)))
+    with pytest.raises(ConfigError, match="the data are a DataLoader; expected a LightningDataModule, such as one of"):
+        hrseg.fit(new_task(data), loader, **SMALL)
+    assert not Path("runs").exists()
+
+
+def test_a_training_that_cannot_start_leaves_no_folder(data: CamVidDataModule, folder: Path) -> None:
+    data.root = folder / "nowhere"
+    with pytest.raises(hrseg.HrsegError, match="no folder"):
+        hrseg.fit(new_task(data), data, **SMALL)
+    assert not Path("runs").exists()
+
+
+def test_a_folder_that_was_there_stays(data: CamVidDataModule, folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.txt").touch()
+    data.root = folder / "nowhere"
+    with pytest.raises(hrseg.HrsegError):
+        hrseg.fit(new_task(data), data, run_dir="mine", **SMALL)
+    assert (folder / "mine" / "notes.txt").is_file()
+
+
+def test_a_callback_of_ones_own_replaces_that_of_the_run(data: CamVidDataModule) -> None:
+    last, bar = LastCheckpoint(every_n_steps=1), TQDMProgressBar(refresh_rate=0)
+    trainer = hrseg.fit(new_task(data), data, callbacks=[last, bar], plugins=LightningEnvironment(), **SMALL)
+    assert [c for c in trainer.callbacks if isinstance(c, LastCheckpoint)] == [last]
+    assert trainer.progress_bar_callback is bar
+
+
+def test_files_and_bar_can_be_left_out(data: CamVidDataModule) -> None:
+    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = hrseg.fit(new_task(data), data, run_dir="a", **off, **SMALL)
+    assert not any(isinstance(c, ModelCheckpoint) for c in trainer.callbacks)
+    assert trainer.progress_bar_callback is None
+    assert sorted(path.name for path in Path("a").iterdir()) == ["config.yaml", "val"]
+
+
+def test_a_trial_run_leaves_nothing_from_which_another_training_would_go_on(data: CamVidDataModule) -> None:
+    hrseg.fit(new_task(data), data, run_dir="a", fast_dev_run=True, **SMALL)
+    assert not list(Path("a").glob("**/*.ckpt"))
+    assert not Path("a/config.yaml").exists()
+
+
+@pytest.mark.parametrize("wrong", ["max_epoch", "default_root_dir"])
+def test_a_wrong_option_is_told(wrong: str, data: CamVidDataModule) -> None:
+    with pytest.raises(TypeError, match=wrong):
+        hrseg.fit(new_task(data), data, **{wrong: 1})
+    assert not Path("runs").exists()
+
+
+def test_processes_of_one_machine_share_the_folder(data: CamVidDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    hrseg.fit(new_task(data), data, **SMALL)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert shared_run_dir("default") == Path("runs/default/0")
+
+
+def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert isinstance(progress_bar(), NotebookProgress)
+
+
+def test_a_job_that_srun_did_not_start_is_like_any_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = LightningEnvironment()
+    for variables, expected in (
+        ({}, [AtomicCheckpointIO]),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}, [LightningEnvironment, AtomicCheckpointIO]),
+        ({"SLURM_STEP_ID": "0", "SLURM_NNODES": "1"}, [AtomicCheckpointIO]),  # and the others
+    ):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert [type(plugin) for plugin in plugins_of_run(None)] == expected
+        assert [plugin for plugin in plugins_of_run(own) if isinstance(plugin, LightningEnvironment)] == [own]
+
+
+def test_fit_asks_srun_for_its_numbers(data: CamVidDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"JOB_ID": "7", "NTASKS": "2", "NNODES": "1", "STEP_ID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(ConfigError, match="devices is 1, but srun started 2 processes"):
+        hrseg.fit(new_task(data), data, **SMALL)
+    monkeypatch.delenv("SLURM_STEP_ID")
+    with pytest.raises(ConfigError, match="SLURM job 7 has 2 tasks"):
+        hrseg.fit(new_task(data), data, **SMALL)
+    assert not Path("runs").exists()
+
+
+class Pairs(LightningDataModule):
+    """A user's own data module, whose batches are pairs of images and labels, or another structure made from them."""
+
+    def __init__(self, form: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.form = form
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        images, target = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.zeros(4, 32, 32).byte()
+        return DataLoader(TensorDataset(images, target), 2, collate_fn=self.collate)
+
+    val_dataloader = train_dataloader
+
+    def collate(self, pairs: list[tuple[Tensor, Tensor]]) -> Any:
+        return self.form(*(torch.stack(parts) for parts in zip(*pairs, strict=True)))
+
+
+class OfPairs(hrseg.SegmentationTask):
+    """Takes other batches, and gives no predictions."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(self.ours(batch), batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        super().validation_step(self.ours(batch), batch_idx)
+
+    def ours(self, batch: Any) -> dict[str, Any]:
+        images, target = batch.values() if isinstance(batch, dict) else batch
+        return {"image": images, "target": target}
+
+
+@pytest.mark.parametrize("form", [lambda x, y: (x, y), lambda x, y: {"pixels": x, "mask": y}])
+def test_batches_of_another_structure_break_none_of_what_a_run_has_beside(
+    form: Callable[[Tensor, Tensor], Any], data: CamVidDataModule
+) -> None:
+    task = OfPairs(torch.nn.Conv2d(3, 11, 1), data.labels)
+    hrseg.fit(task, Pairs(form), run_dir="a", log_every_n_steps=1, **SMALL)
+    assert all(float(row["images/s"]) > 0 for row in rows_of(Path("a")) if row["images/s"])
+    assert json.loads(Path("a/val/scores.json").read_text())["images"] == 4
+
+
+def test_a_task_that_scores_in_its_own_way_is_trained(data: CamVidDataModule) -> None:
+    class Own(OfPairs):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            self.log("val/miou", 0.5)
+
+        def on_validation_epoch_end(self) -> None:
+            pass
+
+    hrseg.fit(Own(torch.nn.Conv2d(3, 11, 1), data.labels), Pairs(lambda x, y: [x, y]), run_dir="a", **SMALL)
+    assert Path("a/checkpoints/best.ckpt").is_file()
+    assert not Path("a/val").exists()
+
+
+def test_the_scores_of_a_task_of_ones_own_are_not_replaced_by_those_of_no_image(data: CamVidDataModule) -> None:
+    class Own(OfPairs):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            self.log("val/miou", 0.5, batch_size=len(batch[0]))
+            self.log("val/loss", 0.25, batch_size=len(batch[0]))
+
+    task = Own(torch.nn.Conv2d(3, 11, 1), data.labels)
+    trainer = hrseg.fit(task, Pairs(lambda x, y: (x, y)), **SMALL)
+    metrics = trainer.callback_metrics
+    assert {name: float(metrics[name]) for name in metrics if name.startswith("val/")} == {
+        "val/miou": 0.5,
+        "val/loss": 0.25,
+    }
+    assert float(trainer.checkpoint_callback.best_model_score) == 0.5  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        (lambda x, y: (x, y), "a batch is a tuple; "),
+        (lambda x, y: {"image": x, "mask": y}, "a batch is a dict with image, mask; "),
+    ],
+)
+def test_what_a_batch_holds_is_told(form: Callable[[Tensor, Tensor], Any], found: str, data: CamVidDataModule) -> None:
+    task = hrseg.SegmentationTask(torch.nn.Conv2d(3, 11, 1), data.labels)
+    expected = found + 'expected a dict with "image", (B, 3, H, W) uint8 RGB and "target", (B, H, W) uint8 train ids'
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        hrseg.fit(task, Pairs(form), num_sanity_val_steps=0, **SMALL)
+
+
+def test_a_logger_of_ones_own_is_added_to_those_of_the_run(data: CamVidDataModule) -> None:
+    for epochs, ready in ((1, FakeLogger("other", "ready")), (2, FakeLogger("other", "second"))):
+        ready.place.mkdir(parents=True, exist_ok=True)
+        options = SMALL | {"max_epochs": epochs, "logger": [ready, partial(FakeLogger, project="streets")]}
+        hrseg.fit(new_task(data), data, run_dir="a", log_every_n_steps=1, **options)
+        assert lines(Path("other"), str(ready.id), "metrics")
+    assert len(rows_of(Path("a"))) > 0
+    assert list(Path("a").glob("events.out.tfevents*"))
+    (parameters,) = lines(Path("a"), "run0", "hyperparameters")
+    assert (parameters["model"]["network"], parameters["trainer"]["max_epochs"]) == ("hrnetv2_w18_small_v1", 1)
+    assert [step for step, names in lines(Path("a"), "run0", "metrics") if "train/loss" in names] == [0, 1, 2, 3]
+
+
+def test_a_profiler_tells_what_it_found(data: CamVidDataModule, caplog: pytest.LogCaptureFixture) -> None:
+    hrseg.fit(new_task(data), data, profiler="simple", **SMALL)
+    assert any("FIT Profiler Report" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate_grad_batches": -1}, "accumulate_grad_batches is -1; expected 1 or more"),
+        ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch is 0; expected 1 or more"),
+        ({"log_every_n_steps": -1}, "log_every_n_steps is -1; expected 0 or more"),
+        ({"num_sanity_val_steps": -5}, "num_sanity_val_steps is -5; expected -1 or more"),
+        ({"gradient_clip_val": -1.0}, "gradient_clip_val is -1.0; expected 0 or more"),
+        ({"val_check_interval": 0}, "val_check_interval is 0; expected steps from 1"),
+        ({"barebones": True}, "barebones leaves out loggers"),
+        ({"accelerator": "cpu", "devices": 99999999}, "devices is 99999999; expected 1 to"),
+        ({"accelerator": "cpu", "devices": "99999999"}, "devices is 99999999; expected 1 to"),
+        ({"num_nodes": 2}, "num_nodes is 2, but nothing says where the others are; start with srun or torchrun"),
+    ],
+)
+def test_settings_that_lightning_takes_without_a_look(
+    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigError, match=message):
+        check_options(options)
+
+
+def test_several_nodes_are_taken_where_their_place_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "node0")
+    check_options({"num_nodes": 2, "devices": "auto", "accumulate_grad_batches": 4, "log_every_n_steps": 0})

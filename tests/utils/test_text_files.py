@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from hrseg.errors import ConfigError
+from hrseg.utils.files import write_json
+from hrseg.utils.text_files import read_json, read_text, read_yaml
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_text_is_utf_8_with_or_without_byte_order_mark(mark: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(mark + "größe".encode())
+    assert read_text(tmp_path / "a.txt") == "größe"
+
+
+def test_text_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x" * 11)
+    assert read_text(tmp_path / "a.txt", most_bytes=11) == "x" * 11
+    with pytest.raises(ConfigError, match="has 11 bytes; expected a text file of 10 or fewer"):
+        read_text(tmp_path / "a.txt", most_bytes=10)
+
+
+def test_an_anchor_may_stand_for_many_values_but_not_for_any_number(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: &a [1, 2]\nb: [*a, *a]\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+    lines = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (tmp_path / "a.yaml").write_text("\n".join(["a0: &a0 [x]", *lines]))
+    with pytest.raises(ConfigError, match="more than 100000 values, its anchors resolved"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_json_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": [1, None, "ü"], "b": {}})
+    assert read_json(tmp_path / "a.json") == {"a": [1, None, "ü"], "b": {}}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "3", "{", "[" * 10**5, "\0", json.dumps({"a": "x" * 2**18})])
+def test_json_of_something_else_is_as_if_it_were_missing(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    assert read_json(tmp_path / "a.json") == {}
+
+
+def test_json_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert [read_json(tmp_path / name) for name in ("pipe", "missing", "")] == [{}, {}, {}]
