@@ -137,7 +137,7 @@ def test_an_overlay_runs_on_top_of_a_recipe(overlay: Path, camvid_root: Path, mo
     if overlay.stem in ("wandb", "mlflow"):  # not among the packages of the tests
         pytest.importorskip(overlay.stem)
     if overlay.stem == "compile":  # the whole compiler takes minutes
-        pytest.skip("tests/test_task.py compiles a smaller network")
+        pytest.skip("tests/task/test_segmentation.py compiles a smaller network")
     assert main(["fit", *options, "--run_dir=run"]) == 0
     written = yaml.safe_load(Path("run/config.yaml").read_text())
     for section, settings in yaml.safe_load(overlay.read_text()).items():

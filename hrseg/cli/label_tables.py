@@ -51,7 +51,7 @@ def read_labels(source: str) -> tuple[LabelTable, Sequence[int] | None]:
     path = Path(source)
     if source in TABLES:
         module, name, input_size = TABLES[source]
-        return getattr(importlib.import_module(f"hrseg.data.{module}"), name), input_size
+        return getattr(importlib.import_module(f"hrseg.data.datasets.{module}"), name), input_size
     checkpoints = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
     checkpoint = next((file for file in checkpoints if file.is_file()), None)
     if checkpoint or (path.suffix == ".ckpt" and path.is_file()):

@@ -116,7 +116,7 @@ class SegmentationLoss(Criterion, ABC):
 
     @abstractmethod
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of inputs made ready; most losses begin with `logits = self.enlarge(logits, target)`.
+        """The loss of inputs made ready; most losses begin with `logits = self.upsample(logits, target)`.
 
         Args:
             logits: (B, K, h, w) float32 or float64, at the network's own size.
@@ -126,7 +126,7 @@ class SegmentationLoss(Criterion, ABC):
             Scalar; zero, and still differentiable, where no pixel counts.
         """
 
-    def enlarge(self, logits: Tensor, target: Tensor) -> Tensor:
+    def upsample(self, logits: Tensor, target: Tensor) -> Tensor:
         """The logits (B, K, h, w) at the size of the target (B, H, W)."""
         if logits.shape[-2:] == target.shape[-2:]:
             return logits

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from hrseg.losses.base import SegmentationLoss
 from hrseg.utils.checks import require
 
-Enlarge = Callable[[Tensor, Tensor], Tensor]
+Upsample = Callable[[Tensor, Tensor], Tensor]
 
 
 class CrossEntropyLoss(SegmentationLoss):
@@ -51,26 +51,26 @@ class CrossEntropyLoss(SegmentationLoss):
         """See `SegmentationLoss.compute`."""
         target, valid = self.split_valid(target)
         weights = self.pixel_weights(target, valid)
-        total = weighted_cross_entropy(logits, target, weights, self.enlarge)
+        total = weighted_cross_entropy(logits, target, weights, self.upsample)
         return total / target.numel() if self.divide_by == "pixels" else self.mean(total, weights.sum())
 
 
-def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor, enlarge: Enlarge) -> Tensor:
+def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor, upsample: Upsample) -> Tensor:
     """The sum over all pixels of their weighted cross entropies.
 
-    One image is enlarged at a time, and its gradient found at once, so that no map of the target's size outlives its
+    One image is upsampled at a time, and its gradient found at once, so that no map of the target's size outlives its
     image. Unlike `F.cross_entropy` this is deterministic on CUDA.
 
     Args:
         logits: (B, K, h, w).
         target: (B, H, W) int64, every value a class.
         weights: (B, H, W), of the logits' type; zero where a pixel does not count.
-        enlarge: Brings logits to the size of a target; see `SegmentationLoss.enlarge`.
+        upsample: Upsamples logits to the size of a target; see `SegmentationLoss.upsample`.
 
     Returns:
         Scalar.
     """
-    total: Tensor = _WeightedCrossEntropy.apply(logits, target, weights, enlarge)
+    total: Tensor = _WeightedCrossEntropy.apply(logits, target, weights, upsample)
     return total
 
 
@@ -78,14 +78,14 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     """See `weighted_cross_entropy`."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weights: Tensor, enlarge: Enlarge) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weights: Tensor, upsample: Upsample) -> Tensor:
         needs_gradient = ctx.needs_input_grad[0]
         sums, gradients = [], []
         images = (torch.split(x, 1) for x in (logits, target.unsqueeze(1), weights.unsqueeze(1)))
         for small, index, weight in zip(*images, strict=True):
             with torch.set_grad_enabled(needs_gradient):
                 small = small.detach().requires_grad_(needs_gradient)
-                large = enlarge(small, index.squeeze(1))
+                large = upsample(small, index.squeeze(1))
             log_probability = F.log_softmax(large.detach(), dim=1)
             sums.append(-(log_probability.gather(1, index).masked_fill_(weight == 0, 0.0) * weight).sum())
             if needs_gradient:

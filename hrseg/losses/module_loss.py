@@ -42,7 +42,7 @@ class ModuleLoss(SegmentationLoss):
         Raises:
             ConfigError: The module gives no scalar.
         """
-        logits = self.enlarge(logits, target)
+        logits = self.upsample(logits, target)
         known, valid = self.split_valid(target)
         # torch's losses divide by the number of valid pixels: where there is none, by all of them, times zero
         some = valid.any()

@@ -56,13 +56,13 @@ class OhemCrossEntropyLoss(SegmentationLoss):
         target, valid = self.split_valid(target)
         probability = self._class_probability(logits.detach(), target).masked_fill_(~valid, _IGNORED)
         kept = probability < self._limit(probability)
-        total = weighted_cross_entropy(logits, target, self.pixel_weights(target, kept), self.enlarge)
+        total = weighted_cross_entropy(logits, target, self.pixel_weights(target, kept), self.upsample)
         return self.mean(total, kept.sum())
 
     def _class_probability(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The probability (B, H, W) of each pixel's class, image by image, since the enlarged logits are large."""
+        """The probability (B, H, W) of each pixel's class, image by image, since the upsampled logits are large."""
         images = zip(torch.split(logits, 1), torch.split(target, 1), strict=True)
-        return torch.cat([self.enlarge(x, y).softmax(1).gather(1, y.unsqueeze(1)).squeeze(1) for x, y in images])
+        return torch.cat([self.upsample(x, y).softmax(1).gather(1, y.unsqueeze(1)).squeeze(1) for x, y in images])
 
     def _limit(self, probability: Tensor) -> Tensor:
         """The probability below which a pixel is kept, found without knowing on the host how many pixels are valid."""

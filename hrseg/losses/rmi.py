@@ -109,7 +109,7 @@ class RMILoss(SegmentationLoss):
             classes = torch.arange(first_class, first_class + small.shape[1], device=target.device)
             labels = ((target[image] == classes.view(1, -1, 1, 1)) & inside).to(small.dtype)
             # filled, since infinity times zero is not zero
-            large = self.enlarge(small, target[image : image + 1]).masked_fill(~inside, 0.0)
+            large = self.upsample(small, target[image : image + 1]).masked_fill(~inside, 0.0)
             bce = F.binary_cross_entropy_with_logits(large, labels, inside.to(small.dtype), reduction="sum")
             loss = for_bce * bce.double()
             if self.bce_weight < 1:

@@ -75,7 +75,7 @@ class SmpLoss(SegmentationLoss):
         """See `SegmentationLoss.compute`."""
         self.loss.ignore_index = self.ignore_index
         valid = target != self.ignore_index
-        logits = self.enlarge(logits, target)
+        logits = self.upsample(logits, target)
         # SMP multiplies ignored pixels by zero, which leaves NaN as it is; filling stops it in both directions
         logits = logits.float().masked_fill(~valid.unsqueeze(1), 0.0)  # its Lovász loss knows float32 only
         if not self._is_region_loss:

@@ -16,7 +16,7 @@ from hrseg.callbacks.label_warnings import _weight_warnings
 from hrseg.data.labels import LabelTable
 from hrseg.losses import CrossEntropyLoss
 from hrseg.task import SegmentationTask
-from tests.test_task import TABLE, OneConv, trainer
+from tests.task.test_segmentation import TABLE, OneConv, trainer
 
 NAMES = ("a", "b", "c")
 

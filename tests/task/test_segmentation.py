@@ -124,7 +124,7 @@ def test_the_loss_learns_what_data_and_network_settle() -> None:
 
 def test_a_fit_on_the_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch, camvid_root: Path) -> None:
     calls = []
-    monkeypatch.setattr("hrseg.task.keep_freed_memory", lambda: calls.append("kept"))
+    monkeypatch.setattr("hrseg.task.segmentation.keep_freed_memory", lambda: calls.append("kept"))
     trainer(max_steps=1, limit_val_batches=0).fit(SegmentationTask(TINY, CAMVID), camvid(camvid_root))
     assert calls == ["kept"]
 

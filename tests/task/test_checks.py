@@ -19,7 +19,7 @@ from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
 from hrseg.models import create_model
 from hrseg.task import SegmentationTask
-from tests.test_task import TABLE, OneConv, batch, trainer
+from tests.task.test_segmentation import TABLE, OneConv, batch, trainer
 
 TINY = "hrnetv2_w18_small_v1"
 
@@ -183,7 +183,7 @@ class TestRuns:
             fit(SegmentationTask(OneConv(), TABLE), precision=precision)
 
     def test_data_of_other_classes_are_refused_by_lightnings_own_trainer(self, camvid_root: Any) -> None:
-        from tests.test_task import camvid
+        from tests.task.test_segmentation import camvid
 
         with pytest.raises(ConfigError, match="the task's labels are not the data's"):
             trainer(max_steps=1).fit(SegmentationTask(OneConv(), TABLE), camvid(camvid_root))

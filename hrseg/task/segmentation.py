@@ -28,8 +28,8 @@ from hrseg.models import create_model, outputs_of
 from hrseg.models.described import network_description
 from hrseg.models.networks.batch_norm import check_single_values, single_values_as_config_error
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
-from hrseg.task_checkpoint import task_description, task_of_checkpoint
-from hrseg.task_checks import (
+from hrseg.task.checkpoint import task_description, task_of_checkpoint
+from hrseg.task.checks import (
     check_clipping,
     check_logits,
     check_loss,

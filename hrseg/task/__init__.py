@@ -1,0 +1,5 @@
+"""`SegmentationTask`, the LightningModule."""
+
+from hrseg.task.segmentation import SegmentationTask
+
+__all__ = ["SegmentationTask"]
