@@ -48,7 +48,7 @@ lint: install-test
 
 types: install-test
 	@echo "==> types"
-	$(BIN)/mypy hrseg
+	$(BIN)/mypy hrseg experiments/benchmarks
 
 pytest: install-test
 	@echo "==> tests, one process per core"

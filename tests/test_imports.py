@@ -29,7 +29,6 @@ ALLOWED: dict[str, set[str]] = {
     "task": {"models", "losses", "metrics", "optim", "inference", "data.labels"},
     "callbacks": {"task", "models", "inference", "metrics", "optim", "visualize", "data.labels"},
     "run": {"callbacks", "task", "inference", "data", "models"},
-    "benchmark": {"models", "losses", "metrics", "optim", "inference", "data", "data.labels"},
 }
 EVERYTHING = {"cli", "__main__"}
 

@@ -45,13 +45,6 @@ _CALLS: dict[str, tuple[list[list[str]], list[str]]] = {
         [["list"], ["check"], ["convert", CHECKPOINT, "o.pth", "--to", "official"], ["get", "hrnetv2_w19.imagenet"]],
         ["--from", "--to", "--help"],
     ),
-    "benchmark": (
-        [["scaling", "--network", "hrnetv2_w18_small_v1", "--repeats", "1"], ["metric", "--repeats", "1"]],
-        [
-            *("--repeats", "--threads", "--cityscapes", "--output", "--network", "--step_time", "--crops"),
-            *("--bandwidth", "--gpus_per_node", "--plot"),
-        ],
-    ),
 }
 # how many processes there are; nothing on this machine is to find out how many it bears
 _NUMBERS_OF_PROCESSES = ("num_workers", "devices", "num_nodes", "workers", "strategy", "plugins", "accelerator")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from hrseg.benchmark import deterministic
-from hrseg.benchmark.rounds import HRSEG
-from hrseg.benchmark.train import Step
+from experiments.benchmarks import deterministic
+from experiments.benchmarks.interleaved import HRSEG
+from experiments.benchmarks.train import Step
 
 
 def test_sides_have_a_process_each() -> None:

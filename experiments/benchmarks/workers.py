@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hrseg.benchmark.rounds import Row, compare, default_device, require_close, take_turns
+from experiments.benchmarks.interleaved import Row, compare, default_device, require_close, time_interleaved
 
 _STATUS = Path("/proc/self/status")
 
@@ -55,7 +55,7 @@ def compare_apart(
         with ExitStack() as stack:
             workers = {side: stack.enter_context(_Worker(make, threads, side, *arguments)) for side in sides}
             runs = {side: worker.run for side, worker in workers.items()}
-            for side, values in take_turns(runs, math.ceil(repeats / generations)).items():
+            for side, values in time_interleaved(runs, math.ceil(repeats / generations)).items():
                 seconds[side] += values
             # of all runs: the second result of a training step tells whether the first step was the same
             ours, *others = (torch.tensor(worker.norms, device=default_device()) for worker in workers.values())
@@ -76,7 +76,7 @@ class _Worker:
     def __init__(self, make: Callable[..., Callable[[], Tensor]], threads: int, *arguments: object) -> None:
         self.norms: list[float] = []  # of the results of all runs
         program = (
-            f"from hrseg.benchmark.workers import serve; from {make.__module__} import {make.__name__}; "
+            f"from experiments.benchmarks.workers import serve; from {make.__module__} import {make.__name__}; "
             f"serve({make.__name__}, {threads}, {arguments!r})"
         )
         self.process = subprocess.Popen(

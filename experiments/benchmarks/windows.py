@@ -9,8 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.benchmark.forward import settled
-from hrseg.benchmark.rounds import HRSEG, Row, compare, default_device, require_close, take_turns, torch_threads
+from experiments.benchmarks.forward import settled
+from experiments.benchmarks.interleaved import (
+    HRSEG,
+    Row,
+    compare,
+    default_device,
+    require_close,
+    time_interleaved,
+    torch_threads,
+)
 from hrseg.data import CITYSCAPES
 from hrseg.inference import Predictor, Protocol
 from hrseg.models import create_model
@@ -55,7 +63,7 @@ def measure_windows(
         results = [side() for side in sides.values()]
         for other in results[1:]:
             require_close(results[0], other)
-        costs = take_turns(sides, repeats)
+        costs = time_interleaved(sides, repeats)
     case = f"{name} 1x3x{size[0]}x{size[1]}, windows {window[0]}x{window[1]}"
     return compare("windows", case, costs, {})
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hrseg.benchmark.rounds import HRSEG, Row
-from hrseg.benchmark.train import STEP, Step, training_step
-from hrseg.benchmark.workers import compare_apart
+from experiments.benchmarks.interleaved import HRSEG, Row
+from experiments.benchmarks.train import STEP, Step, training_step
+from experiments.benchmarks.workers import compare_apart
 
 DETERMINISTIC = "in deterministic mode"
 UNFILLED = "in deterministic mode, new memory not filled"  # torch fills it with NaN, to show what reads it too early

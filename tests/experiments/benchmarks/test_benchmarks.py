@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import hrseg.benchmark.metric
-from hrseg.benchmark import (
+import experiments.benchmarks.metric
+from experiments.benchmarks import (
     data,
     ddp,
     deterministic,
@@ -26,10 +26,9 @@ from hrseg.benchmark import (
     windows,
     workers,
 )
-from hrseg.benchmark.report import describe_run, format_table, write_csv
-from hrseg.benchmark.rounds import HRSEG, Row, compare, require_close, take_turns, torch_threads
-from hrseg.cli import main
-from hrseg.cli.benchmark import SUBJECTS
+from experiments.benchmarks.__main__ import COMMAND, SUBJECTS, main
+from experiments.benchmarks.interleaved import HRSEG, Row, compare, require_close, time_interleaved, torch_threads
+from experiments.benchmarks.report import describe_run, format_table, write_csv
 from hrseg.errors import ConfigError, DataNotFoundError, LabelRangeError
 from hrseg.metrics import SegmentationMetrics
 
@@ -41,7 +40,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_sides_take_turns_after_a_first_round_that_does_not_count() -> None:
+def test_sides_time_interleaved_after_a_first_round_that_does_not_count() -> None:
     now = 0.0
     order = []
 
@@ -50,7 +49,7 @@ def test_sides_take_turns_after_a_first_round_that_does_not_count() -> None:
         order.append(name)
         now += seconds
 
-    seconds = take_turns({"a": lambda: work("a", 1), "b": lambda: work("b", 3)}, repeats=2, clock=lambda: now)
+    seconds = time_interleaved({"a": lambda: work("a", 1), "b": lambda: work("b", 3)}, repeats=2, clock=lambda: now)
     assert order == ["a", "b"] * 3
     assert seconds == {"a": [1, 1], "b": [3, 3]}
 
@@ -230,7 +229,7 @@ def test_metric_with_other_counts_is_not_compared(monkeypatch: pytest.MonkeyPatc
             super().update(preds, target)
             self.matrix[0, 0] += 1
 
-    monkeypatch.setattr(hrseg.benchmark.metric, "SegmentationMetrics", Miscounting)
+    monkeypatch.setattr(experiments.benchmarks.metric, "SegmentationMetrics", Miscounting)
     with pytest.raises(AssertionError):
         metric.measure_metric(1, 1, size=(32, 32))
 
@@ -243,7 +242,7 @@ def test_metric_that_overlooks_labels_is_not_compared(monkeypatch: pytest.Monkey
             except LabelRangeError:
                 return {}
 
-    monkeypatch.setattr(hrseg.benchmark.metric, "SegmentationMetrics", Careless)
+    monkeypatch.setattr(experiments.benchmarks.metric, "SegmentationMetrics", Careless)
     with pytest.raises(AssertionError, match="unnoticed"):
         metric.measure_metric(1, 1, size=(32, 32))
 
@@ -266,13 +265,13 @@ def test_table() -> None:
 
 def test_csv_says_how_the_rows_came_about(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
-    write_csv(path, [ROW], describe_run("hrseg benchmark data"))
+    write_csv(path, [ROW], describe_run("python -m experiments.benchmarks data"))
     (row,) = read_csv(path)
     assert (row["subject"], row["side"], row["value"], row["ratio"]) == ("data", "hrseg", "12.35", "1.000")
     assert (row["target"], row["met"]) == ("", "")
     assert f"torch {torch.__version__.split('+')[0]}" in row["versions"]
     assert "cores" in row["hardware"]
-    assert row["command"] == "hrseg benchmark data"
+    assert row["command"] == "python -m experiments.benchmarks data"
     assert {"date", "commit"} <= set(row)
 
 
@@ -301,10 +300,10 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(data, "measure_data", measure_data)
     path, folder = tmp_path / "new" / "results.csv", tmp_path / "cityscapes"
     arguments = ["data", "--repeats", "3", "--cityscapes", str(folder), "--output", str(path)]
-    assert main(["benchmark", *arguments]) == 0
+    assert main(arguments) == 0
     assert received == [(3, folder)]
     assert "samples/s" in capsys.readouterr().out
-    assert read_csv(path)[0]["command"] == "hrseg benchmark data --repeats 3 --threads 2 --cityscapes FOLDER"
+    assert read_csv(path)[0]["command"] == f"{COMMAND} data --repeats 3 --threads 2 --cityscapes FOLDER"
     assert str(tmp_path) not in path.read_text()
 
 
@@ -314,7 +313,7 @@ def test_command_measures_all_subjects_by_default(monkeypatch: pytest.MonkeyPatc
         name = module.__name__.split(".")[-1]
         monkeypatch.setattr(module, f"measure_{name}", lambda *_, name=name: seen.append(name) or [ROW])
     monkeypatch.setattr(scaling.Scaling, "rows", lambda _: seen.append("scaling") or [ROW])
-    assert main(["benchmark"]) == 0
+    assert main([]) == 0
     assert seen == list(SUBJECTS)
 
 
@@ -327,5 +326,5 @@ def test_command_measures_all_subjects_by_default(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_command_refuses(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["benchmark", *arguments]) == 2
+    assert main(arguments) == 2
     assert message in capsys.readouterr().err

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrseg.benchmark.rounds import HRSEG, Row, compare, take_turns, torch_threads
+from experiments.benchmarks.interleaved import HRSEG, Row, compare, time_interleaved, torch_threads
 from hrseg.data import CityscapesDataModule, LabelTable, Sample, SegmentationDataset, StreetScenesDataModule
 from hrseg.data.dataset import collate
 from hrseg.data.samplers import SampleKey
@@ -77,7 +77,7 @@ def measure_data(
 
         for one, other in zip(ours(), straightforward(), strict=True):
             _require_same(one, other)
-        costs = take_turns({HRSEG: ours, WHOLE: straightforward}, repeats, clock=time.process_time)
+        costs = time_interleaved({HRSEG: ours, WHOLE: straightforward}, repeats, clock=time.process_time)
         height, width = dataset[0]["size"]
     case = f"{data.labels.name} {height}x{width}, crops {crop_size[0]}x{crop_size[1]}"
     number = len(samples) * len(epochs)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrseg.benchmark.rounds import HRSEG, Row, default_device, require_close, torch_threads
-from hrseg.benchmark.workers import compare_apart
+from experiments.benchmarks.interleaved import HRSEG, Row, default_device, require_close, torch_threads
+from experiments.benchmarks.workers import compare_apart
 from hrseg.losses import RMILoss
 
 PLAIN = "all images and classes at once, inverse"

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hrseg.benchmark.cluster import Cluster, Training, expected_maximum, predict
-from hrseg.benchmark.traffic import Traffic
+from experiments.benchmarks.cluster import Cluster, Training, expected_maximum, predict
+from experiments.benchmarks.traffic import Traffic
 
 GPUS = [2**power for power in range(10)]
 TRAFFIC = Traffic(buckets=(2_000_000, 26_000_000, 26_000_000, 9_000_000), buffers=200_000, norm_channels=(64,) * 100)

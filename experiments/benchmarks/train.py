@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrseg.benchmark.rounds import HRSEG, Row, default_device
-from hrseg.benchmark.workers import compare_apart
+from experiments.benchmarks.interleaved import HRSEG, Row, default_device
+from experiments.benchmarks.workers import compare_apart
 from hrseg.losses import CrossEntropyLoss
 from hrseg.models import Segmenter, create_model
 from hrseg.utils.memory import keep_freed_memory

@@ -1,19 +1,23 @@
-"""`hrseg benchmark`: how fast hrseg is on this machine."""
+"""`python -m experiments.benchmarks`: compares hrseg with other ways of computing the same."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hrseg.cli import one_line
 from hrseg.cli.options import OptionParser
-from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.errors import ConfigError, HrsegError, UnknownNameError
 
 if TYPE_CHECKING:
-    from hrseg.benchmark.rounds import Row
+    from experiments.benchmarks.interleaved import Row
+
+COMMAND = "python -m experiments.benchmarks"
 
 SUBJECTS = {
     "forward": "one image through a network",
@@ -31,11 +35,23 @@ SUBJECTS = {
 }
 
 
-def run(verb: str, arguments: Sequence[str]) -> int:
-    """Measures, prints a table, and writes a CSV file if asked to."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints tables and, with `--output`, writes CSV rows.
+
+    Returns:
+        0, or 2 after a mistake of the user's, which is reported in one line.
+    """
+    try:
+        return _main(arguments)
+    except HrsegError as error:
+        print(f"benchmarks: {one_line(str(error))}", file=sys.stderr)
+        return 2
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = OptionParser(
-        prog=f"hrseg {verb}",
-        description="Measure hrseg beside the obvious way of doing the same; all sides take turns.",
+        prog=COMMAND,
+        description="Compare hrseg with the obvious way of computing the same; timings are interleaved.",
         epilog="subjects:\n" + "\n".join(f"  {subject:20}  {what}" for subject, what in SUBJECTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,7 +86,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if options.plot is not None and options.plot.suffix not in (".svg", ".png"):
         raise ConfigError(f"--plot is {options.plot}; expected a file that ends with .svg or .png")
 
-    from hrseg.benchmark.report import describe_run, write_csv  # torch: not for --help
+    from experiments.benchmarks.report import describe_run, write_csv  # torch: not for --help
 
     for subject, what in SUBJECTS.items():
         if options.subject not in (subject, "all"):
@@ -79,7 +95,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         rows = _measure(subject, options)
         print(_format(subject, rows), end="\n\n", flush=True)
         if options.output is not None:
-            write_csv(options.output, rows, describe_run(_command(verb, subject, options)))
+            write_csv(options.output, rows, describe_run(_command(subject, options)))
     if options.output is not None:
         print(f"rows: {options.output}")
     return 0
@@ -87,7 +103,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
     if subject == "scaling":
-        from hrseg.benchmark.scaling import BANDWIDTHS, NETWORKS, Scaling
+        from experiments.benchmarks.scaling import BANDWIDTHS, NETWORKS, Scaling
 
         scaling = Scaling(
             [options.network] if options.network else NETWORKS,
@@ -100,32 +116,36 @@ def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
             scaling.plot(options.plot)
         return scaling.rows()
     # each in a module of its name, alone: the start-up is not to be measured beside all of Lightning
-    measure = getattr(import_module(f"hrseg.benchmark.{subject}"), f"measure_{subject}")
+    measure = getattr(import_module(f"experiments.benchmarks.{subject}"), f"measure_{subject}")
     arguments = {"ddp": (), "startup": (), "data": (options.cityscapes,)}.get(subject, (options.threads,))
     rows: list[Row] = measure(options.repeats, *arguments)
     return rows
 
 
 def _format(subject: str, rows: Sequence[Row]) -> str:
-    from hrseg.benchmark.report import format_table
+    from experiments.benchmarks.report import format_table
 
     if subject == "scaling":
-        from hrseg.benchmark.scaling import format_scaling
+        from experiments.benchmarks.scaling import format_scaling
 
         return format_scaling(rows)
     return format_table(rows, "efficiency" if subject == "ddp" else "hrseg is x")
 
 
-def _command(verb: str, subject: str, options: argparse.Namespace) -> str:
+def _command(subject: str, options: argparse.Namespace) -> str:
     """What to type for these rows; without the user's own paths, as the file may be published."""
     if subject == "scaling":
         given = {"network": options.network, "step_time": options.step_time, "crops": options.crops}
         given |= {"bandwidth": options.bandwidth, "gpus_per_node": options.gpus_per_node}
         if options.bandwidth:
             given["bandwidth"] = " ".join(f"{value:g}" for value in options.bandwidth)
-        return " ".join([f"hrseg {verb} scaling", *(f"--{k} {v}" for k, v in given.items() if v is not None)])
-    command = f"hrseg {verb} {subject} --repeats {options.repeats}"
+        return " ".join([f"{COMMAND} scaling", *(f"--{k} {v}" for k, v in given.items() if v is not None)])
+    command = f"{COMMAND} {subject} --repeats {options.repeats}"
     if subject == "ddp":
         return command  # one thread a process
     command += f" --threads {options.threads}"
     return command + (" --cityscapes FOLDER" if subject == "data" and options.cityscapes else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

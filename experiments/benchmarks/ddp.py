@@ -19,8 +19,8 @@ from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from hrseg.benchmark.rounds import Row, take_turns
-from hrseg.benchmark.traffic import traffic_of
+from experiments.benchmarks.interleaved import Row, time_interleaved
+from experiments.benchmarks.traffic import traffic_of
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
 from hrseg.models import Segmenter, create_model
 from hrseg.utils.memory import keep_freed_memory
@@ -92,7 +92,7 @@ def _run_processes(
         arguments = (f"file://{Path(folder) / 'meeting'}", network, batch_size, size, repeats)
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", f"from hrseg.benchmark.ddp import serve; serve({rank}, *{arguments!r})"],
+                [sys.executable, "-c", f"from experiments.benchmarks.ddp import serve; serve({rank}, *{arguments!r})"],
                 stdout=subprocess.PIPE,
                 text=True,
             )
@@ -150,7 +150,7 @@ def serve(rank: int, meeting: str, network: str, batch_size: int, size: tuple[in
         distributed.barrier()
         processor[side].append(time.process_time() - start)
 
-    seconds = take_turns({side: partial(run, side) for side in sides}, repeats)
+    seconds = time_interleaved({side: partial(run, side) for side in sides}, repeats)
     _require_same_weights(together)
     if rank == 0:
         processor = {side: values[1:] for side, values in processor.items()}  # the first round does not count

@@ -8,9 +8,9 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-from hrseg.benchmark.cluster import Cluster, Training, predict
-from hrseg.benchmark.rounds import Row
-from hrseg.benchmark.traffic import Traffic, traffic_of
+from experiments.benchmarks.cluster import Cluster, Training, predict
+from experiments.benchmarks.interleaved import Row
+from experiments.benchmarks.traffic import Traffic, traffic_of
 from hrseg.errors import ConfigError
 from hrseg.models.catalog import MODELS
 from hrseg.utils.files import replacing

@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from hrseg.benchmark.rounds import HRSEG, Row, compare, default_device, require_close, take_turns, torch_threads
+from experiments.benchmarks.interleaved import (
+    HRSEG,
+    Row,
+    compare,
+    default_device,
+    require_close,
+    time_interleaved,
+    torch_threads,
+)
 from hrseg.data import CITYSCAPES
 from hrseg.inference import Predictor
 from hrseg.models import create_model
@@ -38,7 +46,7 @@ def measure_forward(
     with torch_threads(threads), torch.inference_mode():
         for name, speedup in speedups.items():
             peers = _peers(images) if name == "hrnetv2_w18" else {}
-            costs = take_turns(_sides(name, images) | peers, repeats)
+            costs = time_interleaved(_sides(name, images) | peers, repeats)
             rows += compare("forward", f"{name} 1x3x{size[0]}x{size[1]}", costs, {NCHW: speedup})
     return rows
 

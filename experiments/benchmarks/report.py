@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from hrseg.benchmark.rounds import Row
+from experiments.benchmarks.interleaved import Row
 from hrseg.errors import ConfigError
 from hrseg.utils.files import replacing
 
 _PACKAGES = ("hrseg", "torch", "torchmetrics", "opencv-python-headless", "timm", "segmentation-models-pytorch")
-_PACKAGE_FOLDER = Path(__file__).parents[1]
+_FOLDER = Path(__file__).parent
 
 
 def describe_run(command: str) -> dict[str, str]:
@@ -80,7 +80,7 @@ def write_csv(path: Path, rows: Sequence[Row], circumstances: Mapping[str, str])
 def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not path.exists():
         return []
-    other = ConfigError(f"{path} is no file of `hrseg benchmark`; give --output another name")
+    other = ConfigError(f"{path} is not a CSV file of these benchmarks; give --output another name")
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
@@ -93,7 +93,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 def _commit() -> str:
     """The commit that this package was checked out from; empty where it was installed from a release."""
-    git = ["git", "-C", str(_PACKAGE_FOLDER)]
+    git = ["git", "-C", str(_FOLDER)]
     try:
         # an environment may lie inside the checkout of something else
         subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)

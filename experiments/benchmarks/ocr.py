@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hrseg.benchmark.rounds import HRSEG, Row, default_device, require_close, torch_threads
-from hrseg.benchmark.workers import compare_apart
+from experiments.benchmarks.interleaved import HRSEG, Row, default_device, require_close, torch_threads
+from experiments.benchmarks.workers import compare_apart
 from hrseg.models.networks.ocr import SpatialOCR, gather_regions
 
 PLAIN = "NCHW, permute, matmul, softmax, cat"

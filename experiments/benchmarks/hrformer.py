@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.benchmark.forward import settled
-from hrseg.benchmark.rounds import HRSEG, Row, default_device, torch_threads
-from hrseg.benchmark.workers import compare_apart
+from experiments.benchmarks.forward import settled
+from experiments.benchmarks.interleaved import HRSEG, Row, default_device, torch_threads
+from experiments.benchmarks.workers import compare_apart
 from hrseg.models import create_model
 from hrseg.models.networks.folding import fold_batch_norm
 from hrseg.models.networks.window_attention import WindowAttention

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from hrseg.benchmark.rounds import HRSEG, Row, compare, default_device, take_turns, torch_threads
+from experiments.benchmarks.interleaved import HRSEG, Row, compare, default_device, time_interleaved, torch_threads
 from hrseg.errors import LabelRangeError
 from hrseg.metrics import SegmentationMetrics
 
@@ -39,7 +39,9 @@ def measure_metric(repeats: int = 10, threads: int = 2, size: tuple[int, int] = 
         name: lambda metric=metric: metric.update(preds, target) for name, metric in {HRSEG: ours, **theirs}.items()
     }
     with torch_threads(threads):
-        return compare("metric", f"one frame {size[0]}x{size[1]}", take_turns(sides, repeats), {VALIDATED: SPEEDUP})
+        return compare(
+            "metric", f"one frame {size[0]}x{size[1]}", time_interleaved(sides, repeats), {VALIDATED: SPEEDUP}
+        )
 
 
 def _frame(size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

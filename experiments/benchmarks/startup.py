@@ -6,7 +6,7 @@ import subprocess
 import sys
 from statistics import median
 
-from hrseg.benchmark.rounds import HRSEG, Row, take_turns
+from experiments.benchmarks.interleaved import HRSEG, Row, time_interleaved
 
 # what the installed `hrseg` runs
 _COMMAND = "import sys; from hrseg.cli import main; sys.exit(main())"
@@ -25,7 +25,7 @@ def measure_startup(repeats: int = 10) -> list[Row]:
         repeats: Number of rounds.
     """
     sides = {name: lambda code=code: _run(code) for name, (code, _) in STARTS.items()}
-    seconds = take_turns(sides, repeats)
+    seconds = time_interleaved(sides, repeats)
     rows = []
     for name, (_, limit) in STARTS.items():
         value = median(seconds[name])

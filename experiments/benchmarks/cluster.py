@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from statistics import NormalDist
 
-from hrseg.benchmark.traffic import Traffic, gathered_bytes, summed_bytes
+from experiments.benchmarks.traffic import Traffic, gathered_bytes, summed_bytes
 
 
 @dataclass(frozen=True)

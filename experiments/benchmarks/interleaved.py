@@ -39,7 +39,7 @@ class Row:
     met: bool | None = None
 
 
-def take_turns(
+def time_interleaved(
     sides: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
     """Times the sides one after the other, again and again, so that whatever else the machine does meets all alike.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hrseg.benchmark.traffic import Traffic, _buckets, traffic_of
+from experiments.benchmarks.traffic import Traffic, _buckets, traffic_of
 from hrseg.errors import UnknownNameError
 from hrseg.models.catalog import MODELS
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from hrseg.benchmark.scaling import GPUS, Scaling, format_scaling
-from hrseg.cli import main
+from experiments.benchmarks.__main__ import COMMAND, main
+from experiments.benchmarks.scaling import GPUS, Scaling, format_scaling
 from hrseg.errors import ConfigError
 
 NETWORK = "hrnetv2_w18_small_v1"
@@ -66,13 +66,13 @@ def test_plot(tmp_path: Path) -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, plot = tmp_path / "scaling.csv", tmp_path / "scaling.svg"
     options = ["--network", NETWORK, "--step_time", "0.5", "--bandwidth", "10", "2.5", "--gpus_per_node", "4"]
-    assert main(["benchmark", "scaling", *options, "--plot", str(plot), "--output", str(table)]) == 0
+    assert main(["scaling", *options, "--plot", str(plot), "--output", str(table)]) == 0
     assert "2.5 GB/s, SyncBN" in capsys.readouterr().out
     assert plot.exists()
     with table.open(newline="") as file:
         commands = {row["command"] for row in csv.DictReader(file)}
     assert commands == {
-        f"hrseg benchmark scaling --network {NETWORK} --step_time 0.5 --crops 3 --bandwidth 10 2.5 --gpus_per_node 4"
+        f"{COMMAND} scaling --network {NETWORK} --step_time 0.5 --crops 3 --bandwidth 10 2.5 --gpus_per_node 4"
     }
 
 
@@ -88,5 +88,5 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_command_refuses(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["benchmark", "scaling", *options]) == 2
+    assert main(["scaling", *options]) == 2
     assert message in capsys.readouterr().err

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from hrseg.benchmark import ddp
-from hrseg.benchmark.traffic import traffic_of
+from experiments.benchmarks import ddp
+from experiments.benchmarks.traffic import traffic_of
 from hrseg.models.catalog import MODELS
 
 NETWORK = "hrnetv2_w18_small_v1"
