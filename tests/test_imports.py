@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import hrseg
 
 PACKAGE = Path(__file__).parents[1] / "hrseg"
 
@@ -94,3 +98,20 @@ def test_light_imports(module: str, absent: list[str]) -> None:
     script = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", ["hrseg", "hrseg.data", "hrseg.data.datasets.street_scenes", "hrseg.models"])
+def test_every_lazy_name_can_be_imported(package: str) -> None:
+    module = importlib.import_module(package)
+    star: dict[str, object] = {}
+    exec(f"from {package} import *", star)
+    assert set(dir(module)) == set(module.__all__) == star.keys() - {"__builtins__"}
+    with pytest.raises(AttributeError, match=f"No {package} attribute nothing"):
+        _ = module.nothing
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        exec(f"from {package} import nothing")
+
+
+def test_lazy_classes_can_be_pickled() -> None:
+    assert hrseg.SegmentationTask.__module__.startswith("hrseg.task")
+    assert pickle.loads(pickle.dumps(hrseg.SegmentationTask)) is hrseg.SegmentationTask

@@ -28,7 +28,9 @@ _OTHER_TYPES = (
     "a dict with",
 )
 
-_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)|class_path '(hrseg[\w.]*)':.* has no attribute")
+_UNKNOWN_CLASS = re.compile(
+    r"Expected a dot import path string: (\w+)|class_path '(hrseg[\w.]*)':.* (?:has no|No hrseg[\w.]*) attribute"
+)
 
 
 @contextmanager

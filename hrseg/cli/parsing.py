@@ -19,7 +19,7 @@ from hrseg.errors import ConfigError
 from hrseg.utils.text_files import read_settings
 
 # imported here, so that `--data` takes a class by its name alone
-_DATA_MODULES = [getattr(data_sets, name) for name in data_sets.__all__ if name.endswith("DataModule")]
+_DATA_MODULES = [getattr(data_sets, name) for name in dir(data_sets) if name.endswith("DataModule")]
 
 
 def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:

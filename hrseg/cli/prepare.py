@@ -34,7 +34,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"--workers is {options.workers}; expected 1 or more")
 
-    from hrseg.data import prepare_pascal_context as prepare  # OpenCV: not for --help
+    from hrseg.data.tools import prepare_pascal_context as prepare  # OpenCV: not for --help
 
     sources = {
         options.json: prepare.prepare_from_json,
