@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from hrseg.data.labels import LabelTable
+from hrseg.utils.resize import resize_image
 
 _WRONG = (230, 40, 40)
 _RIGHT = (60, 160, 80)
@@ -85,13 +86,11 @@ def channels(features: np.ndarray, number: int = 6, height: int = 96) -> np.ndar
     Args:
         features: (C, h, w), of any number type.
         number: How many channels.
-        height: To which they are enlarged without smoothing, so that the map's own pixels are seen.
+        height: In pixels, to which they are upsampled by nearest neighbour, so that the map's own pixels are seen.
     """
     strongest = np.argsort(-features.std((1, 2)), kind="stable")[:number]
-    size = round(height * features.shape[2] / features.shape[1]), height
-    return side_by_side(
-        [cv2.resize(heat(features[index]), size, interpolation=cv2.INTER_NEAREST) for index in strongest]
-    )
+    size = height, round(height * features.shape[2] / features.shape[1])
+    return side_by_side([resize_image(heat(features[index]), size, cv2.INTER_NEAREST) for index in strongest])
 
 
 def legend(labels: LabelTable, classes: Sequence[int], width: int) -> np.ndarray:

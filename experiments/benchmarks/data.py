@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.benchmarks.interleaved import HRSEG, Row, compare, time_interleaved, torch_threads
 from hrseg.data import CityscapesDataModule, LabelTable, Sample, SegmentationDataset, StreetScenesDataModule
-from hrseg.data.dataset import collate
+from hrseg.data.loader import collate
 from hrseg.data.samplers import SampleKey
 from hrseg.errors import DataNotFoundError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, normalize

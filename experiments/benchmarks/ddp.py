@@ -23,7 +23,7 @@ from experiments.benchmarks.interleaved import Row, time_interleaved
 from experiments.benchmarks.traffic import traffic_of
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
 from hrseg.models import Segmenter, create_model
-from hrseg.utils.memory import keep_freed_memory
+from hrseg.utils.malloc import keep_freed_memory
 
 ONE = "1 process"
 TWO = "2 processes"

@@ -13,7 +13,7 @@ from experiments.benchmarks.interleaved import HRSEG, Row, default_device
 from experiments.benchmarks.workers import compare_apart
 from hrseg.losses import CrossEntropyLoss
 from hrseg.models import Segmenter, create_model
-from hrseg.utils.memory import keep_freed_memory
+from hrseg.utils.malloc import keep_freed_memory
 
 PLAIN = "NCHW, F.interpolate, F.cross_entropy"
 SPEEDUP = 1.35  # what is to be reached over `PLAIN` on a CPU

@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hrseg.task import SegmentationTask
 from hrseg.utils.images import write_image
-from hrseg.utils.sizes import brought_to
+from hrseg.utils.resize import resize_image
 from hrseg.visualize import contact_sheet, panel
 
 
@@ -78,7 +78,7 @@ def batch_panels(batch: Any, outputs: Any, task: LightningModule, height: int) -
     pictures = []
     for image, target, prediction in zip(batch["image"], batch["target"], outputs["prediction"], strict=True):
         maps = (target.cpu().numpy(), prediction.cpu().numpy())
-        pixels = brought_to(image.permute(1, 2, 0).cpu().numpy(), target.shape)
+        pixels = resize_image(image.permute(1, 2, 0).cpu().numpy(), target.shape)
         picture = panel(pixels, *maps, task.labels)
         if (factor := height / picture.shape[0]) < 1:
             picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)

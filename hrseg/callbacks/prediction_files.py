@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hrseg.inference import write_prediction
 from hrseg.task import SegmentationTask
-from hrseg.utils.sizes import brought_to
+from hrseg.utils.resize import resize_image
 
 
 class PredictionFiles(Callback):
@@ -34,5 +34,5 @@ class PredictionFiles(Callback):
         """Writes the files of one batch."""
         assert isinstance(pl_module, SegmentationTask)
         for name, image, prediction in zip(batch["name"], batch["image"], outputs["prediction"], strict=True):
-            pixels = brought_to(image.permute(1, 2, 0).cpu().numpy(), prediction.shape)
+            pixels = resize_image(image.permute(1, 2, 0).cpu().numpy(), prediction.shape)
             write_prediction(self.folder, name, pixels, prediction.cpu().numpy(), pl_module.labels)

@@ -15,7 +15,7 @@ from hrseg.inference import read_checkpoint
 from hrseg.models.weights.file import open_weights
 from hrseg.models.weights.published import ZOO
 from hrseg.run.folders import run_dir_of
-from hrseg.utils.files import expanded
+from hrseg.utils.paths import expanded
 
 _GIVE = "give --ckpt_path runs/NAME/N/checkpoints/best.ckpt"
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hrseg.errors import DataNotFoundError
-from hrseg.utils.images import IMAGE_SUFFIXES, files_below
+from hrseg.utils.images import IMAGE_SUFFIXES
+from hrseg.utils.paths import files_below
 
 _OUTPUTS = ("labels", "overlays")  # the folders that `hrseg.inference.write_prediction` makes
 

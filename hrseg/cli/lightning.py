@@ -57,7 +57,7 @@ from hrseg.task import SegmentationTask
 from hrseg.utils import signals
 from hrseg.utils.checks import as_list
 from hrseg.utils.construct import record
-from hrseg.utils.files import expanded
+from hrseg.utils.paths import expanded
 from hrseg.utils.signals import Interrupted
 
 _MINUTES_OF_A_YEAR = 365 * 24 * 60

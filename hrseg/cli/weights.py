@@ -19,7 +19,8 @@ from hrseg.models.weights.zoo import (
     place_weights,
     unknown_weights,
 )
-from hrseg.utils.files import cache_folder, remove_stale
+from hrseg.utils.files import remove_stale
+from hrseg.utils.paths import cache_folder
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:

@@ -18,15 +18,16 @@ from torch.utils.data import Sampler, SequentialSampler
 
 from hrseg.data.centroids import find_centroids
 from hrseg.data.checks import check_ranges, check_transforms
-from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, start_worker
+from hrseg.data.dataset import Sample, SegmentationDataset
 from hrseg.data.labels import LabelTable
-from hrseg.data.parallel import CONTEXT, usable_cores
+from hrseg.data.loader import SegmentationLoader, collate, start_worker
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
 from hrseg.utils import signals
 from hrseg.utils.construct import RecordsArguments
-from hrseg.utils.files import expanded
+from hrseg.utils.parallel import CONTEXT, usable_cores
+from hrseg.utils.paths import expanded
 
 _log = logging.getLogger(__name__)
 

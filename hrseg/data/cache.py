@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.data.dataset import Sample
-from hrseg.data.parallel import map_in_processes
 from hrseg.errors import OutputError
-from hrseg.utils.files import cache_folder, locked, replacing
+from hrseg.utils.files import replacing
+from hrseg.utils.locks import locked
+from hrseg.utils.parallel import map_in_processes
+from hrseg.utils.paths import cache_folder
 
 _log = logging.getLogger(__name__)
 

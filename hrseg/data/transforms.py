@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from albumentations.core.type_definitions import Targets
 
-from hrseg.utils.sizes import scaled_to
+from hrseg.utils.resize import scaled_to
 
 
 class RandomScaleCrop(A.DualTransform):

@@ -18,7 +18,7 @@ from hrseg.inference.preprocess import check_normalization
 from hrseg.inference.protocol import Protocol
 from hrseg.models.weights.file import few
 from hrseg.models.weights.read import read_content
-from hrseg.utils.sizes import require_pixels
+from hrseg.utils.resize import require_pixels
 
 
 @dataclass(frozen=True)

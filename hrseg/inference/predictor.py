@@ -21,7 +21,7 @@ from hrseg.models.described import network_of_checkpoint, require_description
 from hrseg.models.weights.read import read_content
 from hrseg.utils.images import as_rgb, read_image
 from hrseg.utils.memory import available_memory
-from hrseg.utils.sizes import brought_to
+from hrseg.utils.resize import resize_image
 
 _WHOLE = Protocol()
 # that any network of ours takes for a pixel that it sees; the smallest ones were seen to take 108 (HRNetV1) and 169 to
@@ -122,7 +122,7 @@ class Predictor:
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else as_rgb(image)
         size = pixels.shape[:2]
         if self.input_size is not None:
-            pixels = brought_to(pixels, self.input_size)
+            pixels = resize_image(pixels, self.input_size)
         self._require_memory(size, pixels.shape[:2], str(image) if isinstance(image, (str, Path)) else "the image")
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None]
         return self._segment(batch, size)[0].cpu().numpy()

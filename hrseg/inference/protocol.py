@@ -14,7 +14,7 @@ from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.inference.sliding import LastWindow, sliding_window
 from hrseg.models import resize
 from hrseg.utils.checks import require
-from hrseg.utils.sizes import require_pixels, scaled_to
+from hrseg.utils.resize import require_pixels, scaled_to
 
 _MOST_SCALES = 64
 Fusion = Literal["logits", "softmax", "exp"]

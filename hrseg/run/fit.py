@@ -36,7 +36,6 @@ from hrseg.callbacks import (
     Throughput,
 )
 from hrseg.callbacks.loggers import Events, finish_loggers, made_loggers
-from hrseg.data.parallel import usable_cores
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference import read_checkpoint
 from hrseg.models.networks.base import Network
@@ -47,7 +46,8 @@ from hrseg.run.folders import in_use, last_checkpoint, new_run_dir
 from hrseg.task import SegmentationTask
 from hrseg.utils import signals
 from hrseg.utils.checks import as_list
-from hrseg.utils.files import expanded
+from hrseg.utils.parallel import usable_cores
+from hrseg.utils.paths import expanded
 from hrseg.utils.signals import Interrupted
 
 DEFAULTS = {

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from hrseg.errors import ConfigError, OutputError
 from hrseg.run import launch, slurm, torchrun
-from hrseg.utils.files import locked, require_writable, writing
+from hrseg.utils.files import require_writable, writing
+from hrseg.utils.locks import locked
 
 _LOCK = ".lock"
 _PATIENCE = 10.0  # seconds; the dataloader workers of a training that was killed may hold its lock for five

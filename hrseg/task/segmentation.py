@@ -43,7 +43,7 @@ from hrseg.task.checks import (
     require_batch,
 )
 from hrseg.utils.construct import RecordsArguments
-from hrseg.utils.memory import keep_freed_memory
+from hrseg.utils.malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     from typing_extensions import Self

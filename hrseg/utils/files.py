@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never leaves half of one, and where those go that may be lost."""
+"""Atomic writes: after a kill or on a full disk, a file is there whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,19 +25,6 @@ _log = logging.getLogger(__name__)
 TEMPORARY = ".hrseg-"  # what the names of unfinished files and folders begin with
 _MOST_FOLDERS = 200
 _SECONDS_LEFT_ALONE = 24 * 3600.0  # in which what is unfinished may still be worked on
-
-
-def cache_folder() -> Path:
-    """Where hrseg keeps what it can make again: `$HRSEG_HOME`, or `~/.cache/hrseg` if that is not set."""
-    return expanded(os.environ.get("HRSEG_HOME") or "~/.cache/hrseg")
-
-
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """A path with `~` as the user's home; as it stands where there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -165,41 +152,6 @@ def _is_alive(process: int) -> bool:
     except OSError:  # somebody else's
         return True
     return True
-
-
-@contextmanager
-def locked(lock: Path, seconds: float = -1) -> Iterator[None]:
-    """Keeps other processes that ask for the same lock waiting while the block runs, on whatever machine they are.
-
-    A process that is killed gives it back. Where the file system cannot lock, or the lock's folder cannot be written
-    to, the block runs all the same.
-
-    Args:
-        lock: A file, which stays; its content does not matter.
-        seconds: How long to wait; -1 for as long as it takes.
-
-    Raises:
-        TimeoutError: Another process still holds the lock.
-    """
-    from filelock import FileLock, Timeout  # not for what only reads
-
-    file_lock = FileLock(lock)
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file_lock.acquire(timeout=0)
-        except Timeout:
-            _log.info("waiting for another process, which is at work in %s", lock.parent)
-            file_lock.acquire(timeout=seconds)
-    except Timeout:
-        raise
-    except (OSError, NotImplementedError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        file_lock.release()
 
 
 def remove_stale(folder: Path) -> None:

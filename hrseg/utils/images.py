@@ -11,7 +11,6 @@ import struct
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +29,7 @@ from hrseg.utils.image_formats import (
     too_large,
     unreadable,
 )
+from hrseg.utils.paths import files_below
 
 try:
     from kornia_rs.io import decode_image_png_u8
@@ -211,25 +211,6 @@ def images_below(folder: Path, suffix: str = "") -> dict[str, Path]:
             raise DataFileError(f"{found[stem]} and {path} have the same name; expected one file, remove the other")
         found[stem] = path
     return dict(sorted(found.items()))
-
-
-def files_below(folder: Path, is_left_out: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
-    """Walks the files below a folder in a fixed order; links are followed once, hidden files and folders passed over.
-
-    Args:
-        folder: Where to look; nothing is found in a folder that is not there.
-        is_left_out: Whether a folder below it is passed over as well.
-    """
-    for place, folders, names in os.walk(folder, followlinks=True):
-        here = Path(place)
-        visible = sorted(name for name in folders if name[0] != ".")
-        folders[:] = [name for name in visible if not _is_loop(here / name) and not is_left_out(here / name)]
-        yield from (here / name for name in sorted(names) if name[0] != ".")
-
-
-def _is_loop(folder: Path) -> bool:
-    """Whether a folder is a link to one that it lies in."""
-    return folder.is_symlink() and any(folder.samefile(parent) for parent in folder.parents)
 
 
 def read_file(path: Path) -> bytes:

@@ -6,14 +6,16 @@ import json
 import stat
 import sys
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from hrseg.errors import ConfigError
-from hrseg.utils.files import expanded
+from hrseg.errors import ConfigError, DataFileError
+from hrseg.utils.paths import expanded
 
 _MOST_BYTES = 2**18
 _MOST_NODES = 100_000  # of a YAML file, with each alias counted as what it stands for
+_MOST_BYTES_OF_LIST = 2**26  # ten times the list of all images of COCO
+_LONGEST_NAME = 255  # bytes, of file systems
 _TEXT = "expected text in UTF-8, not UTF-16 or binary"
 
 
@@ -41,6 +43,39 @@ def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
     if "\0" in text:
         raise ConfigError(f"{path} holds NUL bytes; {_TEXT}")
     return text
+
+
+def read_list(path: Path) -> list[str]:
+    """Reads a list.
+
+    Args:
+        path: A text file; a line holds an id, a relative path, or several of them parted by blanks or tabs. Empty lines
+            are passed over, and so are the line ends of Windows.
+
+    Returns:
+        The lines, without blanks at their ends, in the file's order.
+
+    Raises:
+        DataFileError: The file cannot be read, holds no line, or an entry is an absolute path or leads out of the
+            data set's folder.
+    """
+    try:
+        lines = read_text(path, _MOST_BYTES_OF_LIST).splitlines()
+    except ConfigError as error:
+        raise DataFileError(f"list {error}; expected a sample a line") from error
+    for number, line in enumerate(lines, 1):
+        for entry in line.split():
+            parts = PureWindowsPath(entry)  # knows both kinds of separators
+            is_too_long = any(len(part.encode()) > _LONGEST_NAME for part in parts.parts)
+            if parts.drive or parts.root or ".." in parts.parts or is_too_long:
+                raise DataFileError(
+                    f"list {path}, line {number}: {entry:.{_LONGEST_NAME}}; expected an id or a path below the data "
+                    "set's folder"
+                )
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise DataFileError(f"list {path} is empty; expected a sample a line")
+    return found
 
 
 def _read_stdin() -> str:

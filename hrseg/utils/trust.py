@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.errors import ConfigError
-from hrseg.utils.files import expanded
+from hrseg.utils.paths import expanded
 
 # where classes of known packages are defined -> the kinds that may be built, as (module, class); and our dataclasses
 _MODULE, _OPTIMIZER = ("torch.nn", "Module"), ("torch.optim", "Optimizer")

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg.data.dataset import Sample, SegmentationDataset, SegmentationLoader, collate, start_worker
+from hrseg.data.dataset import Sample, SegmentationDataset
 from hrseg.data.labels import LabelTable
+from hrseg.data.loader import SegmentationLoader, collate, start_worker
 from hrseg.data.samplers import EpochSampler, SampleKey
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataFileError, FileSystemError, LabelRangeError, TrainingError

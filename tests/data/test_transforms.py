@@ -11,7 +11,7 @@ import pytest
 
 from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop, nearest_window, resized_window
 from hrseg.utils.images import read_image, read_label
-from hrseg.utils.sizes import scaled_to
+from hrseg.utils.resize import scaled_to
 from tests.references import resize as reference
 
 # OpenCV 5 interpolates at exact positions; before, it rounded them to 1/32 of a pixel

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hrseg.errors import OutputError
-from hrseg.utils.files import TEMPORARY, expanded, remove_stale, replacing, require_writable
+from hrseg.utils.files import TEMPORARY, remove_stale, replacing, require_writable
 
 
 def test_the_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
@@ -117,8 +117,3 @@ def test_a_full_disk_is_told_before_work_goes_into_what_it_is_to_hold(tmp_path: 
             require_writable(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
-
-
-def test_a_home_that_nobody_has_is_a_name_like_others() -> None:
-    assert expanded("~nobody-of-that-name/a") == Path("~nobody-of-that-name/a")
-    assert expanded("~/a") == Path.home() / "a"

@@ -47,7 +47,7 @@ def test_what_recipes_name_is_built(path: str) -> None:
             "albumentations.load",
         ),
         *(
-            "hrseg.data.dataset.SegmentationLoader",
+            "hrseg.data.loader.SegmentationLoader",
             "torch.nn.no_such",
             "torch.nnx.Module",
             "segmentation_models_pytorch",

@@ -15,10 +15,10 @@ import numpy as np
 from hrseg.data.base import SegmentationDataModule
 from hrseg.data.classes import read_classes
 from hrseg.data.dataset import Sample
-from hrseg.data.lists import read_list
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, UnknownNameError
-from hrseg.utils.files import expanded
 from hrseg.utils.images import images_below
+from hrseg.utils.paths import expanded
+from hrseg.utils.text_files import read_list
 
 _log = logging.getLogger(__name__)
 

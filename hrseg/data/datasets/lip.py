@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from hrseg.data.base import SegmentationDataModule
 from hrseg.data.dataset import Sample
 from hrseg.data.labels import LabelTable
-from hrseg.data.lists import read_list
 from hrseg.errors import DataNotFoundError
+from hrseg.utils.text_files import read_list
 
 LIP = LabelTable(
     name="LIP",

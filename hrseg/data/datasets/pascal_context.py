@@ -11,8 +11,8 @@ import numpy as np
 from hrseg.data.base import SegmentationDataModule
 from hrseg.data.dataset import Sample
 from hrseg.data.labels import LabelTable
-from hrseg.data.lists import read_list
 from hrseg.errors import ConfigError, DataNotFoundError
+from hrseg.utils.text_files import read_list
 
 # name, colour, and how many of 1000 pixels, at least 1, it covers in 40 images of the data set (2008_000002 and on)
 _CLASSES = (

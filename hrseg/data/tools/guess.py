@@ -12,10 +12,10 @@ import numpy as np
 
 from hrseg.data.classes import default_colors
 from hrseg.data.labels import Color, pack_colors, unpack_color
-from hrseg.data.parallel import map_in_processes
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, LossyLabelError
 from hrseg.utils.image_formats import open_image
 from hrseg.utils.images import images_below, read_image, read_label, write_image
+from hrseg.utils.parallel import map_in_processes
 
 _PARTS = ("train", "val", "test")
 _MOST = 253  # classes that a label table may have

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from hrseg.data.lists import read_list
-from hrseg.data.parallel import map_in_processes
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError
 from hrseg.utils.files import replacing
 from hrseg.utils.images import read_file, read_image, read_label, write_image
-from hrseg.utils.text_files import read_text
+from hrseg.utils.parallel import map_in_processes
+from hrseg.utils.text_files import read_list, read_text
 
 # the category id of each class in the JSON, background first
 _CATEGORY_IDS = (

@@ -12,8 +12,8 @@ import numpy as np
 
 from hrseg.data.base import SegmentationDataModule
 from hrseg.data.dataset import Sample
-from hrseg.data.frequencies import ClassCounts
 from hrseg.data.labels import LabelTable
+from hrseg.data.tools.frequencies import ClassCounts
 from hrseg.data.tools.scan import Scan, scan_samples
 from hrseg.errors import DataFileError, DataNotFoundError
 

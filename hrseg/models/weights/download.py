@@ -19,7 +19,8 @@ from urllib.request import Request, urlopen
 
 from hrseg.errors import WeightsError
 from hrseg.models.weights.archives import is_archive, unpack
-from hrseg.utils.files import TEMPORARY, locked, replacing, writing
+from hrseg.utils.files import TEMPORARY, replacing, writing
+from hrseg.utils.locks import locked
 from hrseg.utils.progress import track_progress
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from numpy._core import multiarray
 from safetensors import SafetensorError, safe_open
 
 from hrseg.errors import WeightsError
-from hrseg.utils.files import expanded
+from hrseg.utils.paths import expanded
 
 OWN_KEY = "hrseg"  # of what our files hold besides the entries: {"network": config}; in safetensors as JSON metadata
 

@@ -14,7 +14,7 @@ from hrseg.errors import HrsegError, UnknownNameError, WeightsError
 from hrseg.models.catalog import MODELS
 from hrseg.models.weights.download import adopt, check, fetch, mirror_of, require_published
 from hrseg.models.weights.published import ZOO, Checkpoint
-from hrseg.utils.files import cache_folder
+from hrseg.utils.paths import cache_folder
 
 
 def _trunk(model: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from hrseg.data.datasets.cityscapes import CITYSCAPES, CityscapesDataModule
 from hrseg.data.datasets.street_scenes.files import write_scenes
 from hrseg.errors import ConfigError
-from hrseg.utils.files import cache_folder, expanded
-from hrseg.utils.sizes import require_pixels
+from hrseg.utils.paths import cache_folder, expanded
+from hrseg.utils.resize import require_pixels
 
 _VERSION = 1  # goes up whenever the scenes change, so that old and new ones never mix
 _SMALLEST_SIDE = 64  # pixels; in smaller pictures thin things vanish

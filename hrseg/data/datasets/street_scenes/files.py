@@ -12,7 +12,8 @@ from pathlib import Path
 import cv2
 
 from hrseg.data.datasets.street_scenes.scene import Scene, generate_scene
-from hrseg.utils.files import locked, writing
+from hrseg.utils.files import writing
+from hrseg.utils.locks import locked
 from hrseg.utils.progress import track_progress
 
 MARKER = "scenes.json"  # the file that a complete folder has

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.data.parallel import map_in_processes
 from hrseg.errors import DataFileError
+from hrseg.utils.parallel import map_in_processes
 
 
 def crash_at_3(number: int) -> int:

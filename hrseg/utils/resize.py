@@ -1,4 +1,4 @@
-"""Sizes of scaled images, by the rules of the official code."""
+"""Resizing of images and labels; sizes of scaled images by the rules of the official code."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def scaled_to(size: tuple[int, int], base_size: int | None, scale: float) -> tup
 
 
 def require_pixels(size: tuple[int, int], what: str) -> None:
-    """Looks at the size of an image before it is made.
+    """Check the size of an image before it is allocated.
 
     Args:
         size: (height, width).
         what: What the image is, for the message.
 
     Raises:
-        ConfigError: It would have more pixels than images may have, `$HRSEG_MAX_PIXELS`.
+        ConfigError: It would have more pixels than `$HRSEG_MAX_PIXELS`.
     """
     if size[0] * size[1] > max_pixels():
         raise ConfigError(
@@ -47,12 +47,13 @@ def require_pixels(size: tuple[int, int], what: str) -> None:
         )
 
 
-def brought_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes an image bilinearly to a size whatever its aspect; an image of that size is returned as it is.
+def resize_image(image: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """Resize an image or a label, ignoring its aspect ratio; one of that size is returned as it is.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) or (H, W) uint8.
         size: (height, width).
+        interpolation: OpenCV's; `cv2.INTER_NEAREST` for labels.
 
     Raises:
         ConfigError: The size is larger than images may be.
@@ -60,5 +61,5 @@ def brought_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == tuple(size):
         return image
     require_pixels(size, "an image resized to input_size")
-    resized: np.ndarray = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    resized: np.ndarray = cv2.resize(image, (size[1], size[0]), interpolation=interpolation)
     return resized

@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from hrseg.data.frequencies import ClassCounts
+from hrseg.data.tools.frequencies import ClassCounts
 
 HISTOGRAMS = np.random.default_rng(0).integers(0, 1000, (20, 5)) * np.random.default_rng(1).integers(0, 2, (20, 5))
 HISTOGRAMS[:, 3] = 0
