@@ -16,8 +16,12 @@ from .inference import Predictor as Predictor
 from .models import (
     Network as Network,
     create_model as create_model,
+    from_pretrained as from_pretrained,
     list_models as list_models,
     load_weights as load_weights,
+    push_to_hub as push_to_hub,
+    register as register,
+    save_pretrained as save_pretrained,
     save_weights as save_weights,
 )
 from .run.fit import fit as fit

@@ -1,6 +1,8 @@
 from .catalog import MODELS as MODELS, ModelInfo as ModelInfo, list_models as list_models
 from .factory import create_model as create_model
-from .networks.base import Network as Network
+from .hub import from_pretrained as from_pretrained, push_to_hub as push_to_hub, save_pretrained as save_pretrained
+from .networks.base import Network as Network, Segmenter as Segmenter, outputs_of as outputs_of
+from .networks.classifier import HRNetClassifier as HRNetClassifier
 from .networks.folding import fold_batch_norm as fold_batch_norm
 from .networks.heads import V2Head as V2Head
 from .networks.hmsa import HRNetV2OCRMultiScale as HRNetV2OCRMultiScale
@@ -12,10 +14,12 @@ from .networks.hrformer import (
     HRFormerVariant as HRFormerVariant,
 )
 from .networks.hrnet import VARIANTS as VARIANTS, HRNet as HRNet, HRNetVariant as HRNetVariant, resize as resize
-from .networks.hrnetv2 import HRNetV2 as HRNetV2, Segmenter as Segmenter, outputs_of as outputs_of
+from .networks.hrnetv1 import HRNetV1 as HRNetV1
+from .networks.hrnetv2 import HRNetV2 as HRNetV2
+from .networks.hrnetv2p import HRNetV2p as HRNetV2p
 from .networks.ocr import HRNetV2OCR as HRNetV2OCR
 from .networks.psa import PSA_BLOCKS as PSA_BLOCKS
-from .networks.representations import HRNetClassifier as HRNetClassifier, HRNetV1 as HRNetV1, HRNetV2p as HRNetV2p
+from .registry import register as register
 from .weights.convert import convert_weights as convert_weights
 from .weights.file import open_weights as open_weights
 from .weights.load import LoadReport as LoadReport, load_weights as load_weights, save_weights as save_weights

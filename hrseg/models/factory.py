@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from re import fullmatch
@@ -13,41 +11,12 @@ from typing import Any
 
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.models.networks.base import Network
-from hrseg.models.networks.hmsa import HRNetV2OCRMultiScale
-from hrseg.models.networks.hrformer import HRFORMER_VARIANTS, HRFormerClassifier, HRFormerOCR
-from hrseg.models.networks.hrnet import VARIANTS
-from hrseg.models.networks.hrnetv2 import HRNetV2
-from hrseg.models.networks.ocr import HRNetV2OCR
-from hrseg.models.networks.psa import PSA_BLOCKS
-from hrseg.models.networks.representations import HRNetClassifier, HRNetV1, HRNetV2p
+from hrseg.models.registry import BUILDERS
 from hrseg.models.weights.file import WeightsFile, open_weights
 from hrseg.models.weights.load import load_weights
 from hrseg.models.weights.published import ZOO
 from hrseg.models.weights.zoo import NAMED_WEIGHTS, fetch_weights, get_weights
 from hrseg.utils.checks import require
-
-_HEADS: dict[str, Callable[..., Network]] = {"": HRNetV2, "_ocr": HRNetV2OCR, "_ocr_hmsa": HRNetV2OCRMultiScale}
-# PSA's code is made of NVIDIA's
-_HEADS_OF_PSA: dict[str, Callable[..., Network]] = {**_HEADS, "_ocr": partial(HRNetV2OCR, align_corners=False)}
-
-BUILDERS: dict[str, Callable[..., Network]] = {
-    **{
-        f"hrnetv2_{size}{suffix}": partial(network, variant)
-        for suffix, network in _HEADS.items()
-        for size, variant in VARIANTS.items()
-    },
-    **{
-        f"hrnetv2_{size}_{psa}{suffix}": partial(network, replace(variant, block=block))
-        for psa, block in PSA_BLOCKS.items()
-        for suffix, network in _HEADS_OF_PSA.items()
-        for size, variant in VARIANTS.items()
-    },
-    **{f"hrnetv2_{size}_cls": partial(HRNetClassifier, variant) for size, variant in VARIANTS.items()},
-    **{f"hrnetv2p_{size}": partial(HRNetV2p, variant) for size, variant in VARIANTS.items()},
-    **{f"hrnetv1_{size}": partial(HRNetV1, variant) for size, variant in VARIANTS.items()},
-    **{f"hrformer_{size}": partial(HRFormerClassifier, variant) for size, variant in HRFORMER_VARIANTS.items()},
-    **{f"hrformer_{size}_ocr": partial(HRFormerOCR, variant) for size, variant in HRFORMER_VARIANTS.items()},
-}
 
 
 def create_model(
@@ -163,7 +132,7 @@ def _build(name: str, **parameters: Any) -> Network:
     _require_known(name, parameters)
     bound = _signature(name).bind(**parameters)
     bound.apply_defaults()
-    network = BUILDERS[name](*bound.args, **bound.kwargs)
+    network: Network = BUILDERS[name](*bound.args, **bound.kwargs)
     # lists for tuples, as after JSON or YAML
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in bound.arguments.items()}
     network.config = {"name": name, **plain}

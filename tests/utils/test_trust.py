@@ -40,10 +40,10 @@ def test_what_recipes_name_is_built(path: str) -> None:
         # what fetches files when it is built
         *("torchmetrics.multimodal.CLIPScore", "torchmetrics.image.FrechetInceptionDistance"),
         "segmentation_models_pytorch.encoders.timm_universal.TimmUniversalEncoder",
-        *("hrseg.__main__.main", "hrseg.models.networks.base.ModelHubMixin", "hrseg.task.segmentation.LightningModule"),
+        *("hrseg.__main__.main", "hrseg.models.hub.ModelCard", "hrseg.task.segmentation.LightningModule"),
         *(
             "hrseg.data.datasets.street_scenes.write_scenes",
-            "hrseg.models.Network.from_pretrained",
+            "hrseg.models.from_pretrained",
             "albumentations.load",
         ),
         *(

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from hrseg.models.networks.batch_norm import BatchNorm2d
-from hrseg.models.networks.hrnet import HRNetVariant, resize
-from hrseg.models.networks.ocr import HRNetV2OCR
+from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNetVariant, resize
+from hrseg.models.networks.ocr import NVIDIA, HRNetV2OCR, head_arguments
+from hrseg.models.registry import FileFormat, register
 from hrseg.utils.checks import is_number, require
 
 TRAINING_SCALES = (0.5, 1.0)  # in the order of the official code, which batch norm's running statistics depend on
@@ -147,3 +148,18 @@ def _scale_attention(in_channels: int, bn_momentum: float, width: int = 256) -> 
             sig=nn.Sigmoid(),
         )
     )
+
+
+register(
+    "hrnetv2_SIZE_ocr_hmsa",
+    HRNetV2OCRMultiScale,
+    VARIANTS,
+    title="HRNetV2 + OCR, hierarchical multi-scale attention",
+    authors="Tao, Sapra and Catanzaro",
+    arxiv="2005.10821",
+    backbone=HRNET_BACKBONE,
+    head_keys=("cls_head.weight", "scale_attn.conv0.weight"),
+    classes_key="cls_head.weight",
+    head_arguments=head_arguments,
+    formats={"official": NVIDIA, "timm": FileFormat()},
+)

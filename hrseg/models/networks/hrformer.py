@@ -12,21 +12,29 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.models.networks.base import Network
+from hrseg.models.networks.base import Network, check_channel_order
 from hrseg.models.networks.batch_norm import BatchNorm2d
-from hrseg.models.networks.hrnet import BasicBlock, Bottleneck, HighResolutionModule, HRNet, HRNetVariant, conv_bn
-from hrseg.models.networks.hrnetv2 import known_order
-from hrseg.models.networks.ocr import OCRHead
-from hrseg.models.networks.window_attention import WindowAttention
+from hrseg.models.networks.hrnet import (
+    BasicBlock,
+    Bottleneck,
+    HighResolutionModule,
+    HRNet,
+    HRNetVariant,
+    conv_bn,
+    count_units,
+)
+from hrseg.models.networks.ocr import OPENSEG, OCRHead
+from hrseg.models.networks.window_attention import BIAS_TABLE, WindowAttention, resize_bias_tables
+from hrseg.models.registry import Backbone, FileFormat, Shapes, register
 from hrseg.utils.checks import is_number, is_whole, require, require_channels
 
 
@@ -230,6 +238,10 @@ class HRFormer(HRNet):
         self.stage3 = stage(branches=3)
         self.stage4 = stage(branches=4)
 
+    def adapt_backbone(self, entries: Mapping[str, Any]) -> dict[str, Any]:
+        """Resizes the bias tables of a state dict to the network's windows."""
+        return resize_bias_tables(entries, self.window_size)
+
 
 class DepthwiseBottleneck(Bottleneck):
     """HRNet's bottleneck with a depth-wise 3x3 convolution."""
@@ -330,5 +342,53 @@ class HRFormerOCR(HRFormer, OCRHead):
         channel_order: str = "rgb",
     ) -> None:
         super().__init__(variant, in_channels, window_size, drop_path, checkpoint_stages)
-        self.channel_order = known_order(channel_order)
+        self.channel_order = check_channel_order(channel_order)
         self.add_head(self.widths, num_classes, dropout=dropout, inner_bias=True, aux_kernel=3, aux_channels=512)
+
+
+_TABLE = f"stage2.0.branches.0.0.attn.attn.{BIAS_TABLE}"
+
+
+def _read_backbone(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
+    if not {"conv1.weight", "transition1.0.0.weight", "layer1.0.conv1.weight", _TABLE} <= set(shapes):
+        return None
+    rows, heads = shapes[_TABLE]
+    two, three, four = (count_units(shapes, rf"stage{stage}\.(\d+)\.") for stage in (2, 3, 4))
+    found = HRFormerVariant(
+        width=shapes["transition1.0.0.weight"][0],
+        heads=heads,
+        modules=(two, three, four),
+        blocks=count_units(shapes, r"stage2\.0\.branches\.0\.(\d+)\."),
+    )
+    size = next((size for size, variant in HRFORMER_VARIANTS.items() if variant == found), None)
+    arguments = {"in_channels": shapes["conv1.weight"][1], "window_size": (round(rows**0.5) + 1) // 2}
+    return None if size is None else (size, arguments)
+
+
+_BACKBONE = Backbone(_read_backbone, pretrained_as="hrformer_SIZE", block_key=_TABLE)
+
+register(
+    "hrformer_SIZE",
+    HRFormerClassifier,
+    HRFORMER_VARIANTS,
+    title="HRFormer, ImageNet classifier",
+    authors="Yuan et al.",
+    arxiv="2110.09408",
+    task="classification",
+    backbone=_BACKBONE,
+    head_keys=("classifier.weight",),
+    classes_key="classifier.weight",
+    formats={"official": FileFormat(under="model")},
+)
+register(
+    "hrformer_SIZE_ocr",
+    HRFormerOCR,
+    HRFORMER_VARIANTS,
+    title="HRFormer + OCR",
+    authors="Yuan et al.",
+    arxiv="2110.09408",
+    backbone=_BACKBONE,
+    head_keys=("cls_head.weight",),
+    classes_key="cls_head.weight",
+    formats={"official": OPENSEG},
+)

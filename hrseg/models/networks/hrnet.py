@@ -12,6 +12,7 @@ Source:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hrseg.errors import ConfigError
 from hrseg.models.networks.batch_norm import BatchNorm2d
+from hrseg.models.registry import Backbone, Shapes
 from hrseg.utils.checks import is_number, is_whole, require, require_channels
 
 Maps = tuple[Tensor, ...]  # feature maps, finest first
@@ -376,3 +378,32 @@ def _scratch_statistics(unit: nn.Module) -> Iterator[None]:
         for norm, buffers in zip(norms, kept, strict=True):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer)
+
+
+def count_units(shapes: Shapes, pattern: str) -> int:
+    """Counts the different numbers that the first group of a pattern matches at the start of keys."""
+    return len({match[1] for key in shapes if (match := re.match(pattern, key))})
+
+
+def read_backbone(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
+    """Size, a key of `VARIANTS`, and constructor arguments of the HRNet with these shapes; None for other sizes."""
+    if not {"conv1.weight", "transition1.0.0.weight", "layer1.0.conv1.weight"} <= set(shapes):
+        return None
+    two, three, four = (count_units(shapes, rf"stage{stage}\.(\d+)\.") for stage in (2, 3, 4))
+    found = HRNetVariant(
+        width=shapes["transition1.0.0.weight"][0],
+        blocks=count_units(shapes, r"stage2\.0\.branches\.0\.(\d+)\."),
+        modules=(two, three, four),
+        layer1_blocks=count_units(shapes, r"layer1\.(\d+)\."),
+        layer1_width=shapes["layer1.0.conv1.weight"][0],
+    )
+    size = next((size for size, variant in VARIANTS.items() if variant == found), None)
+    return None if size is None else (size, {"in_channels": shapes["conv1.weight"][1]})
+
+
+HRNET_BACKBONE = Backbone(
+    read_backbone,
+    pretrained_as="hrnetv2_SIZE",
+    # files of HRNetV1: its last module fuses to the finest map alone
+    optional_keys=(r"(stage4\.\d+\.fuse_layers)\.[1-3]\.",),
+)

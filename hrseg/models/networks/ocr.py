@@ -16,15 +16,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrseg.models.networks.base import Segmenter, check_channel_order
 from hrseg.models.networks.batch_norm import BatchNorm2d
-from hrseg.models.networks.hrnet import HRNet, HRNetVariant, Maps, initialize, resize
-from hrseg.models.networks.hrnetv2 import Segmenter, known_order
+from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNet, HRNetVariant, Maps, initialize, resize
+from hrseg.models.registry import FileFormat, Shapes, register
 from hrseg.utils.checks import is_number, require, require_channels, require_kernel
 
 
@@ -117,6 +118,8 @@ class OCRHead(Segmenter):
     """
 
     head_names: ClassVar[tuple[str, ...]] = ("conv3x3_ocr", "ocr_distri_head", "cls_head", "aux_head")
+    # the official code fine-tunes OCR from networks with the plain head
+    head_aliases: ClassVar[Mapping[str, str]] = {"last_layer.": "aux_head."}
     output_weights: ClassVar[Mapping[str, float]] = {"out": 1.0, "aux": 0.4}
 
     def add_head(
@@ -257,7 +260,7 @@ class HRNetV2OCR(HRNet, OCRHead):
         channel_order: str = "rgb",
     ) -> None:
         super().__init__(variant, in_channels, fuse_mode, align_corners, checkpoint_stages)
-        self.channel_order = known_order(channel_order)
+        self.channel_order = check_channel_order(channel_order)
         initialize(self, init, bn_momentum)  # of the trunk alone, as in the official code
         self.add_head(
             self.widths,
@@ -297,3 +300,41 @@ def _projection(*channels: int, bias: bool, negative_slope: float) -> nn.Sequent
 
 def _rectifier(negative_slope: float) -> nn.Module:
     return nn.LeakyReLU(negative_slope, inplace=True) if negative_slope else nn.ReLU(inplace=True)
+
+
+def head_arguments(shapes: Shapes) -> dict[str, Any]:
+    """The arguments of `HRNetV2OCR` that the shapes of its head tell."""
+    inside = "ocr_distri_head.object_context_block.f_pixel.0"
+    if not {"cls_head.weight", "aux_head.0.weight", f"{inside}.weight"} <= set(shapes):
+        return {}
+    aux_channels, channels, aux_kernel, _ = shapes["aux_head.0.weight"]
+    return {
+        "mid_channels": shapes["cls_head.weight"][1],
+        "key_channels": shapes[f"{inside}.weight"][0],
+        "inner_bias": f"{inside}.bias" in shapes,
+        "aux_kernel": aux_kernel,
+        "aux_channels": None if aux_channels == channels else aux_channels,
+    }
+
+
+OPENSEG = FileFormat("openseg or HRFormer segmentation", "module.", "state_dict")
+NVIDIA = FileFormat("NVIDIA", "module.", "state_dict")
+
+register(
+    "hrnetv2_SIZE_ocr",
+    HRNetV2OCR,
+    VARIANTS,
+    title="HRNetV2 + OCR, object-contextual representations",
+    authors="Yuan, Chen and Wang",
+    arxiv="1909.11065",
+    backbone=HRNET_BACKBONE,
+    head_keys=("cls_head.weight",),
+    classes_key="cls_head.weight",
+    head_arguments=head_arguments,
+    formats={
+        # where network and loss are one module; inner biases are openseg's
+        "official": lambda config: OPENSEG if config["inner_bias"] else FileFormat(prefix="model."),
+        "mmseg": FileFormat("mmsegmentation OCR"),
+        "timm": FileFormat(),
+    },
+)

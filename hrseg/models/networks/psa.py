@@ -13,13 +13,18 @@ Source:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.models.networks.batch_norm import BatchNorm2d
-from hrseg.models.networks.hrnet import MakeBlock
+from hrseg.models.networks.hmsa import HRNetV2OCRMultiScale
+from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, MakeBlock
+from hrseg.models.networks.hrnetv2 import HRNetV2, head_arguments as plain_arguments
+from hrseg.models.networks.ocr import NVIDIA, OPENSEG, HRNetV2OCR, head_arguments as ocr_arguments
+from hrseg.models.registry import FileFormat, register
 from hrseg.utils.checks import require
 
 
@@ -137,3 +142,54 @@ PSA_BLOCKS: dict[str, MakeBlock] = {
     "psa_p": partial(PSABlock, attention=ParallelPSA),
     "psa_s": partial(PSABlock, attention=SequentialPSA),
 }
+
+for _block, _order, _key in (
+    ("psa_p", "parallel", "conv_up.weight"),
+    ("psa_s", "sequence", "conv_up.0.weight"),
+):
+    _sizes = {size: replace(variant, block=PSA_BLOCKS[_block]) for size, variant in VARIANTS.items()}
+    _backbone = replace(
+        HRNET_BACKBONE,
+        block_key=f"stage2.0.branches.0.0.deattn.{_key}",
+        # files of plain HRNets; a file holds the attention of all blocks or of none
+        optional_keys=(*HRNET_BACKBONE.optional_keys, r".*(\.deattn\.)"),
+    )
+    register(
+        f"hrnetv2_SIZE_{_block}",
+        HRNetV2,
+        _sizes,
+        title=f"HRNetV2, polarized self-attention (PSA) in {_order}",
+        authors="Liu et al.",
+        arxiv="2107.00782",
+        backbone=_backbone,
+        head_keys=("last_layer.0.weight",),
+        classes_key="last_layer.3.weight",
+        head_arguments=plain_arguments,
+        formats={"official": FileFormat(prefix="model.")},
+    )
+    register(
+        f"hrnetv2_SIZE_{_block}_ocr",
+        partial(HRNetV2OCR, align_corners=False),  # the official code is made of NVIDIA's
+        _sizes,
+        title=f"HRNetV2 + OCR, PSA in {_order}",
+        authors="Liu et al.",
+        arxiv="2107.00782",
+        backbone=_backbone,
+        head_keys=("cls_head.weight",),
+        classes_key="cls_head.weight",
+        head_arguments=ocr_arguments,
+        formats={"official": lambda config: OPENSEG if config["inner_bias"] else NVIDIA},
+    )
+    register(
+        f"hrnetv2_SIZE_{_block}_ocr_hmsa",
+        HRNetV2OCRMultiScale,
+        _sizes,
+        title=f"HRNetV2 + OCR, multi-scale attention, PSA in {_order}",
+        authors="Liu et al.",
+        arxiv="2107.00782",
+        backbone=_backbone,
+        head_keys=("cls_head.weight", "scale_attn.conv0.weight"),
+        classes_key="cls_head.weight",
+        head_arguments=ocr_arguments,
+        formats={"official": NVIDIA},
+    )

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.models.factory import create_model
-from hrseg.models.networks.base import Network
+from hrseg.models.networks.base import Network, Segmenter
+from hrseg.models.networks.classifier import HRNetClassifier
 from hrseg.models.networks.hmsa import TRAINING_SCALES, HRNetV2OCRMultiScale
 from hrseg.models.networks.hrformer import HRFormer, HRFormerClassifier, HRFormerOCR
 from hrseg.models.networks.hrnet import HRNet
-from hrseg.models.networks.hrnetv2 import HRNetV2, Segmenter
+from hrseg.models.networks.hrnetv1 import HRNetV1
+from hrseg.models.networks.hrnetv2 import HRNetV2
+from hrseg.models.networks.hrnetv2p import HRNetV2p
 from hrseg.models.networks.ocr import HRNetV2OCR
-from hrseg.models.networks.representations import HRNetClassifier, HRNetV1, HRNetV2p
 from hrseg.models.weights.file import FUNCTIONAL, WeightsFile, open_weights
 from hrseg.models.weights.layouts import named_layout
 from hrseg.models.weights.load import write_tensors, write_weights

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrseg.errors import ConfigError
-from hrseg.models import VARIANTS, HRNetVariant, fold_batch_norm
+from hrseg.models import VARIANTS, HRNetClassifier, HRNetV1, HRNetV2p, HRNetVariant, fold_batch_norm
 from hrseg.models.networks.hrnet import HRNet
-from hrseg.models.networks.representations import HRNetClassifier, HRNetV1, HRNetV2p
 from tests.references.hrnet_keys import SIZES, classification_shapes, random_weights, segmentation_shapes, trunk_shapes
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 
