@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hrseg.cli.options import OptionParser
 from hrseg.errors import ConfigError, HrsegError, WeightsError
-from hrseg.models.weights.download import Mirror
+from hrseg.models.weights.mirrors import Mirror
 from hrseg.models.weights.published import ZOO, Checkpoint
 from hrseg.models.weights.zoo import (
     check_weights,
@@ -107,7 +107,7 @@ def _get(names: Sequence[str], source: Path | None) -> int:
             raise unknown_weights(name)
     # downloads may wait and start anew: who sits at the terminal wants to know
     logging.basicConfig(format="%(message)s")
-    for talkative in ("hrseg.models.weights.download", "hrseg.utils.files"):
+    for talkative in ("hrseg.models.weights.download", "hrseg.utils.locks"):
         logging.getLogger(talkative).setLevel(logging.INFO)
     remove_stale(cache_folder() / "weights")
     failures: list[HrsegError] = []
@@ -148,7 +148,7 @@ def _check(names: Sequence[str]) -> int:
     for name, path in found.items():
         sound, finding = check_weights(name, path)
         faults += not sound
-        print(f"{name}: {path} {finding}{'' if sound else '; remove it and fetch it again'}", flush=True)
+        print(f"{name}: {path} {finding}{'' if sound else '; remove it and download it again'}", flush=True)
     return 1 if faults else 0
 
 

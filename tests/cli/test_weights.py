@@ -88,12 +88,12 @@ def test_by_hand_then_get_and_check(capsys: pytest.CaptureFixture[str], home: Pa
     assert run("weights", ["get", SMALL]) == 0
     assert capsys.readouterr().out == f"{path}\n{path}\n"
     assert run("weights", ["check", "hrnetv2*"]) == 0
-    assert capsys.readouterr().out == f"{SMALL}: {path} is as it was fetched\n"
+    assert capsys.readouterr().out == f"{SMALL}: {path} is as downloaded\n"
     path.write_bytes(b"damaged")
     assert run("weights", ["check", SMALL]) == 1
     line = capsys.readouterr().out
     assert line.startswith(f"{SMALL}: {path} has sha256 ")
-    assert line.endswith(" when the file was fetched; remove it and fetch it again\n")
+    assert line.endswith(" when the file was downloaded; remove it and download it again\n")
 
 
 def test_weights_of_a_network_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,11 +115,11 @@ def test_weights_of_a_network_by_its_name(capsys: pytest.CaptureFixture[str]) ->
             r"unknown weights 'hrnetv2_w48\.cityscape'; did you mean hrnetv2_w48\.cityscapes",
         ),
         (["get", HAND], "its link needs a browser: OneDrive or Baidu"),
-        (["get", HAND, "--from", "none.pth"], r"no file none\.pth; expected what was fetched by hand"),
+        (["get", HAND, "--from", "none.pth"], r"no file none\.pth; expected the manually downloaded file"),
         (["get", HAND, HASHED, "--from", "x.pth"], r"--from x\.pth is one file, for 2 names"),
         (
             ["get", HASHED, "--from", "toy.txt"],
-            r"toy\.txt is not fcn_hr48.*-59b7973e\.pth, by its ending; give the file",
+            r"toy\.txt has another suffix than fcn_hr48.*-59b7973e\.pth; give the file",
         ),
         (["get", HASHED, "--from", HASHED_FILE], r"-59b7973e\.pth has a sha256 that starts with .*; expected 59b7973e"),
         (["check", HAND], f"{HAND} is neither in .* `hrseg weights get {HAND}` fetches it, or says how to"),
@@ -142,7 +142,7 @@ def test_mistakes(arguments: list[str], message: str, tmp_path: Path, monkeypatc
 
 
 def test_nothing_is_fetched_before_all_names_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hrseg.cli.weights.get_weights", lambda name: pytest.fail("fetched"))
+    monkeypatch.setattr("hrseg.cli.weights.get_weights", lambda name: pytest.fail("downloaded"))
     with pytest.raises(HrsegError, match="did you mean"):
         run("weights", ["get", HASHED, "hrnetv2_w48.imagnet"])
     with pytest.raises(ConfigError):

@@ -6,9 +6,9 @@ import json
 import math
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import pytest
+import requests
 import torch
 from safetensors.torch import save_file
 
@@ -162,7 +162,7 @@ def test_imagenet_weights_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.
 
 def test_without_the_hub_the_message_tells_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*request: object, **settings: object) -> None:
-        raise URLError("no network")
+        raise requests.ConnectionError("no network")
 
     def offline(repository: str, filename: str) -> str:
         raise ConnectionError("no network\nreally none")
@@ -170,12 +170,12 @@ def test_without_the_hub_the_message_tells_what_to_fetch(tmp_path: Path, monkeyp
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *place: None)
-    monkeypatch.setattr("hrseg.models.weights.download.urlopen", unreachable)
+    monkeypatch.setattr("requests.get", unreachable)
     monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
     with pytest.raises(WeightsError) as caught:
         create_model("hrnetv2_w18", weights="imagenet")
     message = str(caught.value)
-    assert "cannot fetch model.safetensors of timm/hrnet_w18.ms_in1k from the Hugging Face hub" in message
+    assert "cannot download model.safetensors of timm/hrnet_w18.ms_in1k from the Hugging Face hub" in message
     assert "give its path as weights=" in message
     assert "\n" not in message
 

@@ -1,4 +1,4 @@
-"""Zip and tar archives, unpacked without climbing out of their folder."""
+"""Extracts one file from a zip or tar archive; the paths and links that the archive stores are never followed."""
 
 from __future__ import annotations
 
@@ -8,96 +8,71 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from hrseg.errors import WeightsError
 from hrseg.utils.files import writing
 
 _MIB = 1 << 20
-# not .pth.tar, which is what training scripts call a checkpoint
-_NAMES = re.compile(r"(?<!\.pth)\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 # what reading a damaged archive raises
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is to be unpacked, by its name: a .pth file is a zip archive inside, and is not.
+    """Whether a file's name is that of an archive to extract from; .pth.tar is a common name of checkpoints.
 
     >>> is_archive(Path("weights.zip")), is_archive(Path("checkpoint.pth.tar"))
     (True, False)
     """
-    return bool(_NAMES.search(path.name))
+    return bool(re.search(r"(?<!\.pth)\.(zip|tar|tar\.gz|tgz)$", path.name, re.IGNORECASE))
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks the plain files of a zip or tar archive; nothing is written outside `folder`.
+def extract(archive: Path, names: Collection[str], folder: Path) -> Path:
+    """Extracts the first regular file with one of the names, from any folder of the archive, to `folder / name`.
 
     Args:
-        archive: Told by its content, whatever its name is.
-        folder: Made if it is missing.
+        archive: A zip or tar archive under any name; the format is detected.
+        names: File names without folders.
+        folder: An existing folder, the only place that is written to.
+
+    Returns:
+        The extracted file.
 
     Raises:
-        WeightsError: The archive cannot be read; or it holds links, devices, or names that lead out of the folder, and
-            then nothing is unpacked.
+        WeightsError: The archive cannot be read, or contains none of these.
         OutputError: The folder cannot be written to.
     """
     try:
-        # a zip archive is told by its end; that of a tar archive may be a .pth file, which is one inside
+        # a tar archive that ends in a .pth file, itself a zip archive, passes for a zip archive
         if zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                _unpack_zip(packed, archive, folder)
+            with zipfile.ZipFile(archive) as zipped:
+                for info in zipped.infolist():
+                    name, kind = PurePosixPath(info.filename).name, stat.S_IFMT(info.external_attr >> 16)
+                    if name in names and kind in (0, stat.S_IFREG):
+                        with zipped.open(info) as content:
+                            return _write(content, folder / name)
         else:
-            with tarfile.open(archive) as packed_tar:
-                _unpack_tar(packed_tar, archive, folder)
+            with tarfile.open(archive) as packed:
+                for member in packed:
+                    name = PurePosixPath(member.name).name
+                    if name in names and (source := packed.extractfile(member) if member.isreg() else None):
+                        path = _write(source, folder / name)
+                        while packed.fileobj and packed.fileobj.read(_MIB):  # to the checksum at the end of a .gz file
+                            pass
+                        return path
     except _DAMAGED as error:
         reason = str(error).split("\n")[0].rstrip(":")
-        raise WeightsError(f"{archive} cannot be unpacked ({reason}); is it a whole zip or tar archive?") from error
+        raise WeightsError(f"{archive} cannot be unpacked ({reason}); is it a complete zip or tar archive?") from error
+    raise WeightsError(f"{archive} does not contain {' or '.join(names)}; give the file itself")
 
 
-def _unpack_zip(packed: zipfile.ZipFile, archive: Path, folder: Path) -> None:
-    members = [member for member in packed.infolist() if not member.is_dir()]
-    for member in members:
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        _require_plain(kind in (0, stat.S_IFREG), member.filename, archive)
-    targets = [_target(folder, member.filename, archive) for member in members]
-    for member, target in zip(members, targets, strict=True):
-        with packed.open(member) as source:
-            _write(source, target)
-
-
-def _unpack_tar(packed: tarfile.TarFile, archive: Path, folder: Path) -> None:
-    members = [member for member in packed.getmembers() if not member.isdir()]
-    assert packed.fileobj is not None  # of an open one
-    while packed.fileobj.read(_MIB):  # to the checksum of gzip, behind the end at which tarfile stops
-        pass
-    for member in members:
-        _require_plain(member.isreg(), member.name, archive)
-    targets = [_target(folder, member.name, archive) for member in members]
-    for member, target in zip(members, targets, strict=True):
-        source = packed.extractfile(member)
-        assert source is not None  # of a plain file
-        with source:
-            _write(source, target)
-
-
-def _require_plain(plain: bool, name: str, archive: Path) -> None:
-    if not plain:
-        raise WeightsError(f"{archive} holds {name!r}, which is no plain file; do not trust it")
-
-
-def _target(folder: Path, name: str, archive: Path) -> Path:
-    target = (folder / name).resolve()
-    if not target.is_relative_to(folder.resolve()):
-        raise WeightsError(f"{archive} holds {name!r}, which would be written outside {folder}; do not trust it")
-    return target
-
-
-def _write(source: IO[bytes], target: Path) -> None:
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file = target.open("wb")
+def _write(source: IO[bytes], path: Path) -> Path:
+    with writing(path):
+        file = path.open("wb")
     with file:
         while chunk := source.read(_MIB):
-            with writing(target):
+            with writing(path):
                 file.write(chunk)
+    return path

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from hrseg.errors import HrsegError, UnknownNameError, WeightsError
 from hrseg.models.catalog import MODELS
-from hrseg.models.weights.download import adopt, check, fetch, mirror_of, require_published
+from hrseg.models.weights.download import fetch, import_file
+from hrseg.models.weights.mirrors import check, mirror_of, require_published
 from hrseg.models.weights.published import ZOO, Checkpoint
 from hrseg.utils.paths import cache_folder
 
@@ -148,7 +149,7 @@ def place_weights(name: str, source: Path) -> Path:
     """
     checkpoint = _checkpoint(name)
     examine = partial(_require_network, checkpoint)
-    return adopt(source, checkpoint.files, checkpoint.mirrors, weights_folder(name), examine)
+    return import_file(source, checkpoint.files, checkpoint.mirrors, weights_folder(name), examine)
 
 
 def find_weights(name: str) -> Path | None:

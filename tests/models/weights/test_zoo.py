@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from hrseg.errors import UnknownNameError, WeightsError
 from hrseg.models import create_model, list_models, save_weights
 from hrseg.models.factory import BUILDERS
-from hrseg.models.weights.download import Mirror
+from hrseg.models.weights.mirrors import Mirror
 from hrseg.models.weights.published import IMAGENET_MEAN, ZOO, Checkpoint
 from hrseg.models.weights.zoo import (
     NAMED_WEIGHTS,
@@ -243,7 +243,7 @@ def test_a_file_that_is_there_needs_no_network(home: Path, monkeypatch: pytest.M
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("hrseg.models.weights.download.urlopen", refuse)
+    monkeypatch.setattr("requests.get", refuse)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
     name = f"{SMALL}.imagenet"
     network = create_model(SMALL)
@@ -275,7 +275,7 @@ def test_offline_the_message_names_the_file_and_the_folder(home: Path, monkeypat
         get_weights("n.t")
     message = str(caught.value)
     hub = "model.safetensors of timm/hrnet_w18_small.ms_in1k from the Hugging Face hub (no network)"
-    assert message.startswith(f"n.t: cannot fetch {hub}; w.pth from http://127.0.0.1:1/folder (")
+    assert message.startswith(f"n.t: cannot download {hub}; w.pth from http://127.0.0.1:1/folder (")
     assert message.endswith(
         "These links were copied, never tried. v.pth is also at a page. Fetch the file by hand where there is a "
         f"network and put it into {home}/weights/n.t under its name, or give its path as weights="
@@ -299,7 +299,7 @@ def test_links_that_need_a_browser(home: Path, tmp_path: Path) -> None:
     assert f"run `hrseg weights get {name} --from FILE`, or put it into that folder as {file}" in str(caught.value)
     torch.save(create_model(SMALL).state_dict(), tmp_path / "download")
     assert place_weights(name, tmp_path / "download") == get_weights(name) == folder / file
-    assert check_weights(name, folder / file) == (True, "is as it was fetched")
+    assert check_weights(name, folder / file) == (True, "is as downloaded")
 
 
 def anything() -> None:
@@ -307,7 +307,7 @@ def anything() -> None:
 
 
 JUNK = {
-    "a web page": (b"<!DOCTYPE html><html>sign in</html>", r"cannot be read"),
+    "a web page": (b"<!DOCTYPE html><html>sign in</html>", r"is a web page, perhaps a login; download it again$"),
     "a pointer of git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", r"cannot be read"),
     "half an archive": (b"PK\x03\x04" + bytes(100), r"cannot be read"),
     "a pickled function": (saved(anything), r"holds a pickled \S*anything"),
@@ -345,7 +345,7 @@ def test_what_hrseg_cannot_read_can_be_placed_all_the_same(name: str, tmp_path: 
     (tmp_path / file).write_bytes(b"of another framework")
     path = place_weights(name, tmp_path / file)
     assert get_weights(name, for_other_code=True) == path
-    assert check_weights(name, path) == (True, "is as it was fetched")
+    assert check_weights(name, path) == (True, "is as downloaded")
 
 
 def test_weights_that_hrseg_cannot_read_are_not_fetched_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +366,8 @@ def test_a_file_put_in_place_by_hand_is_compared_with_its_hash(home: Path) -> No
     path.parent.mkdir(parents=True)
     path.write_bytes(b"other weights")
     with pytest.raises(
-        WeightsError, match=rf"{file} has a sha256 that starts with .*; expected 36af842e; remove it and fetch it again"
+        WeightsError,
+        match=rf"{file} has a sha256 that starts with .*; expected 36af842e; remove it and download it again",
     ):
         get_weights(name)
 
@@ -375,7 +376,7 @@ def test_a_check_opens_what_no_hash_is_known_of(home: Path) -> None:
     name = f"{SMALL}.cityscapes"
     path = home / "weights" / name / ZOO[name].page_file
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"<html>sign in</html>")
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     sound, finding = check_weights(name, path)
     assert not sound
     assert finding.startswith("cannot be read (")
@@ -431,8 +432,11 @@ def test_junk_from_a_mirror_is_left_for_the_next_one(
         get_weights(name)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.count("(what came") == len(bad) == 7
-    assert f"ocr.pth from {address} (what came is of {SMALL}_ocr; expected {SMALL}, which {name} is of)" in message
+    assert message.count("(the downloaded file") == len(bad) == 7
+    assert (
+        f"ocr.pth from {address} (the downloaded file is of {SMALL}_ocr; expected {SMALL}, which {name} is of)"
+        in message
+    )
     assert f"{row.page_file} is also at {row.page}" in message
     assert {path.name for path in weights_folder(name).iterdir()} == {".lock"}
     monkeypatch.setitem(ZOO, name, dataclasses.replace(row, mirrors=(*bad, Mirror(f"{address}/w.pth"))))
