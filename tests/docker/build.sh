@@ -13,7 +13,7 @@ folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/hrseg-test-docker}
 base=localhost/hrseg-test-base
 image=localhost/hrseg-test
 uid=1234 # not the default, to see that the argument counts
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' hrseg/__init__.py)
 container='' work=''
 
 ok() {
