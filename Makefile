@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUN := runs/quickstart/0
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test quickstart test lint types pytest test-slow fuzz test-slurm test-docker notebooks format
+.PHONY: help install install-test install-docs quickstart test lint types pytest docs test-slow fuzz test-slurm test-docker notebooks format
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,6 +15,8 @@ help:  ## list the targets
 install: $(VENV)/.installed  ## make .venv with hrseg in it
 
 install-test: $(VENV)/.installed-test
+
+install-docs: $(VENV)/.installed-docs
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "==> installing hrseg into $(VENV) (PyTorch's packages are about 6 GB)"
@@ -25,6 +27,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "==> installing what the tests need"
 	$(PIP) --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-test
+	@echo "==> installing what the documentation needs"
+	$(PIP) --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 quickstart: install  ## train, test and predict on generated street scenes (5 minutes on 2 cores)
@@ -39,7 +46,7 @@ quickstart: install  ## train, test and predict on generated street scenes (5 mi
 	@echo "contact sheet: $(RUN)/test/contact_sheet.png"
 	@echo "TensorBoard:   $(BIN)/tensorboard --logdir $(RUN)"
 
-test: install-test lint types pytest  ## lint, type checks and tests (under 12 minutes on 2 cores)
+test: install-test lint types docs pytest  ## lint, type checks, documentation and tests (under 12 minutes on 2 cores)
 
 lint: install-test
 	@echo "==> lint"
@@ -53,6 +60,13 @@ types: install-test
 pytest: install-test
 	@echo "==> tests, one process per core"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
+
+docs: install-docs  ## build the documentation into docs/_build/html; warnings are errors
+	@echo "==> documentation"
+	rm -rf docs/_build
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	$(BIN)/python -m sphinx -W --keep-going --nitpicky --quiet -b html docs docs/_build/html; \
+	else echo "left out: Sphinx 9 needs Python 3.11"; fi
 
 test-slow: install-test  ## the tests that need minutes each
 	$(BIN)/python -m pytest -q -m slow

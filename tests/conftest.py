@@ -68,7 +68,10 @@ def write_camvid(root: Path) -> Path:
 @pytest.fixture
 def lip_root(tmp_path: Path) -> Path:
     """LIP with images of different sizes, one of them grey: 5 train, 3 val, 1 test without a label."""
-    root = tmp_path / "lip"
+    return write_lip(tmp_path / "lip")
+
+
+def write_lip(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for split, number in {"train": 5, "val": 3}.items():
         for person in range(number):
@@ -85,7 +88,10 @@ def lip_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def pascal_context_root(tmp_path: Path) -> Path:
     """PASCAL-Context with images of different sizes: 5 train, 3 val."""
-    root = tmp_path / "VOC2010"
+    return write_pascal_context(tmp_path / "VOC2010")
+
+
+def write_pascal_context(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for split, number in {"train": 5, "val": 3}.items():
         names = [f"2008_{split}_{index}" for index in range(number)]

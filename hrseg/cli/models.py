@@ -25,7 +25,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         description="List the families of networks, or networks and the weights there are for them.",
     )
     parser.add_argument("pattern", nargs="?", help="such as 'hrnetv2_w48*'; '*' lists all")
-    parser.add_argument("--markdown", action="store_true", help="print the tables of hrseg's README")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of the documentation")
     options = parser.parse_args(arguments)
     if options.markdown:
         print(markdown())
@@ -48,7 +48,7 @@ def weights_of(model: str) -> list[str]:
 
 
 def markdown() -> str:
-    """The README's tables of networks: families with their papers, and the networks of which results were published."""
+    """The tables of the documentation: families with their papers, and networks with published results."""
     families: list[tuple[str, ...]] = [("networks", "what they are", "paper", "parameters", "multiply-adds")]
     for family, names in list_families(MODELS).items():
         entry = FAMILIES[family]

@@ -1,4 +1,4 @@
-"""`hrseg models`, and the tables of networks in the README."""
+"""`hrseg models`, and the tables of networks in the documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hrseg.models.catalog import FAMILIES, FURTHER_RESULTS, MODELS, list_familie
 from hrseg.models.weights.published import ZOO
 from hrseg.models.weights.zoo import NAMED_WEIGHTS
 
-README = Path(__file__).parents[2] / "README.md"
+ZOO_PAGE = Path(__file__).parents[2] / "docs" / "models" / "zoo.md"
 
 
 def test_every_model_is_of_one_family() -> None:
@@ -89,14 +89,17 @@ def test_weights_are_those_that_create_model_takes_and_reads(name: str) -> None:
     assert set(tags) == known - unread
 
 
-def test_the_readme_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tables_of_the_model_zoo(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page prints each table by the command, whose output has them in this order."""
     assert main(["models", "--markdown"]) == 0
     tables = capsys.readouterr().out.strip()
     assert tables == markdown()
     families, results = tables.split("\n\n")
-    text = README.read_text()
-    for table in (families, results):
-        assert table in text, "put what `hrseg models --markdown` prints into README.md"
+    assert families.startswith("| networks | what they are | paper |")
+    assert results.startswith("| network | parameters |")
+    page = ZOO_PAGE.read_text()
+    for part in (0, 1):
+        assert f"```{{command}} hrseg models --markdown\n:markdown:\n:part: {part}\n```" in page
 
 
 def test_published_results() -> None:

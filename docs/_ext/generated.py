@@ -1,0 +1,239 @@
+"""Directives for what the package knows itself: public names, output of the command, recipes, measured results."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib
+import inspect
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
+PACKAGES = ("callbacks", "data", "errors", "inference", "losses", "metrics", "models", "optim", "visualize")
+MODULES = ("hrseg", *(f"hrseg.{package}" for package in PACKAGES))
+
+
+class Generated(SphinxDirective):
+    """Parses what `lines` returns in the syntax of the page that it stands in."""
+
+    required_arguments = 1
+    optional_arguments = 20
+    final_argument_whitespace = False
+    has_content = False
+
+    def lines(self) -> list[str]:
+        """The text to parse."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        """The parsed nodes."""
+        return self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=False)
+
+
+class CommandOutput(Generated):
+    """`{command} hrseg models`: what a command prints, as a block of text, or as Markdown with `:markdown:`."""
+
+    option_spec: ClassVar = {"markdown": lambda value: True, "part": int}
+
+    def lines(self) -> list[str]:  # noqa: D102
+        text = output_of(self.arguments[1:]).strip()
+        if "markdown" not in self.options:
+            return ["```text", text, "```"]
+        parts = text.split("\n\n")
+        return (parts[self.options["part"]] if "part" in self.options else text).splitlines()
+
+
+def output_of(arguments: Sequence[str]) -> str:
+    """What `hrseg ARGUMENTS` prints."""
+    from hrseg.cli import main
+
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream), contextlib.suppress(SystemExit):
+        code = main(list(arguments))
+        if code:
+            raise RuntimeError(f"hrseg {' '.join(arguments)} ended with exit code {code}")
+    return stream.getvalue()
+
+
+class PublicNames(Generated):
+    """`{public-names} hrseg.data`: table and entries of a module's public names, less those that hrseg itself has."""
+
+    def lines(self) -> list[str]:  # noqa: D102
+        module = self.arguments[0]
+        names = public_names(module)
+        if module != "hrseg":
+            names = [name for name in names if name not in public_names("hrseg")]
+        home = importlib.import_module(module)
+        kinds = {name: kind_of(getattr(home, name)) for name in names}
+        text = [f".. currentmodule:: {module}", "", ".. autosummary::", ""]
+        text += [f"   {name}" for name, kind in kinds.items() if kind != "data"]
+        for name, kind in kinds.items():
+            if kind == "data":
+                value = getattr(home, name)
+                text += ["", f".. py:data:: {module}.{name}", f"   :type: {type(value).__name__}", ""]
+                text += [f"   {summary(value)}"]
+            else:
+                text += ["", f".. auto{kind}:: {module}.{name}"]
+                text += ["   :members:", "   :show-inheritance:"] if kind != "function" else []
+        return text
+
+
+def public_names(module: str) -> list[str]:
+    """What a module offers: `__all__`, or the functions and classes that it defines."""
+    home = importlib.import_module(module)
+    if hasattr(home, "__all__"):
+        return sorted(home.__all__)
+    return [
+        name
+        for name, value in vars(home).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module
+    ]
+
+
+def kind_of(value: Any) -> str:
+    """The autodoc directive of an object."""
+    if inspect.isclass(value):
+        return "exception" if issubclass(value, BaseException) else "class"
+    return "function" if inspect.isroutine(value) else "data"
+
+
+def summary(value: Any) -> str:
+    """One line on a constant."""
+    if isinstance(value, Mapping):
+        return f"Keys: {', '.join(f'`{key}`' for key in value)}." if len(value) < 50 else f"{len(value)} entries."
+    if hasattr(value, "num_classes"):
+        return f"{value.num_classes} classes."
+    return f"`{value}`"
+
+
+class Recipes(Generated):
+    """`{recipes} cityscapes`: the recipes of a folder with what their headers say, each to be downloaded."""
+
+    def lines(self) -> list[str]:  # noqa: D102
+        rows = []
+        for path in sorted((EXPERIMENTS / self.arguments[0]).glob("*.yaml")):
+            link = f"{{download}}`{path.stem} </../experiments/{path.relative_to(EXPERIMENTS).as_posix()}>`"
+            rows.append((link, escaped(" ".join(header_of(path)))))
+        return table(("recipe", "what its header says"), rows)
+
+
+def header_of(path: Path) -> list[str]:
+    """The comment lines on top of a YAML file, without the sources' paths."""
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#") or line.startswith("# Source:"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return lines
+
+
+class Results(Generated):
+    """`{results} benchmark_cpu.csv forward train`: measured rows of the named subjects, all by default."""
+
+    option_spec: ClassVar = {"columns": str}
+
+    def lines(self) -> list[str]:  # noqa: D102
+        with (EXPERIMENTS / "results" / self.arguments[0]).open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("subject") in (*self.arguments[1:], None)]
+        columns = [column.strip() for column in self.options["columns"].split(",")]
+        return table(columns, [[cell(row, column) for column in columns] for row in rows])
+
+
+class Scaling(Generated):
+    """`{scaling} 25`: the predicted efficiencies at a bandwidth in GB/s, a row for each network."""
+
+    def lines(self) -> list[str]:  # noqa: D102
+        with (EXPERIMENTS / "results" / "scaling.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["subject"] == "scaling"]
+        networks: dict[str, dict[str, str]] = {}
+        bandwidth = f"{self.arguments[0]} GB/s"
+        for row in rows:
+            name, *setting = re.split("[,;] ", row["case"])
+            if not setting:
+                networks.setdefault(name, {})[row["side"]] = f"{row['value']} {row['unit']}".strip()
+            elif setting[1] == bandwidth:
+                kind = row["side"] + ("" if len(setting) == 2 else ", SyncBN")
+                networks[name][kind] = f"{100 * float(row['ratio']):.0f} %"
+        columns = ["gradients of a step", "messages of SyncBN in a step"]
+        columns += [f"{gpus} GPUs{kind}" for kind in ("", ", SyncBN") for gpus in (8, 64, 512)]
+        return table(("network", *columns), [[f"`{name}`", *map(row.get, columns)] for name, row in networks.items()])
+
+
+def cell(row: dict[str, str], column: str) -> str:
+    """One value of a results file for people; shares as per cent."""
+    value = row[column]
+    if column == "value":
+        return f"{value} {row['unit']}".strip()
+    if column in ("miou", "pixel_accuracy", "mean_accuracy"):
+        return f"{100 * float(value):.1f} %"
+    if column == "ratio" and value:
+        return f"{float(value):.2f}"
+    return escaped(value)
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([|*_<>\[\]`])", r"\\\1", text)
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
+
+
+def as_rst(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Escapes what reStructuredText would take for markup: our docstrings mean it as it stands."""
+    in_example = False
+    for number, line in enumerate(lines):
+        in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
+        if not in_example:
+            parts = re.split(r"(``?[^`]*``?)", line)
+            parts[::2] = [re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
+            lines[number] = "".join(parts)
+
+
+def public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
+    """Leaves out base classes that are not public."""
+    public = [getattr(importlib.import_module(module), n) for module in MODULES for n in public_names(module)]
+    bases[:] = [base for base in bases if not base.__module__.startswith("hrseg") or base in public]
+
+
+def write_llms_txt(app: Sphinx, exception: Exception | None) -> None:
+    """Writes llms.txt (llmstxt.org) at the site's root: every page with its first sentence, in their order."""
+    if exception or app.builder.format != "html":
+        return
+    env = app.env
+    lines = [f"# {app.config.project}", "", f"> {app.config.llms_summary}", "", "## Pages", ""]
+    for page in in_order(env.toctree_includes, app.config.root_doc)[1:]:
+        paragraph = next(iter(env.get_doctree(page).findall(nodes.paragraph)), None)
+        first = "" if paragraph is None else ": " + re.split(r"(?<=[.:])\s", paragraph.astext())[0].replace("\n", " ")
+        lines.append(f"- [{env.titles[page].astext()}]({app.builder.get_target_uri(page)}){first}")
+    Path(app.outdir, "llms.txt").write_text("\n".join(lines) + "\n")
+
+
+def in_order(includes: Mapping[str, Sequence[str]], page: str) -> list[str]:
+    """A page and all below it in the tree of contents."""
+    return [page, *(below for child in includes.get(page, ()) for below in in_order(includes, child))]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Registers the directives."""
+    app.add_directive("command", CommandOutput)
+    app.add_directive("public-names", PublicNames)
+    app.add_directive("recipes", Recipes)
+    app.add_directive("results", Results)
+    app.add_directive("scaling", Scaling)
+    app.add_config_value("llms_summary", "", "html", str)
+    app.connect("build-finished", write_llms_txt)
+    app.connect("autodoc-process-bases", public_bases)
+    app.connect("autodoc-process-docstring", as_rst, priority=400)  # before napoleon
+    return {"parallel_read_safe": True}

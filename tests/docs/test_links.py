@@ -1,0 +1,53 @@
+"""Links in README and between the pages lead somewhere; tests that the pages name exist; README stays short."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import PAGES, ROOT
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub and MyST link to them, and its explicit targets."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(page.read_text()):
+        path, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", link):
+            continue
+        target = page.parent / path if path else page
+        if path.startswith("notebooks/") and page.parent == ROOT / "docs":
+            target = ROOT / path  # where the build copies them from
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page}: {link}; headings: {sorted(anchors(target))}"
+
+
+def test_tests_that_are_named_exist() -> None:
+    """By file name and function, whichever folder the file is in."""
+    named = set(re.findall(r"`(test_\w+\.py)::(\w+)`", (ROOT / "docs/evaluation/fidelity.md").read_text()))
+    assert len(named) > 40
+    functions = {
+        (path.name, node.name)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert named <= functions, sorted(named - functions)
+
+
+def test_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert "MIT" in "\n".join(lines[:5])
