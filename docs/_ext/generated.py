@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
 PACKAGES = ("callbacks", "data", "errors", "inference", "losses", "metrics", "models", "optim", "visualize")
+MOST_LINES = 80  # of a verb's help; those of Lightning's verbs list every argument of Trainer, task and data module
 MODULES = ("hrseg", *(f"hrseg.{package}" for package in PACKAGES))
 
 
@@ -62,6 +63,22 @@ def output_of(arguments: Sequence[str]) -> str:
         if code:
             raise RuntimeError(f"hrseg {' '.join(arguments)} ended with exit code {code}")
     return stream.getvalue()
+
+
+class Verbs(SphinxDirective):
+    """`{verbs}`: a section for each verb of the command, with its help."""
+
+    def run(self) -> list[nodes.Node]:
+        """The parsed sections."""
+        from hrseg.cli import VERBS
+
+        text = []
+        for verb, (_, purpose) in VERBS.items():
+            options = "--images --help" if verb == "predict" else "--help"
+            lines = output_of([verb, *options.split()]).strip()
+            if len(lines.splitlines()) < MOST_LINES:
+                text += [f"## {verb}", "", f"{purpose[0].upper()}{purpose[1:]}.", "", "```text", lines, "```", ""]
+        return self.parse_text_to_nodes("\n".join(text), allow_section_headings=True)
 
 
 class PublicNames(Generated):
@@ -228,6 +245,7 @@ def in_order(includes: Mapping[str, Sequence[str]], page: str) -> list[str]:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the directives."""
     app.add_directive("command", CommandOutput)
+    app.add_directive("verbs", Verbs)
     app.add_directive("public-names", PublicNames)
     app.add_directive("recipes", Recipes)
     app.add_directive("results", Results)
