@@ -1,4 +1,4 @@
-"""What a run does beside its steps: files, pictures, progress, tables."""
+"""Lightning callbacks, loggers and checkpoint IO of a run: files, pictures, progress, tables."""
 
 from hrseg.callbacks.boundary_report import BoundaryReport
 from hrseg.callbacks.checkpoint_io import AtomicCheckpointIO

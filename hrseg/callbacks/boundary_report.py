@@ -1,4 +1,4 @@
-"""What a test says of the borders between classes."""
+"""Boundary IoU and trimap accuracy, after `test`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from hrseg.utils.files import write_json
 
 
 class BoundaryReport(Callback):
-    """Writes `test/boundary.json`: Boundary IoU and the accuracy in a trimap, in the mean and per class, and whose.
+    """Writes Boundary IoU and trimap accuracy, mean and per class, to `test/boundary.json`.
 
     Args:
-        boundary_share: Distance from a mask's border that Boundary IoU looks at, as a share of the image's diagonal.
-        trimap_width: Distance from a border of the labels up to which a pixel is in the trimap, in pixels.
+        boundary_share: Width of the band along mask contours that Boundary IoU compares, as a fraction of the image
+            diagonal.
+        trimap_width: Half-width of the trimap around label borders, in pixels.
     """
 
     def __init__(self, boundary_share: float = 0.02, trimap_width: int = 5) -> None:
@@ -26,7 +27,7 @@ class BoundaryReport(Callback):
         self.trimap_width = trimap_width
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the counts at zero."""
+        """Resets the counts."""
         assert isinstance(pl_module, SegmentationTask)
         labels = pl_module.labels
         scores = BoundaryScores(labels.num_classes, labels.ignore_index, self.boundary_share, self.trimap_width)
@@ -41,12 +42,12 @@ class BoundaryReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Counts one batch."""
+        """Accumulates one batch."""
         for prediction, target in zip(outputs["prediction"], batch["target"], strict=True):
             self._scores.update(prediction, target)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the file and says the means."""
+        """Writes the file and prints the means."""
         scores = self._scores.compute()
         if not trainer.is_global_zero:
             return

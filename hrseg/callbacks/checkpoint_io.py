@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent."""
+"""Atomic checkpoint writing."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hrseg.utils.files import replacing, save_pickle
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a kill or a full disk leaves the one before intact.
+    """Writes a checkpoint to a temporary file and renames it; a kill or a full disk keeps the previous one.
 
-    Lightning's own writer collects the file in memory and moves it from the system's temporary folder, which is a
-    copy, not a rename, where that folder lies on another file system.
+    Lightning's own writer buffers the file in memory and moves it from the system's temporary directory, which copies
+    instead of renaming if that directory is on another file system.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Writes `checkpoint` to a local path.
 
         Raises:
-            OutputError: The disk is full or not writable; the checkpoint before is intact.
+            OutputError: The disk is full or not writable; the previous checkpoint is intact.
         """
         with replacing(Path(path)) as temporary:
             save_pickle(checkpoint, temporary)

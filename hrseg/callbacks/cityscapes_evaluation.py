@@ -1,4 +1,4 @@
-"""The official evaluator of Cityscapes at the end of a test."""
+"""The official Cityscapes evaluator, after `test`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hrseg.utils.images import write_image
 
 
 class CityscapesEvaluation(Callback):
-    """Writes the predictions of a test as label ids, has cityscapesscripts score the files, and compares.
+    """Writes test predictions as label ids, scores the files with cityscapesscripts and compares the mIoU with ours.
 
     Writes `test/labels/NAME.png` and `test/cityscapesscripts.json`.
 
@@ -29,7 +29,7 @@ class CityscapesEvaluation(Callback):
         self.folder = folder / "test"
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes predictions and scores of an earlier test."""
+        """Removes the predictions and scores of an earlier test."""
         if trainer.is_global_zero:
             shutil.rmtree(self.folder / "labels", ignore_errors=True)
             (self.folder / "cityscapesscripts.json").unlink(missing_ok=True)
@@ -44,20 +44,22 @@ class CityscapesEvaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Writes the files of one batch."""
+        """Writes one batch of predictions."""
         assert isinstance(pl_module, SegmentationTask)
         for name, prediction in zip(batch["name"], outputs["prediction"], strict=True):
             write_image(self._path(name), pl_module.labels.decode(prediction.cpu().numpy()))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Scores the files of all processes, in the first one."""
+        """Scores the files of all ranks, on rank 0."""
         assert isinstance(pl_module, SegmentationTask)
         trainer.strategy.barrier()
         matrix = pl_module.metrics.compute()["matrix"]
         if not trainer.is_global_zero:
             return
         samples = trainer.test_dataloaders.dataset.samples  # type: ignore[union-attr]  # there are loaders in a test
-        samples = [sample for sample in samples if self._path(sample.name).is_file()]  # of the batches that were run
+        samples = [
+            sample for sample in samples if self._path(sample.name).is_file()
+        ]  # limit_test_batches may leave some out
         if any(sample.holds_train_ids for sample in samples):
             print("cityscapesscripts: not run, as it scores labelIds files only, and these are labelTrainIds")
             return

@@ -1,4 +1,4 @@
-"""What ends a run from outside its code, said in one line: memory, other processes, workers."""
+"""Known failures from outside the code, reported as one-line errors: out of memory, lost ranks, dead workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hrseg.errors import TrainingError
 from hrseg.utils.memory import peak_memory
 
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
-# what gloo says where another process is gone, or does not answer; NCCL's errors have a class of their own
+# gloo's messages about a rank that died or does not answer; NCCL's errors have a class of their own
 _LOST = re.compile(r"closed by peer|reset by peer|Timed out waiting|Application timeout|Broken pipe")
 _NO_WORKER = re.compile(r"DataLoader worker \(pid")
 
@@ -21,8 +21,9 @@ _NO_WORKER = re.compile(r"DataLoader worker \(pid")
 class Faults(Callback):
     """Translates known failures (out of memory, lost rank, dead worker) into a `TrainingError` with the remedy.
 
-    `explained` is then the error to show in place of it; None where that speaks for itself. `has_started` is whether
-    the first step has begun: what is refused before is a mistake in the settings.
+    Attributes:
+        explained: The error to raise instead of the original one; None if the original is clear.
+        has_started: Whether the first step has begun; errors before that are configuration errors.
     """
 
     explained: TrainingError | None = None
@@ -34,7 +35,7 @@ class Faults(Callback):
     on_sanity_check_start = on_train_start = on_validation_start = on_test_start = on_predict_start = _start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Looks at the exception."""
+        """Translates the exception if it is a known one."""
         text = str(exception)
         if isinstance(exception, (torch.OutOfMemoryError, MemoryError)) or _NO_MEMORY.search(text):
             self.explained = TrainingError(_out_of_memory(trainer, pl_module))
@@ -42,13 +43,13 @@ class Faults(Callback):
             isinstance(exception, RuntimeError) and _LOST.search(text)
         ):
             self.explained = TrainingError(
-                f"process {trainer.global_rank} of {trainer.world_size} ends, since another one is gone or has not "
-                "answered for --timeout_minutes; see what that one said. The training goes on from its last "
-                f"checkpoint with --run_dir {trainer.default_root_dir}"
+                f"rank {trainer.global_rank} of {trainer.world_size} stops: another rank has ended or has not "
+                "answered for --timeout_minutes; see its message. Resume from the last checkpoint with "
+                f"--run_dir {trainer.default_root_dir}"
             )
         elif isinstance(exception, RuntimeError) and _NO_WORKER.search(text):
             self.explained = TrainingError(
-                "the system ended a process that loads data, most often for want of memory; /dev/shm has "
+                "the system killed a dataloader worker, most often because it ran out of memory; /dev/shm has "
                 f"{_free_in_shm()} left. Lower data.num_workers, or give a container --shm-size 8g or --ipc host"
             )
 
@@ -61,7 +62,7 @@ def _free_in_shm() -> str:
 def _out_of_memory(trainer: Trainer, task: LightningModule) -> str:
     data = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
     peak = f"{peak_memory(task.device):.2f} GiB on {task.device} at the peak"
-    if not hasattr(data, "eval_batch_size"):  # a data module of the user's own
+    if not hasattr(data, "eval_batch_size"):  # a custom data module
         return f"out of memory, {peak}"
     to_bf16 = {"--config experiments/options/bf16.yaml": trainer.precision == "32-true"}
     if not trainer.training:

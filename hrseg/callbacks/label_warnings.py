@@ -1,4 +1,4 @@
-"""Warnings, with counts, of labels that nothing can be learnt from or scored with."""
+"""Warnings, with counts, about labels that cannot be learnt from or scored."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from hrseg.task import SegmentationTask
 
 _log = logging.getLogger(__name__)
 
-_VALUES = 256  # of a label, uint8
-_MOST_OF_IT = 0.999  # a share of the weight at which the other classes learn nothing
+_VALUES = 256  # of uint8 labels
+_DOMINANT = 0.999  # share of the total class weight above which the other classes hardly learn
 
 
 class LabelWarnings(Callback):
-    """Warns of labels that are all ignored, classes that never occur, class weights that leave one class, a loss of 0.
+    """Warns of labels that are all ignored, absent classes, class weights dominated by one class, and a loss of 0.
 
-    Labels of a training are counted on the device in its first epoch and checked when that ends; those of a
-    validation or test are in the confusion matrix. Absent classes are reported of whole epochs only.
+    Training labels are counted on the device during the first epoch; those of a validation or test are taken from the
+    confusion matrix. Absent classes are reported after complete epochs only.
     """
 
     def __init__(self) -> None:
-        self._counts: Tensor | None = None  # pixels by label, and steps with a loss other than 0
+        self._counts: Tensor | None = None  # pixels by label value; last, steps with a non-zero loss
         self._is_from_start = False
         self._warned: set[str] = set()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts a batch, without waiting for the device."""
+        """Counts the labels of a batch without a host sync."""
         target = batch.get("target") if isinstance(batch, Mapping) else None
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
         if "train" in self._warned or not isinstance(target, Tensor) or not isinstance(loss, Tensor):
             return
         if self._counts is None:
             self._counts = torch.zeros(_VALUES + 1, dtype=torch.int64, device=target.device)
-            self._is_from_start = batch_idx == 0  # not in an epoch that a restart goes on with
+            self._is_from_start = batch_idx == 0  # False in an epoch resumed midway
         self._counts[:_VALUES] += count_values(target.flatten().long().clamp(0, _VALUES - 1), _VALUES)
         self._counts[_VALUES] += loss.detach() != 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warns of the labels of the first epoch."""
+        """Checks the labels of the first epoch."""
         if self._counts is None or "train" in self._warned:
             return
         assert isinstance(pl_module, SegmentationTask)
@@ -59,12 +59,12 @@ class LabelWarnings(Callback):
         self._warn(trainer, "train", _training_warnings(pl_module, pixels, steps, is_whole))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warns of the labels of the validation."""
+        """Checks the labels of the validation split."""
         if not trainer.sanity_checking:
             self._check_scores(trainer, pl_module, "val", _is_all(trainer.limit_val_batches))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warns of the labels of the test."""
+        """Checks the labels of the test split."""
         self._check_scores(trainer, pl_module, "test", _is_all(trainer.limit_test_batches))
 
     def _check_scores(self, trainer: Trainer, pl_module: LightningModule, stage: str, is_whole: bool) -> None:
@@ -72,7 +72,7 @@ class LabelWarnings(Callback):
         if stage not in self._warned:
             scores = pl_module.metrics.compute()
             pixels, images = scores["pixels"].flatten().tolist(), int(scores["images"])
-            if images:  # a task of the user's may count none
+            if images:  # a custom task may count none
                 self._warn(trainer, stage, _score_warnings(pl_module, stage, pixels, images, is_whole))
 
     def _warn(self, trainer: Trainer, stage: str, found: Iterator[str]) -> None:
@@ -83,17 +83,17 @@ class LabelWarnings(Callback):
 
 
 def _is_all(limit: object) -> bool:
-    """Whether a limit of batches leaves all of them; 1 is one batch, 1.0 all."""
+    """Whether a Lightning `limit_*_batches` keeps all batches: 1 is one batch, 1.0 all."""
     return isinstance(limit, float) and limit == 1.0
 
 
 def _training_warnings(task: SegmentationTask, pixels: list[int], steps: int, is_whole: bool) -> Iterator[str]:
-    """Warnings of the labels of a training.
+    """Warnings about training labels.
 
     Args:
         task: The task.
-        pixels: By value of the label.
-        steps: With a loss other than 0.
+        pixels: Count of each label value.
+        steps: Number of steps with a non-zero loss.
         is_whole: Whether every sample was seen.
     """
     labels = task.labels
@@ -117,7 +117,7 @@ def _training_warnings(task: SegmentationTask, pixels: list[int], steps: int, is
 def _score_warnings(
     task: SegmentationTask, stage: str, pixels: list[int], images: int, is_whole: bool
 ) -> Iterator[str]:
-    """Warnings of the labels of a validation or test; arguments as of `_training_warnings`."""
+    """Warnings about validation or test labels; arguments as in `_training_warnings`."""
     total = sum(pixels)
     if not total:
         yield (
@@ -130,7 +130,7 @@ def _score_warnings(
 
 
 def _weight_warnings(names: tuple[str, ...], pixels: list[int], weights: tuple[float, ...]) -> Iterator[str]:
-    """Warnings of class weights, given the pixels of each class."""
+    """Warnings about class weights, given the pixel count of each class."""
     total = sum(pixels)
     unweighted = [name for name, weight in zip(names, weights, strict=True) if weight == 0]
     if unweighted and (lost := sum(n for n, weight in zip(pixels, weights, strict=True) if weight == 0)):
@@ -138,22 +138,22 @@ def _weight_warnings(names: tuple[str, ...], pixels: list[int], weights: tuple[f
     by_class = [weight * number for weight, number in zip(weights, pixels, strict=True)]
     heaviest = max(range(len(names)), key=by_class.__getitem__)
     others = total - pixels[heaviest]
-    if others and by_class[heaviest] > _MOST_OF_IT * sum(by_class) and pixels[heaviest] < _MOST_OF_IT * total:
+    if others and by_class[heaviest] > _DOMINANT * sum(by_class) and pixels[heaviest] < _DOMINANT * total:
         yield (
             f"class weights give {names[heaviest]}, {pixels[heaviest]:,} of {total:,} labelled pixels, more than "
-            f"{_MOST_OF_IT:.1%} of the weight ({weights[heaviest]:g}): the other classes hardly count"
+            f"{_DOMINANT:.1%} of the weight ({weights[heaviest]:g}): the other classes hardly count"
         )
 
 
 def _class_weights(task: SegmentationTask) -> list[tuple[float, ...]]:
-    """The class weights of the losses, each once."""
+    """The distinct class weights of the losses."""
     weights = [getattr(module, "class_weights", None) for module in task.loss.modules()]
     listed = [tuple(each.tolist()) for each in weights if isinstance(each, Tensor)]
     return list(dict.fromkeys(each for each in listed if len(each) == task.labels.num_classes))
 
 
 def _never(names: tuple[str, ...], pixels: list[int]) -> str:
-    """Which classes have no pixels; empty if all have."""
+    """A phrase naming the classes without pixels; empty if there are none."""
     missing = [name for name, number in zip(names, pixels, strict=True) if not number]
     return f"{len(missing)} of {len(names)} classes never occur ({_listed(missing)})" if missing else ""
 

@@ -1,4 +1,4 @@
-"""`metrics.csv`: every logged row of a run, over all its restarts."""
+"""`metrics.csv`: every logged row of a run, across restarts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsCsv(Logger):
-    """Appends a row to a CSV file for every step that logs something.
+    """Logger that appends one CSV row per logged step.
 
-    Lightning's CSVLogger removes the file of the run before when it is restarted in the same folder; this one reads
-    the header and goes on. A metric that comes up later gets a new column, empty in the rows before. A file that holds
-    something else than such rows is kept under another name, and its rows are taken over.
+    Lightning's `CSVLogger` deletes the existing file when a run restarts in the same folder; this one appends to it. A
+    metric that first appears later gets a new column, empty in earlier rows. A damaged file is kept under another name
+    and its readable rows are carried over.
 
     Args:
         path: The file.
-        step: Where the training goes on. The rows of this step and of later ones are removed from a file that is there:
-            the steps were undone by a kill, and will be logged again. None keeps all.
+        step: The global step that the training resumes from. Rows of this step and later ones are removed from an
+            existing file, because they will be logged again. None keeps all rows.
     """
 
     def __init__(self, path: Path, step: int | None = None) -> None:
@@ -47,8 +47,7 @@ class MetricsCsv(Logger):
             with writing(aside):
                 self._path.rename(aside)
             _log.warning(
-                "%s is damaged in %d lines, from line %d on; it is kept as %s, and the training goes on with the %d "
-                "rows that could be read",
+                "%s is damaged in %d lines, from line %d on; it was renamed to %s, and the %d readable rows were kept",
                 *(self._path, len(found.damaged), found.damaged[0], aside.name, len(found.rows)),
             )
         if self._columns and (found.damaged or found.is_cut or len(kept) < len(found.rows)):
@@ -56,25 +55,25 @@ class MetricsCsv(Logger):
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Name of the run folder."""
         return self._path.parent.name
 
     @property
     def version(self) -> str:
-        """Empty: the folder is one run."""
+        """Always empty: a folder holds one run."""
         return ""
 
     @property
     def save_dir(self) -> str:
-        """The folder of the file."""
+        """The run folder."""
         return str(self._path.parent)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's `config.yaml` holds them."""
+        """Does nothing; the run's `config.yaml` holds the hyper-parameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Writes one row."""
+        """Appends one row."""
         row = {"step": step, **metrics}
         added = [name for name in row if name not in self._columns]
         if added:
@@ -83,7 +82,7 @@ class MetricsCsv(Logger):
             csv.DictWriter(file, self._columns).writerow(row)
 
     def values(self, name: str) -> list[tuple[int, float]]:
-        """Step and value of each row that holds a metric."""
+        """(step, value) of each row that has the metric."""
         rows = _read(self._path).rows if self._path.is_file() else []
         return [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
 
@@ -101,13 +100,13 @@ class MetricsCsv(Logger):
 class _Content(NamedTuple):
     columns: list[str]
     rows: list[dict[str, str]]
-    damaged: list[int]  # numbers of the lines that are no such rows, from 1
-    is_cut: bool  # a full disk left half a last line, which is in none of them
+    damaged: list[int]  # 1-based numbers of unreadable lines
+    is_cut: bool  # the last line is incomplete (a full disk); it is in neither list
 
 
 def _read(path: Path) -> _Content:
-    """Reads line by line, so that what is wrong with one, such as an open quote, leaves the others as they are."""
-    # a byte-order mark is what an editor adds; what is no UTF-8 is no number either, and found by that
+    """Reads line by line, so that an error in one line, such as an open quote, does not affect the others."""
+    # editors may add a byte-order mark; undecodable bytes become "\ufffd", which fails as a number below
     lines = path.read_bytes().decode("utf-8-sig", errors="replace").split("\n")
     is_cut = lines.pop() != ""
     columns = _fields(lines[0]) if lines else []

@@ -1,4 +1,4 @@
-"""Progress in a notebook: a bar and the curves of the training in the cell's output, redrawn in place."""
+"""Progress in a notebook: a bar and training curves in the cell's output, updated in place."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from hrseg.callbacks.metrics_csv import MetricsCsv
 from hrseg.callbacks.progress import TimedProgress
 from hrseg.errors import ConfigError
 
-_SMOOTHING = 0.9  # share of the mean so far in a curve's running mean
+_SMOOTHING = 0.9  # decay of the exponential moving average
 
 
 class NotebookProgress(TimedProgress):
-    """Shows a bar with the latest numbers and, in a training, the curves so far.
+    """Progress bar for notebooks, with curves of logged values during training.
 
     Args:
-        curves: Names of the logged values to draw, each in a picture of its own; those of "val/" are read after each
-            validation, others at the steps that `metrics.csv` has (the trainer's `log_every_n_steps`), so that a run
-            looks the same whether or not it was restarted; without that file at all steps.
-        seconds: Least time between two updates of the bar. The curves follow every tenth time and after each epoch.
+        curves: Names of the logged values to draw, one plot each. "val/..." values are read after each validation,
+            others at the steps logged to `metrics.csv` (`log_every_n_steps`), so that a resumed run shows the same
+            curves; every step if the run has no such file.
+        seconds: Minimum time between two updates of the bar. The curves are updated a tenth as often, and after each
+            epoch.
     """
 
     def __init__(self, curves: Sequence[str] = ("train/loss", "val/miou"), seconds: float = 0.5) -> None:
@@ -40,22 +41,22 @@ class NotebookProgress(TimedProgress):
         self._picture: Any = None
 
     def enable(self) -> None:
-        """Shows what follows."""
+        """Enables the display."""
         self._is_enabled = True
 
     def disable(self) -> None:
-        """Shows nothing: all processes' bars but the first."""
+        """Disables the display; Lightning calls it on all ranks but 0."""
         self._is_enabled = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Makes a new bar for the cell that runs.
+        """Starts a new bar in the current cell.
 
         Raises:
-            ConfigError: There is no notebook.
+            ConfigError: IPython is not installed.
         """
         super().setup(trainer, pl_module, stage)
         try:
-            import IPython  # noqa: F401  # not needed elsewhere
+            import IPython  # noqa: F401  # optional dependency
         except ImportError as error:
             raise ConfigError("NotebookProgress needs IPython; give PlainProgress outside of notebooks") from error
         self._bar = self._picture = None
@@ -63,7 +64,7 @@ class NotebookProgress(TimedProgress):
     # ------------------------------------------------------------------------------------------------ training
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock, and the curves where those of a run that goes on ended."""
+        """Starts the timer; a resumed run's curves start with its logged rows."""
         super().on_train_start(trainer, pl_module)
         self._start = time.perf_counter()
         logged = next((logger for logger in trainer.loggers if isinstance(logger, MetricsCsv)), None)
@@ -76,7 +77,7 @@ class NotebookProgress(TimedProgress):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notes the curves' values, without waiting for the device, and moves the bar."""
+        """Records the curves' values without a host sync, and updates the bar."""
         batches = batch_idx + 1
         is_step = batches % trainer.accumulate_grad_batches == 0 or batches == trainer.num_training_batches
         if is_step and trainer.global_step % self._every_n_steps == 0:
@@ -87,23 +88,23 @@ class NotebookProgress(TimedProgress):
                 self._draw()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the curves' values."""
+        """Records the curves' values."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._note(trainer, is_validation=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Brings bar and curves up to date."""
+        """Updates bar and curves."""
         self._show_training(trainer, pl_module, int(self.total_train_batches))
         self._draw()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves a line that says what was done."""
+        """Leaves a summary line."""
         taken = timedelta(seconds=round(time.perf_counter() - self._start))
         self._show(1, 1, f"step {trainer.global_step}, after {taken}", *self._logged(trainer, pl_module))
         self._draw()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the bar where it stopped."""
+        """Leaves the bar at the step it stopped at."""
         if self._bar is not None and trainer.state.fn == TrainerFn.FITTING:
             self._show(0, 1, f"stopped at step {trainer.global_step}", *self._logged(trainer, pl_module))
             self._draw()
@@ -140,7 +141,7 @@ class NotebookProgress(TimedProgress):
             self._picture = self._put(self._picture, {"text/plain": f"curves of {', '.join(drawn)}", "image/png": png})
 
     def _put(self, handle: Any, content: dict[str, str | bytes]) -> Any:
-        """Shows the content in the place of what a handle shows, or in a new one."""
+        """Updates the display of a handle, or creates one."""
         from IPython.display import display
 
         if not self._is_enabled:
@@ -152,16 +153,16 @@ class NotebookProgress(TimedProgress):
 
 
 def draw_curves(curves: dict[str, list[tuple[int, float]]], height: int = 220) -> bytes:
-    """Draws values over steps, a picture for each name, side by side.
+    """Plots values over steps, one plot per name, side by side.
 
     Args:
-        curves: (step, value) by name; where there are many, their running mean stands out.
-        height: In pixels.
+        curves: (step, value) pairs by name. Above 30 points their moving average is drawn on top.
+        height: Height in pixels.
 
     Returns:
-        A PNG file.
+        PNG bytes.
     """
-    from matplotlib.figure import Figure  # not for what only computes
+    from matplotlib.figure import Figure  # slow to import
 
     every_step = [step for points in curves.values() for step, _ in points]
     figure = Figure(figsize=(height / 50 * len(curves), height / 80), dpi=80, layout="constrained")
@@ -180,7 +181,7 @@ def draw_curves(curves: dict[str, list[tuple[int, float]]], height: int = 220) -
 
 
 def running_mean(values: Sequence[float], smoothing: float = _SMOOTHING) -> list[float]:
-    """The exponential running mean, in which the first values count as much as they should.
+    """Exponential moving average with bias correction.
 
     >>> running_mean([1.0, 1.0, 4.0], smoothing=0.5)
     [1.0, 1.0, 2.7142857142857144]

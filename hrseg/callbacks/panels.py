@@ -1,4 +1,4 @@
-"""Panels of a few validation images in TensorBoard and other loggers, each epoch the same ones."""
+"""Panels of a few validation images in TensorBoard and other loggers, the same ones each epoch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hrseg.callbacks.loggers import log_picture
 
 
 class PanelPictures(Callback):
-    """Sends image | truth | prediction | error of the first validation images to the loggers, such as TensorBoard.
+    """Logs image | truth | prediction | error panels of the first validation images.
 
-    With several processes, of the first images of the first one.
+    With several ranks, the images are rank 0's.
 
     Args:
-        number: How many images.
-        height: Larger images are reduced to this height, in pixels.
+        number: Number of images.
+        height: Maximum height in pixels; larger panels are downsampled to it.
     """
 
     def __init__(self, number: int = 4, height: int = 256) -> None:
@@ -26,7 +26,7 @@ class PanelPictures(Callback):
         self._shown = 0
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts again at the first image."""
+        """Resets the count of logged images."""
         self._shown = 0
 
     def on_validation_batch_end(
@@ -38,7 +38,7 @@ class PanelPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws the batch's images while panels are missing."""
+        """Logs panels of the batch until there are `number` of them."""
         if trainer.sanity_checking or not trainer.is_global_zero or self._shown >= self.number:
             return
         for picture in batch_panels(batch, outputs, pl_module, self.height)[: self.number - self._shown]:

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 
 
 class Eta:
-    """Time left until the end of the training, from the share of optimiser steps done since this start."""
+    """Estimates the time left from the optimiser steps done since this start."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._start = time.perf_counter()
@@ -21,7 +21,7 @@ class Eta:
         self._total = trainer.estimated_stepping_batches
 
     def __call__(self, trainer: Trainer) -> str:
-        """Hours, minutes and seconds, or a dash while nobody can tell."""
+        """The time left as H:MM:SS, or "-" before the first step or without a known end."""
         done = trainer.global_step - self._first
         if done <= 0 or self._total == float("inf"):
             return "-"
@@ -30,15 +30,15 @@ class Eta:
 
 
 class TerminalProgress(RichProgressBar):
-    """Lightning's bar, with the time left until the end of the training beside the metrics."""
+    """Lightning's Rich progress bar with an ETA for the whole training."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the timer."""
         super().on_train_start(trainer, pl_module)
         self._eta = Eta(trainer)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Any:
-        """Loss, mIoU, images/s and the time left."""
+        """The metrics of the bar and the ETA."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         if trainer.training and hasattr(self, "_eta"):
@@ -47,10 +47,10 @@ class TerminalProgress(RichProgressBar):
 
 
 class TimedProgress(ProgressBar):
-    """A bar that is brought up to date every so often: the ancestor of those for files and for notebooks.
+    """Base class of progress bars with a minimum refresh interval.
 
     Args:
-        seconds: Least time between two updates.
+        seconds: Minimum time between two updates.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -59,25 +59,25 @@ class TimedProgress(ProgressBar):
         self._last = time.perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the timer."""
         self._eta = Eta(trainer)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
-        """Tells how far it is."""
+        """Updates the count of batches."""
         self._count(trainer, "validate", batch_idx, trainer.num_val_batches)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
-        """Tells how far it is."""
+        """Updates the count of batches."""
         self._count(trainer, "test", batch_idx, trainer.num_test_batches)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
-        """Tells how far it is."""
+        """Updates the count of batches."""
         self._count(trainer, "predict", batch_idx, trainer.num_predict_batches)
 
     def _count(self, trainer: Trainer, verb: str, batch_idx: int, batches: Sequence[int | float]) -> None:
@@ -87,13 +87,13 @@ class TimedProgress(ProgressBar):
 
     @abstractmethod
     def _show_count(self, done: int, total: int | float, text: str) -> None:
-        """Shows how many batches of a validation, a test or a prediction are done."""
+        """Shows the number of finished batches of a validation, test or prediction."""
 
     def _is_time(self) -> bool:
         return time.perf_counter() - self._last >= self._seconds
 
     def _training(self, trainer: Trainer, pl_module: LightningModule, batches: int) -> list[str]:
-        """How far a training is: epoch, step, what was logged for the bar, and the time left."""
+        """Epoch, step, metrics of the bar and ETA."""
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
         return [
             f"epoch {trainer.current_epoch + 1}/{epochs}",
@@ -108,32 +108,32 @@ class TimedProgress(ProgressBar):
 
 
 class PlainProgress(TimedProgress):
-    """A line every few seconds and at the end of each epoch, for files and pipes.
+    """Prints a line every few seconds and after each epoch, for files and pipes.
 
     Args:
-        seconds: Least time between two lines within an epoch.
+        seconds: Minimum time between two lines within an epoch.
     """
 
     def __init__(self, seconds: float = 15.0) -> None:
         super().__init__(seconds)
-        self._batches = 0  # of the epoch, so far
+        self._batches = 0  # finished in this epoch
 
     def enable(self) -> None:
-        """Nothing: lines are always wanted."""
+        """Does nothing; lines are always printed."""
 
     def disable(self) -> None:
-        """Nothing: Lightning disables all processes' bars but the first, which checks for itself."""
+        """Does nothing; printing checks the rank itself."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Prints a line if the last one is old enough."""
+        """Prints a line if the last one is older than `seconds`."""
         self._batches = batch_idx + 1
         if self._is_time():
             self._print("  ".join(self._training(trainer, pl_module, self._batches)))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the epoch's last line."""
+        """Prints the last line of the epoch."""
         self._print("  ".join(self._training(trainer, pl_module, self._batches)))
 
     def _show_count(self, done: int, total: int | float, text: str) -> None:

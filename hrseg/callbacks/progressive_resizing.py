@@ -1,4 +1,4 @@
-"""Small images first, large ones later."""
+"""Progressive resizing: low-resolution training in the first epochs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hrseg.errors import ConfigError
 
 
 class ProgressiveResizing(Callback):
-    """Trains on smaller images in the first epochs: a step costs less, so that more of them fit into the same time.
+    """Trains on downsampled crops in the first epochs, where a step costs less.
 
-    Batches are made smaller on the device, what they show stays: images by averaging, labels by picking one pixel of
-    each square. Validation is left as it is.
+    Batches are downsampled on the device: images by average pooling, labels by taking one pixel of each square.
+    Validation is unchanged.
 
     Args:
-        epochs: Number of epochs, from the first, with small images.
-        factor: What height and width are divided by.
+        epochs: Number of low-resolution epochs at the start.
+        factor: Divisor of height and width.
 
     Raises:
         ConfigError: `epochs` is negative, or `factor` below 1.
@@ -34,7 +34,7 @@ class ProgressiveResizing(Callback):
         self.factor = factor
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Makes the batch smaller, in place of the one that was loaded."""
+        """Downsamples the batch in place."""
         if trainer.current_epoch >= self.epochs:
             return
         batch["image"] = F.avg_pool2d(batch["image"].float(), self.factor)

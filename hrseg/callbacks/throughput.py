@@ -1,4 +1,4 @@
-"""How fast a training goes, and what holds it up."""
+"""Training throughput, data wait and peak memory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WINDOW = 20
 
 
 class Throughput(Callback):
-    """Logs images per second over all processes, the share of a step spent waiting for data, and the peak memory.
+    """Logs images per second over all ranks, the share of a step spent waiting for data, and the peak memory.
 
-    The first two are means over the last 20 steps of an epoch; of a batch that is no dict with "image", the first
-    tensor tells how many images it has. The memory is the GPU's, in GiB, as allocated by
-    PyTorch, or the process's resident memory where there is no GPU.
+    The first two are means over the last 20 steps of an epoch. The batch size is the length of batch["image"], or of
+    the first tensor in other batches. The memory, in GiB, is that allocated by PyTorch on the GPU, or the resident
+    memory of the process without a GPU.
     """
 
     def __init__(self) -> None:
@@ -29,14 +29,14 @@ class Throughput(Callback):
         self._start = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves out what lies between epochs."""
+        """Restarts the measurement, excluding the time between epochs."""
         self._steps.clear()
         self._last_end = time.perf_counter()
 
-    on_train_start = on_train_epoch_start  # a training may go on within an epoch
+    on_train_start = on_train_epoch_start  # a training may resume within an epoch
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Marks the end of the wait for data."""
+        """Marks the end of the data wait."""
         self._start = time.perf_counter()
 
     def on_train_batch_end(
@@ -53,7 +53,7 @@ class Throughput(Callback):
 
 
 def _batch_size(batch: Any) -> int:
-    """Length of the images of a batch, or of the first tensor in a batch of another structure; 0 without any."""
+    """Length of batch["image"], or of the first tensor in a batch of another structure; 0 without any."""
     if isinstance(batch, Tensor):
         return len(batch) if batch.ndim else 0
     if isinstance(batch, Mapping):

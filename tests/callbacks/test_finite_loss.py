@@ -133,7 +133,7 @@ def test_a_step_that_is_left_out_changes_nothing(
 
 
 def test_more_than_were_allowed(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="1 steps were left out for that already"):
+    with pytest.raises(TrainingError, match="1 such steps were already skipped"):
         fit(root, tmp_path, FiniteLoss(max_skipped=1))
 
 

@@ -87,9 +87,7 @@ def test_a_damaged_file_is_put_aside_and_its_rows_are_taken_over(
     logger = MetricsCsv(path, step=29)
     (message,) = caplog.messages
     assert message.startswith(f"{path} is damaged in ")
-    assert message.endswith(
-        f"it is kept as metrics.damaged2.csv, and the training goes on with the {kept} rows that could be read"
-    )
+    assert message.endswith(f"it was renamed to metrics.damaged2.csv, and the {kept} readable rows were kept")
     assert (tmp_path / "metrics.damaged2.csv").read_bytes() == content
     assert (tmp_path / "metrics.damaged1.csv").read_bytes() == b"of an earlier restart"
     logger.log_metrics({"train/loss": 0.5, "val/miou": 0.25}, step=29)

@@ -100,9 +100,7 @@ def test_the_others_leave_when_a_process_dies_or_hangs(victim: int, number: sign
         for rank in ranks:
             rank.kill()
             rank.wait()
-    assert f"process {1 - victim} of 2 ends, since another one is gone or has not answered" in last_line(
-        output.read_text()
-    )
+    assert f"rank {1 - victim} of 2 stops: another rank has ended or has not answered" in last_line(output.read_text())
 
 
 def wait_until(what: Callable[[], bool], output: Path) -> None:
@@ -145,4 +143,4 @@ def test_out_of_memory_says_what_would_help(recipe: str) -> None:
 def test_a_loading_process_that_was_killed(recipe: str) -> None:
     code, output = fit("--config", recipe, "--run_dir=run", worker="KilledWorker")
     assert code == 2
-    assert "the system ended a process that loads data" in last_line(output)
+    assert "the system killed a dataloader worker" in last_line(output)
