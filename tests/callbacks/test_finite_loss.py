@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from hrseg.callbacks import FiniteLoss
-from hrseg.callbacks.finite_loss import _keep
+from hrseg.callbacks.finite_loss import _write_batches
 from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.errors import ConfigError, TrainingError
 from hrseg.models import VARIANTS, HRNetV2
@@ -167,5 +167,5 @@ def test_a_number_out_of_range() -> None:
 
 
 def test_batches_of_another_structure_do_not_hide_the_message(tmp_path: Path) -> None:
-    _keep([(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2))], step=3, process=0, folder=tmp_path)
+    _write_batches([(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2))], step=3, process=0, folder=tmp_path)
     assert json.loads((tmp_path / "step_3.process_0.json").read_text()) == {"step": 3, "process": 0, "files": []}
