@@ -24,7 +24,7 @@ from hrseg.losses import (
     WeightedOutputsLoss,
 )
 from hrseg.models import HRFormerVariant, HRNetVariant, create_model
-from hrseg.models.factory import BUILDERS
+from hrseg.models.registry import BUILDERS
 from hrseg.optim.muon import Muon
 
 NAN, INF, HUGE = math.nan, math.inf, 10**18

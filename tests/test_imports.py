@@ -1,12 +1,15 @@
-"""Nothing imports upwards, and light modules stay light."""
+"""Nothing imports upwards or in a circle, and light modules stay light."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,11 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "utils": {"errors"},
     "data.labels": set(),
-    "models": set(),
+    "models.registry": set(),
+    "models.catalog": {"models.registry"},
+    "models.networks": {"models.registry"},
+    "models.weights": {"models.registry", "models.catalog", "models.networks"},
+    "models": {"models.registry", "models.catalog", "models.networks", "models.weights"},  # the factory and above it
     "losses": set(),
     "metrics": set(),
     "optim": set(),
@@ -38,11 +45,12 @@ EVERYTHING = {"cli", "__main__"}
 
 
 def part_of(module: str) -> str:
-    """hrseg.data.labels -> data.labels; hrseg.data.base -> data; hrseg.models.networks.hrnet -> models."""
+    """The longest part of `ALLOWED` that a module is of: hrseg.data.base -> data; hrseg.models.networks.hrnet -> ..."""
     names = module.split(".")[1:]
-    if names[:2] == ["data", "labels"]:
-        return "data.labels"
-    return names[0] if names else ""
+    if names[-1:] == ["convert"]:  # it builds networks, above the factory
+        return "models"
+    parts = (".".join(names[:length]) for length in range(len(names), 0, -1))
+    return next((part for part in parts if part in ALLOWED), names[0] if names else "")
 
 
 def imports_of(path: Path) -> set[str]:
@@ -73,7 +81,71 @@ def test_imports_go_downwards(path: Path) -> None:
     for name in imports_of(path):
         target = part_of(name)
         if target not in ("", part):
+            target = target if part.startswith("models") else re.sub("^models.*", "models", target)
             assert target in ALLOWED[part] | foundation, f"{module} imports {name}"
+
+
+def files_imported(path: Path, module: str, files: Mapping[str, Path]) -> set[str]:
+    """The modules among `files` that a file imports, imports inside functions included, those for types alone not."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in files else node.module for name in names}
+    return {name for name in found & files.keys() if name != module}
+
+
+def circle_among(root: Path) -> list[str]:
+    """Modules of a package that import each other in a circle, all of them; empty if there is none."""
+    files = {
+        ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in root.rglob("*.py")
+    }
+    imports = {module: files_imported(path, module, files) for module, path in files.items()}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circle_among(PACKAGE) == []
+
+
+def test_a_circle_is_noticed(tmp_path: Path) -> None:
+    package = tmp_path / "hrseg"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "a.py").write_text("def f():\n    from hrseg import b\n")
+    (package / "b.py").write_text("if True:\n    from hrseg.c import g\n")
+    (package / "c.py").write_text("from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from hrseg.a import f\n")
+    assert circle_among(package) == []
+    (package / "c.py").write_text("def g():\n    import hrseg.a\n")
+    assert set(circle_among(package)) == {"hrseg.a", "hrseg.b", "hrseg.c"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "models" / "networks").glob("*.py")), ids=lambda path: path.stem)
+def test_networks_need_torch_alone(path: Path) -> None:
+    roots: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            roots.add(str(node.module).split(".")[0])
+    assert roots - set(sys.stdlib_module_names) <= {"torch", "hrseg"}
 
 
 def test_an_arrow_upwards_is_noticed(tmp_path: Path) -> None:
@@ -81,6 +153,7 @@ def test_an_arrow_upwards_is_noticed(tmp_path: Path) -> None:
     path.write_text("def f():\n    from hrseg.task import SegmentationTask\n")
     assert {part_of(name) for name in imports_of(path)} == {"task"}
     assert "task" not in ALLOWED["models"] | FOUNDATION
+    assert part_of("hrseg.models.hub.from_pretrained") not in ALLOWED["models.weights"] | FOUNDATION
 
 
 @pytest.mark.parametrize(
@@ -90,6 +163,7 @@ def test_an_arrow_upwards_is_noticed(tmp_path: Path) -> None:
         ("hrseg.cli", ["torch", "cv2", "numpy"]),
         ("hrseg.data.labels", ["torch", "pytorch_lightning", "albumentations"]),
         ("hrseg.data.tools.guess", ["torch", "pytorch_lightning", "albumentations"]),
+        ("hrseg.models.catalog", ["torch", "numpy"]),
         ("hrseg.models.factory", ["pytorch_lightning", "albumentations", "segmentation_models_pytorch", "timm"]),
         ("hrseg.inference", ["pytorch_lightning", "albumentations", "segmentation_models_pytorch", "timm"]),
     ],

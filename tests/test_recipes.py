@@ -18,7 +18,7 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evalu
 from hrseg.cli import main
 from hrseg.inference.protocol import _FIXED as PROTOCOLS
 from hrseg.models import HRNetVariant
-from hrseg.models.factory import BUILDERS
+from hrseg.models.registry import BUILDERS
 from hrseg.utils.images import image_size
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

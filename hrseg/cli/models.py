@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from hrseg.cli.options import OptionParser
 from hrseg.errors import UnknownNameError
-from hrseg.models.catalog import FAMILIES, FURTHER_RESULTS, MODELS, list_families, list_models, split_name
+from hrseg.models.catalog import MODELS, ModelInfo, list_families, list_models
 
 _SIZES = "with 19 classes (classifiers: 1000) and one image of 1024x2048"
 _DATA_SETS = ("Cityscapes", "PASCAL-Context", "LIP", "COCO-Stuff", "ADE20K")
@@ -32,10 +32,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     elif options.pattern is None:
         _print_families()
     else:
-        names = list_models(options.pattern)
-        if not names:
+        infos = [MODELS[name] for name in list_models(options.pattern)]
+        if not infos:
             raise UnknownNameError("model", options.pattern, MODELS)
-        _print_networks(names)
+        _print_networks(infos)
     return 0
 
 
@@ -50,44 +50,44 @@ def weights_of(model: str) -> list[str]:
 def markdown() -> str:
     """The tables of the documentation: families with their papers, and networks with published results."""
     families: list[tuple[str, ...]] = [("networks", "what they are", "paper", "parameters", "multiply-adds")]
-    for family, names in list_families(MODELS).items():
-        entry = FAMILIES[family]
-        paper = f"{entry.authors}, [arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})"
+    for family, infos in list_families(MODELS.values()).items():
+        of_all = infos[0]
+        paper = f"{of_all.authors}, [arXiv {of_all.arxiv}](https://arxiv.org/abs/{of_all.arxiv})"
         families.append(
-            (f"`{family}`", entry.title, paper, _range(names, *_PARAMETERS), _range(names, *_MULTIPLY_ADDS))
+            (f"`{family}`", of_all.title, paper, _range(infos, *_PARAMETERS), _range(infos, *_MULTIPLY_ADDS))
         )
     results: list[tuple[str, ...]] = [("network", "parameters", "multiply-adds", *_DATA_SETS, "`weights=`")]
-    for name in MODELS:
+    for name, info in MODELS.items():
         cells = [_published(name, data_set) for data_set in _DATA_SETS]
         if any(cells):
-            sizes = (_range([name], *_PARAMETERS), _range([name], *_MULTIPLY_ADDS))
+            sizes = (_range([info], *_PARAMETERS), _range([info], *_MULTIPLY_ADDS))
             results.append((f"`{name}`", *sizes, *cells, _few(weights_of(name))))
     return f"{_table(families)}\n\n{_table(results)}"
 
 
 def _print_families() -> None:
-    families = list_families(MODELS)
+    families = list_families(MODELS.values())
     rows = [("networks", "parameters", "multiply-adds", "what they are")]
-    for family, names in families.items():
-        rows.append((family, _range(names, *_PARAMETERS), _range(names, *_MULTIPLY_ADDS), FAMILIES[family].title))
+    for family, infos in families.items():
+        rows.append((family, _range(infos, *_PARAMETERS), _range(infos, *_MULTIPLY_ADDS), infos[0].title))
     _print_columns(rows)
     sizes: dict[tuple[str, ...], list[str]] = {}
-    for family, names in families.items():
-        sizes.setdefault(tuple(split_name(name)[1] for name in names), []).append(family.split("_")[0])
+    for family, infos in families.items():
+        sizes.setdefault(tuple(info.size for info in infos), []).append(family.split("_")[0])
     for of_these, prefixes in sizes.items():
         print(f"\nSIZE of {', '.join(dict.fromkeys(prefixes))}: {', '.join(of_these)}", end="")
     print(f"\nSmallest to largest, {_SIZES}.")
     print(f"`hrseg models 'hrnetv2_w48*'` lists the networks of such names and their weights; '*' all {len(MODELS)}.")
 
 
-def _print_networks(names: Sequence[str]) -> None:
+def _print_networks(infos: Sequence[ModelInfo]) -> None:
     rows: list[tuple[str, ...]] = [("networks", "parameters", "multiply-adds", "weights")]
-    for family, members in list_families(names).items():
-        rows.append((f"{FAMILIES[family].title}: arXiv {FAMILIES[family].arxiv}",))
-        for name in members:
-            weights = weights_of(name) if len(names) == 1 else [_few(weights_of(name))]
+    for members in list_families(infos).values():
+        rows.append((f"{members[0].title}: arXiv {members[0].arxiv}",))
+        for info in members:
+            weights = weights_of(info.name) if len(infos) == 1 else [_few(weights_of(info.name))]
             first, *others = weights or [""]
-            rows.append((f"  {name}", _range([name], *_PARAMETERS), _range([name], *_MULTIPLY_ADDS), first))
+            rows.append((f"  {info.name}", _range([info], *_PARAMETERS), _range([info], *_MULTIPLY_ADDS), first))
             rows += [("", "", "", tag) for tag in others]
     _print_columns(rows)
     print(f"\nSizes {_SIZES}.")
@@ -105,15 +105,15 @@ def _few(tags: Sequence[str], shown: int = 3) -> str:
     return ", ".join(tags[:shown]) + (f" (+{len(tags) - shown})" if len(tags) > shown else "")
 
 
-def _range(names: Iterable[str], quantity: str, unit: float, suffix: str) -> str:
-    values = [getattr(MODELS[name], quantity) / unit for name in names]
+def _range(infos: Iterable[ModelInfo], quantity: str, unit: float, suffix: str) -> str:
+    values = [getattr(info, quantity) / unit for info in infos]
     ends = [f"{end:.{2 if unit == 1e6 else 1}f}" for end in (min(values), max(values))]
     return f"{'-'.join(dict.fromkeys(ends))} {suffix}"
 
 
 def _published(model: str, data_set: str) -> str:
     """The first result on a data set's val split that is known of a network, with what is not usual of its protocol."""
-    from hrseg.models.weights.published import ZOO
+    from hrseg.models.weights.published import FURTHER_RESULTS, ZOO
 
     for checkpoint in ZOO.values():
         if checkpoint.network == model and checkpoint.result and checkpoint.protocol.startswith(f"{data_set} val"):

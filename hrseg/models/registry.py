@@ -11,7 +11,8 @@ lists what is registered, by what the row says. A network of a user's own is reg
 A row is read
 
 - by `factory`: `builders`, name -> constructor;
-- by `complexity`, which writes the catalog: `title`, `authors`, `arxiv`, `task`, `backbone.pretrained_as`;
+- by `complexity`, which writes the catalog that lists without torch: `title`, `authors`, `arxiv`, `counts_attention`,
+  `backbone.pretrained_as`;
 - by `weights.identify`, which tells the network from a state dict: `backbone.block_key` and `head_keys` choose the
   family, `backbone.read` gives the size and the backbone's arguments, `classes_key` the number of classes,
   `head_arguments` the rest. Keys and shapes alone decide, so these functions take `Shapes`;
@@ -19,7 +20,7 @@ A row is read
   what a backbone's file may lack, `unused_keys` what it may hold in excess. What a single network knows of loading
   are attributes of `base.Network`: `head_names`, `head_aliases`, `adapt_backbone`;
 - by `weights.convert`: `formats`, how other code bases write such a network;
-- by `weights.zoo`, out of the catalog: `backbone.pretrained_as`.
+- by `weights.zoo`, out of `catalog.MODELS`: `pretrained_as`.
 
 `FAMILIES` and `BUILDERS` hold what is registered. Importing any network of hrseg registers all of them.
 """
@@ -80,7 +81,8 @@ class Family:
         title: What they are, in a few words.
         authors: Of the paper.
         arxiv: Number of the paper there.
-        task: "segmentation", "classification" or "features".
+        counts_attention: Whether the paper's multiply-adds are those of linear layers and attention, too; else those of
+            convolutions.
         backbone: What tells their backbone in a state dict; None if they are never recognised in one.
         head_keys: Keys that together only networks with this head have; of several families that fit, the one with the
             most keys is chosen.
@@ -96,7 +98,7 @@ class Family:
     title: str
     authors: str = ""
     arxiv: str = ""
-    task: str = "segmentation"
+    counts_attention: bool = False
     backbone: Backbone | None = None
     head_keys: tuple[str, ...] = ()
     classes_key: str = ""

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.models import VARIANTS, HRNetV2, create_model, list_models, save_weights
-from hrseg.models.factory import BUILDERS
+from hrseg.models.registry import BUILDERS, FAMILIES, Family
 from hrseg.models.weights.zoo import NAMED_WEIGHTS
 from tests.references.hrnet_keys import SIZES, classification_shapes, random_weights
 
@@ -48,7 +48,7 @@ def test_config_builds_the_same_network_again() -> None:
     assert torch.equal(again.eval()(images), network.eval()(images))
 
 
-@pytest.mark.parametrize("name", [*list_models("*_w18_small_v1*"), *list_models("hrformer_t*")])
+@pytest.mark.parametrize("name", [next(iter(family.networks)) for family in FAMILIES.values()])
 def test_features_have_the_channels_and_strides_that_the_network_says(name: str) -> None:
     with torch.device("meta"):
         network = create_model(name)
@@ -186,5 +186,7 @@ def test_models_without_named_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         create_model(SMALL, weights="imagenet")
 
 
-def test_every_model_has_imagenet_weights() -> None:
-    assert set(NAMED_WEIGHTS["imagenet"]) == set(list_models())
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: str(family.name))
+def test_networks_with_a_published_backbone_have_imagenet_weights(family: Family) -> None:
+    if family.backbone is not None:
+        assert set(family.networks) <= set(NAMED_WEIGHTS["imagenet"])

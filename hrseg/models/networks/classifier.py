@@ -98,7 +98,6 @@ register(
     title="HRNetV2, ImageNet classifier",
     authors="Wang et al.",
     arxiv="1908.07919",
-    task="classification",
     backbone=HRNET_BACKBONE,
     head_keys=("classifier.weight",),
     classes_key="classifier.weight",

@@ -85,7 +85,6 @@ register(
     title="HRNetV2p, pyramid of features for detectors",
     authors="Wang et al.",
     arxiv="1908.07919",
-    task="features",
     backbone=HRNET_BACKBONE,
     head_keys=("reduction_conv.0.weight",),
     formats={"official": FileFormat("official detection"), "timm": FileFormat()},

@@ -472,3 +472,9 @@ def _with_hash(url: str) -> Mirror:
 ZOO: dict[str, Checkpoint] = {
     checkpoint.name: checkpoint for rows in (_imagenet, _official, _openseg, _others) for checkpoint in rows()
 }
+
+# mean IoU in per cent that the authors published of networks whose weights are not available: network, protocol, result
+FURTHER_RESULTS = (
+    ("hrnetv2_w18_small_v2", "Cityscapes val, whole image, one scale", 76.2),
+    ("hrnetv2_w40", "Cityscapes val, whole image, one scale", 80.2),
+)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from hrseg.errors import UnknownNameError, WeightsError
 from hrseg.models import create_model, list_models, save_weights
-from hrseg.models.factory import BUILDERS
+from hrseg.models.registry import BUILDERS
 from hrseg.models.weights.mirrors import Mirror
 from hrseg.models.weights.published import IMAGENET_MEAN, ZOO, Checkpoint
 from hrseg.models.weights.zoo import (
