@@ -36,6 +36,8 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # what is committed is shown; tests/notebooks runs them
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
+python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"

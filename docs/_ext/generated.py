@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
 PACKAGES = ("callbacks", "data", "errors", "inference", "losses", "metrics", "models", "optim", "visualize")
+NO_BREAK, HYPHEN = "\N{NO-BREAK SPACE}", "\N{NON-BREAKING HYPHEN}"
 MOST_LINES = 80  # of a verb's help; those of Lightning's verbs list every argument of Trainer, task and data module
 MODULES = ("hrseg", *(f"hrseg.{package}" for package in PACKAGES))
 
@@ -41,16 +42,17 @@ class Generated(SphinxDirective):
 
 
 class CommandOutput(Generated):
-    """`{command} hrseg models`: what a command prints, as a block of text, or as Markdown with `:markdown:`."""
+    """`{command} hrseg models`: what a command prints; with `:part:`, its Markdown table of that number."""
 
-    option_spec: ClassVar = {"markdown": lambda value: True, "part": int}
+    option_spec: ClassVar = {"part": int}
 
     def lines(self) -> list[str]:  # noqa: D102
         text = output_of(self.arguments[1:]).strip()
-        if "markdown" not in self.options:
+        if "part" not in self.options:
             return ["```text", text, "```"]
-        parts = text.split("\n\n")
-        return (parts[self.options["part"]] if "part" in self.options else text).splitlines()
+        table = text.split("\n\n")[self.options["part"]]
+        table = re.sub(r"(?<=\d) (?=[MG] )", NO_BREAK, table)
+        return re.sub(r"(\.\d+)-(?=\d+\.)", rf"\1{HYPHEN}", table).splitlines()
 
 
 def output_of(arguments: Sequence[str]) -> str:
@@ -92,6 +94,7 @@ class PublicNames(Generated):
         home = importlib.import_module(module)
         kinds = {name: kind_of(getattr(home, name)) for name in names}
         text = [f".. currentmodule:: {module}", "", ".. autosummary::", ""]
+        text[-1:] = ["   :nosignatures:", ""]
         text += [f"   {name}" for name, kind in kinds.items() if kind != "data"]
         for name, kind in kinds.items():
             if kind == "data":
@@ -176,7 +179,7 @@ class Scaling(Generated):
         for row in rows:
             name, *setting = re.split("[,;] ", row["case"])
             if not setting:
-                networks.setdefault(name, {})[row["side"]] = f"{row['value']} {row['unit']}".strip()
+                networks.setdefault(name, {})[row["side"]] = f"{row['value']}{NO_BREAK}{row['unit']}".strip()
             elif setting[1] == bandwidth:
                 kind = row["side"] + ("" if len(setting) == 2 else ", SyncBN")
                 networks[name][kind] = f"{100 * float(row['ratio']):.0f} %"
@@ -189,17 +192,19 @@ def cell(row: dict[str, str], column: str) -> str:
     """One value of a results file for people; shares as per cent."""
     value = row[column]
     if column == "value":
-        return f"{value} {row['unit']}".strip()
+        return f"{value}{NO_BREAK}{row['unit']}".strip()
     if column in ("miou", "pixel_accuracy", "mean_accuracy"):
         return f"{100 * float(value):.1f} %"
     if column == "ratio" and value:
         return f"{float(value):.2f}"
-    return escaped(value)
+    return escaped(value).replace("-", HYPHEN) if column == "date" else escaped(value)
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return re.sub(r"([|*_<>\[\]`])", r"\\\1", text)
+    """Text that Markdown shows as it is, with code between backticks."""
+    parts = re.split(r"(`[^`]*`)", text)
+    parts[::2] = [re.sub(r"([|*_<>\[\]])", r"\\\1", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -95,7 +95,7 @@ def test_the_tables_of_the_model_zoo(capsys: pytest.CaptureFixture[str]) -> None
     assert results.startswith("| network | parameters |")
     page = ZOO_PAGE.read_text()
     for part in (0, 1):
-        assert f"```{{command}} hrseg models --markdown\n:markdown:\n:part: {part}\n```" in page
+        assert f"```{{command}} hrseg models --markdown\n:part: {part}\n```" in page
 
 
 def test_published_results() -> None:
