@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import csv
 import importlib
@@ -188,6 +189,20 @@ class Scaling(Generated):
         return table(("network", *columns), [[f"`{name}`", *map(row.get, columns)] for name, row in networks.items()])
 
 
+class CodeMap(Generated):
+    """`{code-map}`: every file of the package with the first line of its docstring."""
+
+    required_arguments = 0
+
+    def lines(self) -> list[str]:  # noqa: D102
+        rows = []
+        for path in sorted((ROOT / "hrseg").rglob("*.py"), key=lambda path: path.as_posix().replace("__init__", "")):
+            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            name = path.relative_to(ROOT).as_posix().removesuffix("__init__.py")
+            rows.append((f"`{name}`", escaped(docstring.split("\n")[0])))
+        return table(("file", "what it is"), rows)
+
+
 def cell(row: dict[str, str], column: str) -> str:
     """One value of a results file for people; shares as per cent."""
     value = row[column]
@@ -237,7 +252,7 @@ def write_llms_txt(app: Sphinx, exception: Exception | None) -> None:
     lines = [f"# {app.config.project}", "", f"> {app.config.llms_summary}", "", "## Pages", ""]
     for page in in_order(env.toctree_includes, app.config.root_doc)[1:]:
         paragraph = next(iter(env.get_doctree(page).findall(nodes.paragraph)), None)
-        first = "" if paragraph is None else ": " + re.split(r"(?<=[.:])\s", paragraph.astext())[0].replace("\n", " ")
+        first = "" if paragraph is None else ": " + re.split(r"(?<=\.)\s", paragraph.astext())[0].replace("\n", " ")
         lines.append(f"- [{env.titles[page].astext()}]({app.builder.get_target_uri(page)}){first}")
     Path(app.outdir, "llms.txt").write_text("\n".join(lines) + "\n")
 
@@ -255,6 +270,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("recipes", Recipes)
     app.add_directive("results", Results)
     app.add_directive("scaling", Scaling)
+    app.add_directive("code-map", CodeMap)
     app.add_config_value("llms_summary", "", "html", str)
     app.connect("build-finished", write_llms_txt)
     app.connect("autodoc-process-bases", public_bases)

@@ -47,6 +47,12 @@ def test_tests_that_are_named_exist() -> None:
     assert named <= functions, sorted(named - functions)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_source_files_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(r"`(hrseg/[\w/.]+|tests/[\w/.]+)`", page.read_text()):
+        assert (ROOT / name).exists() or "foo" in name, f"{page}: {name}"
+
+
 def test_readme_is_short() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 150
