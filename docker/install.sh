@@ -21,7 +21,8 @@ packages() {
 import tomllib
 
 with open("/opt/hrseg/pyproject.toml", "rb") as file:
-    print(*tomllib.load(file)["project"]["dependencies"], sep="\n")
+    project = tomllib.load(file)["project"]
+print(*project["dependencies"], *project["optional-dependencies"]["prepare"], sep="\n")
 EOF
     /opt/venv/bin/pip install --constraint /opt/hrseg/constraints.txt --requirement /tmp/requirements.txt
     rm /tmp/requirements.txt

@@ -15,6 +15,7 @@ import torch
 import yaml
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator  # noqa: N813
 
+import hrseg
 from hrseg.cli import main
 from hrseg.inference.protocol import _FIXED as PROTOCOLS
 from hrseg.models import HRNetVariant
@@ -44,16 +45,6 @@ def name_of(path: Path) -> str:
     return path.relative_to(EXPERIMENTS).as_posix()
 
 
-# the fixture of tests/conftest.py that makes the data of each data module
-ROOTS = {
-    "hrseg.CamVidDataModule": "camvid_root",
-    "hrseg.CityscapesDataModule": "cityscapes_root",
-    "hrseg.FolderDataModule": "folder_root",
-    "hrseg.LIPDataModule": "lip_root",
-    "hrseg.PascalContextDataModule": "pascal_context_root",
-}
-
-
 def data_options(recipe: Path, request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     data = yaml.safe_load(recipe.read_text())["data"]["class_path"]
     if data == "hrseg.StreetScenesDataModule":
@@ -61,7 +52,8 @@ def data_options(recipe: Path, request: pytest.FixtureRequest, tmp_path: Path) -
             f"--data.root={tmp_path / 'scenes'}",
             *("--data.num_train=2", "--data.num_val=2", "--data.num_test=2", "--data.image_size=[64,128]"),
         ]
-    return [f"--data.root={request.getfixturevalue(ROOTS[data])}"]
+    file = getattr(hrseg, data.removeprefix("hrseg.")).__module__.rpartition(".")[2]
+    return [f"--data.root={request.getfixturevalue(f'{file}_root')}"]
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.interleaved import HRSEG, Row, compare, time_interleaved, torch_threads
-from hrseg.data import CityscapesDataModule, LabelTable, Sample, SegmentationDataset, StreetScenesDataModule
+from hrseg import CityscapesDataModule, LabelTable, StreetScenesDataModule
+from hrseg.data import Sample, SegmentationDataset
 from hrseg.data.loader import collate
 from hrseg.data.samplers import SampleKey
 from hrseg.errors import DataNotFoundError

@@ -19,7 +19,7 @@ from experiments.benchmarks.interleaved import (
     time_interleaved,
     torch_threads,
 )
-from hrseg.data import CITYSCAPES
+from hrseg import CITYSCAPES
 from hrseg.inference import Predictor, Protocol
 from hrseg.models import create_model
 

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import hrseg
 from hrseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from hrseg.data.labels import LabelTable
 
 
-class _Table(NamedTuple):
-    """Module and name of a table, and the size to which its networks resize all images."""
-
-    module: str
-    name: str
-    input_size: tuple[int, int] | None = None
-
-
-TABLES = {
-    "cityscapes": _Table("cityscapes", "CITYSCAPES"),
-    "pascal_context_59": _Table("pascal_context", "PASCAL_CONTEXT_59"),
-    "pascal_context_60": _Table("pascal_context", "PASCAL_CONTEXT_60"),
-    "lip": _Table("lip", "LIP", (473, 473)),
-    "camvid": _Table("camvid", "CAMVID"),
-    "ade20k": _Table("ade20k", "ADE20K"),
-    "coco_stuff": _Table("coco_stuff", "COCO_STUFF"),
-}
+# the tables among the public names: CITYSCAPES is taken as cityscapes
+TABLES = [name.lower() for name in dir(hrseg) if name.isupper()]
 ACCEPTED = (
     f"one of {', '.join(TABLES)}; the folder of a run; or a classes.yaml, which lists the names in the order of the "
     "network's outputs"
@@ -50,8 +36,8 @@ def read_labels(source: str) -> tuple[LabelTable, Sequence[int] | None]:
     """
     path = Path(source)
     if source in TABLES:
-        module, name, input_size = TABLES[source]
-        return getattr(importlib.import_module(f"hrseg.data.datasets.{module}"), name), input_size
+        labels = getattr(hrseg, source.upper())
+        return labels, _input_size(labels)
     checkpoints = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
     checkpoint = next((file for file in checkpoints if file.is_file()), None)
     if checkpoint or (path.suffix == ".ckpt" and path.is_file()):
@@ -64,6 +50,15 @@ def read_labels(source: str) -> tuple[LabelTable, Sequence[int] | None]:
     nearest = difflib.get_close_matches(source, TABLES, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]}? Expected" if nearest else "expected"
     raise ConfigError(f"unknown labels {source!r}; {hint} {ACCEPTED}")
+
+
+def _input_size(labels: LabelTable) -> Sequence[int] | None:
+    """The default of the data module that has the table."""
+    for name in dir(hrseg):
+        if name.endswith("DataModule") and getattr(getattr(hrseg, name), "labels", None) is labels:
+            parameter = inspect.signature(getattr(hrseg, name)).parameters.get("input_size")
+            return None if parameter is None else parameter.default
+    return None
 
 
 def _of_run(checkpoint: Path) -> tuple[LabelTable, Sequence[int] | None]:

@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
+from hrseg import CityscapesDataModule
 from hrseg.callbacks import (
     CityscapesEvaluation,
     ContactSheet,
@@ -34,7 +35,7 @@ from hrseg.cli.arguments import experiment_of, names_a_task, value_of, with_stdi
 from hrseg.cli.checkpoints import config_of_run, leave_weights_to, require_whole_network, usable_checkpoint
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.output import say
-from hrseg.data import CityscapesDataModule, SegmentationDataModule
+from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.run import launch, slurm
 from hrseg.run.changes import going_on

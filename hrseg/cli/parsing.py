@@ -11,7 +11,7 @@ from jsonargparse import (  # type: ignore[attr-defined]  # the first is documen
     Namespace,
 )
 
-from hrseg import data as data_sets
+import hrseg
 from hrseg.cli.arguments import inline, with_stdin_read
 from hrseg.cli.config_errors import as_config_error
 from hrseg.data import SegmentationDataModule
@@ -19,7 +19,7 @@ from hrseg.errors import ConfigError
 from hrseg.utils.text_files import read_settings
 
 # imported here, so that `--data` takes a class by its name alone
-_DATA_MODULES = [getattr(data_sets, name) for name in dir(data_sets) if name.endswith("DataModule")]
+_DATA_MODULES = [getattr(hrseg, name) for name in dir(hrseg) if name.endswith("DataModule")]
 
 
 def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:

@@ -22,7 +22,7 @@ from hrseg.data.dataset import Sample, SegmentationDataset
 from hrseg.data.labels import LabelTable
 from hrseg.data.loader import SegmentationLoader, collate, start_worker
 from hrseg.data.samplers import EpochSampler, EvalSampler
-from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
+from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
 from hrseg.utils import signals
 from hrseg.utils.construct import RecordsArguments
@@ -48,8 +48,6 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         aspect_range: Smallest and largest factor on the width over the height of training images; openseg trains with
             0.9 to 1.1, the HRNet papers with 1.
         flip_probability: How often a training image is mirrored.
-        brightness_shift: Largest number that is added to or taken from all pixels of every other training image, 0 to
-            255; the official code has a switch for 10, which is off.
         color_jitter: Brightness, contrast and saturation change by up to this share, hue by a quarter of it.
         class_uniform: Share of training crops that are centred on a region of a class, each class as often as any
             other, so that rare ones are seen; 0.5 in NVIDIA's trainings. The labels are looked through once.
@@ -90,7 +88,6 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         scale_step: float = 0.1,
         aspect_range: tuple[float, float] = (1.0, 1.0),
         flip_probability: float = 0.5,
-        brightness_shift: int = 0,
         color_jitter: float = 0.0,
         class_uniform: float = 0.0,
         transforms: list[A.BasicTransform | A.BaseCompose] | None = None,
@@ -115,7 +112,6 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         self.scale_step = scale_step
         self.aspect_range = (aspect_range[0], aspect_range[1])
         self.flip_probability = flip_probability
-        self.brightness_shift = brightness_shift
         self.color_jitter = color_jitter
         self.class_uniform = class_uniform
         self.transforms = transforms or []
@@ -188,8 +184,6 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         steps: list[A.BasicTransform | A.BaseCompose] = [crop, flip]
         if self.input_size is not None:
             steps = [flip, A.Resize(*self.input_size, mask_interpolation=cv2.INTER_NEAREST), crop]
-        if self.brightness_shift:
-            steps.append(BrightnessShift(self.brightness_shift))
         if self.color_jitter:
             strength = self.color_jitter
             steps.append(A.ColorJitter(strength, strength, strength, strength / 4, p=1.0))

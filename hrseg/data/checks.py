@@ -35,7 +35,6 @@ _RULES: dict[str, _Rule] = {
     "scale_range": _RANGE,
     "scale_step": _POSITIVE,
     "aspect_range": _RANGE,
-    "brightness_shift": (lambda value: 0 <= value <= 255, "0 to 255"),
     "flip_probability": _SHARE,
     "color_jitter": _SHARE,
     "extra_ratio": _POSITIVE,

@@ -50,7 +50,7 @@ def test_a_run_and_a_classes_file_are_taken(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("camvit", r"unknown labels 'camvit'; did you mean camvid\? Expected one of cityscapes"),
+        ("camvit", r"unknown labels 'camvit'; did you mean camvid\? Expected one of ade20k, camvid, cityscapes"),
         (
             "gone.yaml",
             r"unknown labels 'gone.yaml'; expected one of .*ade20k.*; the folder of a run; or a classes.yaml",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +73,26 @@ def test_a_mistake_is_told_in_one_line(
     assert main(["prepare", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("source", "packages", "missing"),
+    [
+        ("--json", ["ijson", "pycocotools"], "ijson and pycocotools"),
+        ("--json", ["pycocotools"], "pycocotools"),
+        ("--mat", ["scipy"], "scipy"),
+    ],
+)
+def test_packages_that_are_missing_are_named_with_the_extra(
+    source: str,
+    packages: list[str],
+    missing: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in packages:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["prepare", "pascal-context", "--root", str(tmp_path), source, "there"]) == 2
+    expected = f"hrseg: {missing} cannot be imported; install with pip install 'hrseg[prepare]'\n"
+    assert capsys.readouterr().err == expected

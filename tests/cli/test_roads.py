@@ -19,7 +19,8 @@ import hrseg
 from hrseg.cli import main
 from hrseg.inference import Protocol
 from hrseg.utils.images import read_image, read_label
-from tests.conftest import write_camvid, write_cityscapes
+from tests.data.datasets.test_camvid import write_camvid
+from tests.data.datasets.test_cityscapes import write_cityscapes
 from tests.processes import start
 
 RECIPE = """

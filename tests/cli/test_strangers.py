@@ -19,7 +19,7 @@ from hrseg.cli import main
 from hrseg.errors import ConfigError
 from hrseg.utils.images import write_image
 from tests.cli.conftest import RECIPE
-from tests.conftest import write_camvid
+from tests.data.datasets.test_camvid import write_camvid
 
 # a module of the stranger's that leaves a mark when it is imported, and when anything in it is called
 MODULE = """

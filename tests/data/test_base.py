@@ -20,7 +20,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
-from hrseg.data import (
+from hrseg import (
     CamVidDataModule,
     CityscapesDataModule,
     LIPDataModule,
@@ -29,7 +29,7 @@ from hrseg.data import (
 )
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, EvalSampler
-from hrseg.data.transforms import BrightnessShift, HorizontalFlip, RandomScaleCrop
+from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, HrsegError, TrainingError, UnknownNameError
 from hrseg.utils.images import write_image
 from tests.references import augmentation
@@ -180,9 +180,6 @@ def test_the_augmentation_is_made_of_the_settings() -> None:
     assert (crop.ignore_index, flip.p, flip.flip_pairs) == (255, 0.25, ())
     (crop, *_) = camvid(Path("nowhere"), aspect_range=(0.9, 1.1)).augmentation().transforms
     assert crop.aspect_range == (0.9, 1.1)
-    (*_, shift) = camvid(Path("nowhere"), brightness_shift=10).augmentation().transforms
-    assert isinstance(shift, BrightnessShift)
-    assert (shift.limit, shift.p) == (10, 0.5)
     more = camvid(Path("nowhere"), color_jitter=0.4, transforms=[A.Blur(p=1.0)]).augmentation().transforms
     assert [type(step) for step in more[2:]] == [A.ColorJitter, A.Blur]
     assert more[2].brightness == pytest.approx((0.6, 1.4))
@@ -430,7 +427,7 @@ def test_the_parameters_can_be_given_as_yaml(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(
         """
         data:
-          class_path: hrseg.data.CityscapesDataModule
+          class_path: hrseg.CityscapesDataModule
           init_args:
             root: /data/cityscapes
             batch_size: 3

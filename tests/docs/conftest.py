@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from hrseg.cli import main
-from tests.conftest import write_camvid, write_cityscapes, write_image, write_jpeg, write_lip, write_pascal_context
+from hrseg.utils.images import write_image
+from tests.conftest import write_jpeg
+from tests.data.datasets.test_camvid import write_camvid
+from tests.data.datasets.test_cityscapes import write_cityscapes
+from tests.data.datasets.test_lip import write_lip
+from tests.data.datasets.test_pascal_context import write_pascal_context
 from tests.docs.blocks import ROOT
 
 TINY = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,14 @@ def prepare_from_json(root: Path, path: Path, workers: int | None = None, overwr
         Images per split.
 
     Raises:
+        ConfigError: ijson or pycocotools is missing.
         DataFileError: A file cannot be read or holds something else, or a label does not fit its image.
         DataNotFoundError: There are no images.
 
     Source:
         zhanghang1989/detail-api, PythonAPI/detail/__init__.py.
     """
+    _require_packages("ijson", "pycocotools")
     splits: dict[str, list[str]] = {"train": [], "val": []}
     names: dict[int, str] = {}
     taken: set[str] = set()
@@ -98,9 +101,11 @@ def prepare_from_mat(root: Path, folder: Path, workers: int | None = None, overw
         Images per split.
 
     Raises:
+        ConfigError: scipy is missing.
         DataFileError: A file cannot be read or holds something else, or a label does not fit its image.
         DataNotFoundError: There are no images.
     """
+    _require_packages("scipy")
     class_ids = _read_label_names(folder / "labels.txt")
     lists = {split: root / "ImageSets" / "Main" / f"{split}.txt" for split in ("train", "val")}
     splits = {split: read_list(path) for split, path in lists.items()}
@@ -143,6 +148,11 @@ def prepare_from_voc_first(
         for name in names
     }
     return _write(root, splits, draws, workers, overwrite)
+
+
+def _require_packages(*names: str) -> None:
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise ConfigError(f"{' and '.join(missing)} cannot be imported; install with pip install 'hrseg[prepare]'")
 
 
 def _read_array(path: Path, array: str, **types: type) -> Iterator[tuple[Any, ...]]:

@@ -11,6 +11,21 @@ from hrseg.data.datasets.camvid import CAMVID, CamVidDataModule
 from hrseg.utils.images import write_image
 
 
+@pytest.fixture
+def camvid_root(tmp_path: Path) -> Path:
+    """CamVid with 48x64 images: 5 train, 2 val."""
+    return write_camvid(tmp_path / "camvid")
+
+
+def write_camvid(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split, number in {"train": 5, "val": 2}.items():
+        for frame in range(number):
+            write_image(root / split / f"{frame:04d}.png", rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+            write_image(root / f"{split}annot" / f"{frame:04d}.png", rng.integers(0, 12, (48, 64), dtype=np.uint8))
+    return root
+
+
 def camvid(root: Path, **settings: Any) -> CamVidDataModule:
     return CamVidDataModule(root, **{"batch_size": 2, "crop_size": (32, 32), "num_workers": 0, **settings})
 

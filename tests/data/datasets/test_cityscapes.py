@@ -15,6 +15,33 @@ from hrseg.errors import ConfigError, LabelRangeError
 from hrseg.utils.images import read_image, read_label, write_image
 
 
+@pytest.fixture
+def cityscapes_root(tmp_path: Path) -> Path:
+    """Cityscapes with 64x128 images: 6 train in two cities, 3 val, 2 test without labels, 2 train_extra."""
+    return write_cityscapes(tmp_path / "cityscapes")
+
+
+def write_cityscapes(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    ids = np.array([*CITYSCAPES.label_ids, *CITYSCAPES.void_ids], np.uint8)
+    for split, cities in {
+        "train": {"bremen": 4, "aachen": 2},
+        "val": {"lindau": 3},
+        "test": {"bonn": 2},
+        "train_extra": {"erlangen": 2},
+    }.items():
+        annotation = "gtCoarse" if split == "train_extra" else "gtFine"
+        for city, number in cities.items():
+            for frame in range(number):
+                name = f"{city}_{frame:06d}_000019"
+                image = rng.integers(0, 256, (64, 128, 3), dtype=np.uint8)
+                write_image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", image)
+                if split != "test":
+                    label = rng.choice(ids, (64, 128))
+                    write_image(root / annotation / split / city / f"{name}_{annotation}_labelIds.png", label)
+    return root
+
+
 def cityscapes(root: Path, **settings: Any) -> CityscapesDataModule:
     return CityscapesDataModule(root, **{"batch_size": 2, "crop_size": (32, 64), "num_workers": 0, **settings})
 

@@ -14,8 +14,39 @@ from hrseg.data.datasets.camvid import CAMVID, CamVidDataModule
 from hrseg.data.datasets.folder import FolderDataModule
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, LabelRangeError, UnknownNameError
 from hrseg.utils.images import read_label, write_image
+from tests.conftest import write_jpeg
 
 TWO = {"names": ["a", "b"]}
+
+
+CLASSES = """\
+names: [ground, left arm, right arm]
+colors: [[128, 64, 128], [0, 0, 250], [250, 0, 0]]
+ids: [1, 4, 7]
+ignore: [0, [0, 0, 0]]
+flip_pairs: [[left arm, right arm]]
+"""
+
+
+@pytest.fixture
+def folder_root(tmp_path: Path) -> Path:
+    """A user's own 10 images of 48x64 in two folders, with classes.yaml; masks of ids, of palettes and of colours."""
+    root = tmp_path / "mine"
+    rng = np.random.default_rng(0)
+    palette = np.zeros((8, 3), np.uint8)
+    palette[[1, 4, 7]] = (128, 64, 128), (0, 0, 250), (250, 0, 0)
+    for number in range(10):
+        name = f"{'left' if number % 2 else 'right'}/{number:02d}"
+        write_jpeg(root / "images" / f"{name}.jpg", rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+        ids = rng.choice(np.array([0, 1, 4, 7], np.uint8), (48, 64))
+        mask = Image.fromarray(palette[ids] if number % 3 == 2 else ids)
+        if number % 3 == 1:
+            mask.putpalette(palette.tobytes())
+        path = root / "masks" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(path)
+    (root / "classes.yaml").write_text(CLASSES)
+    return root
 
 
 def folder(root: Path, **settings: Any) -> FolderDataModule:

@@ -9,7 +9,28 @@ import torch
 from hrseg.data.datasets.lip import LIP, LIPDataModule
 from hrseg.data.transforms import HorizontalFlip
 from hrseg.errors import DataFileError, DataNotFoundError
-from hrseg.utils.images import read_label
+from hrseg.utils.images import read_label, write_image
+from tests.conftest import write_jpeg
+
+
+@pytest.fixture
+def lip_root(tmp_path: Path) -> Path:
+    """LIP with images of different sizes, one of them grey: 5 train, 3 val, 1 test without a label."""
+    return write_lip(tmp_path / "lip")
+
+
+def write_lip(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split, number in {"train": 5, "val": 3}.items():
+        for person in range(number):
+            size, name = (50 + 10 * person, 40), f"{person}_{split}"
+            image = rng.integers(0, 256, size if person == 1 else (*size, 3), dtype=np.uint8)
+            write_jpeg(root / "TrainVal_images" / f"{split}_images" / f"{name}.jpg", image)
+            label = rng.integers(0, 20, size, dtype=np.uint8)
+            write_image(root / "TrainVal_parsing_annotations" / f"{split}_segmentations" / f"{name}.png", label)
+    image = rng.integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    write_jpeg(root / "Testing_images" / "testing_images" / "0_test.jpg", image)
+    return root
 
 
 def names(data: LIPDataModule, split: str) -> list[str]:

@@ -7,12 +7,34 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hrseg.data import PASCAL_CONTEXT_59, PASCAL_CONTEXT_60, PascalContextDataModule
+from hrseg import PASCAL_CONTEXT_59, PASCAL_CONTEXT_60, PascalContextDataModule
 from hrseg.data.datasets.pascal_context import looks_voc_first, voc_first_permutation
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError
-from hrseg.utils.images import read_label
+from hrseg.utils.images import read_label, write_image
+from tests.conftest import write_jpeg
 
 ALL_IDS = np.arange(60, dtype=np.uint8)[None]
+
+
+@pytest.fixture
+def pascal_context_root(tmp_path: Path) -> Path:
+    """PASCAL-Context with images of different sizes: 5 train, 3 val."""
+    return write_pascal_context(tmp_path / "VOC2010")
+
+
+def write_pascal_context(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split, number in {"train": 5, "val": 3}.items():
+        names = [f"2008_{split}_{index}" for index in range(number)]
+        for index, name in enumerate(names):
+            size = (32 + 8 * index, 96)
+            write_jpeg(root / "JPEGImages" / f"{name}.jpg", rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+            label = rng.integers(0, 60, size, dtype=np.uint8)
+            write_image(root / "SegmentationClassContext" / f"{name}.png", label)
+        list_file = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
+        list_file.parent.mkdir(parents=True, exist_ok=True)
+        list_file.write_text("\n".join(names))
+    return root
 
 
 def pascal_context(root: Path, classes: int = 59, **settings: Any) -> PascalContextDataModule:

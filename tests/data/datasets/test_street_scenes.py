@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cityscapesscripts.helpers.csHelpers import getCoreImageFileName, getCsFileInfo
 
-from hrseg.data import CITYSCAPES, StreetScenesDataModule
+from hrseg import CITYSCAPES, StreetScenesDataModule
 from hrseg.data.datasets.street_scenes import Scene, files, generate_scene, write_scenes
 from hrseg.data.datasets.street_scenes.canvas import Camera, Canvas, Dice, Light
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hrseg.data import CamVidDataModule, CityscapesDataModule, FolderDataModule, SegmentationDataModule
+from hrseg import CamVidDataModule, CityscapesDataModule, FolderDataModule, SegmentationDataModule
 from hrseg.data.datasets.camvid import CAMVID
 from hrseg.data.datasets.cityscapes import CITYSCAPES
 from hrseg.data.tools.verify import Report, verify
