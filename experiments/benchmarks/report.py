@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
-
-import torch
 
 from experiments.benchmarks.interleaved import Row
 from hrseg.errors import ConfigError
+from hrseg.inference.benchmark import describe_environment
 from hrseg.utils.files import replacing
 
 _PACKAGES = ("hrseg", "torch", "torchmetrics", "opencv-python-headless", "timm", "segmentation-models-pytorch")
-_FOLDER = Path(__file__).parent
 
 
 def describe_run(command: str) -> dict[str, str]:
@@ -28,17 +21,7 @@ def describe_run(command: str) -> dict[str, str]:
     Args:
         command: What was typed, without paths.
     """
-    hardware = f"{os.cpu_count()} cores, {platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
-    if torch.cuda.is_available():
-        hardware += f", {torch.cuda.get_device_name()}"
-    versions = [f"python {platform.python_version()}", *(f"{package} {version(package)}" for package in _PACKAGES)]
-    return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "commit": _commit(),
-        "versions": ", ".join(versions),
-        "hardware": hardware,
-        "command": command,
-    }
+    return describe_environment(_PACKAGES) | {"command": command}
 
 
 def format_table(rows: Sequence[Row], ratio: str = "hrseg is x") -> str:
@@ -89,15 +72,3 @@ def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             return list(reader)
     except (UnicodeDecodeError, csv.Error, IsADirectoryError) as error:
         raise other from error
-
-
-def _commit() -> str:
-    """The commit that this package was checked out from; empty where it was installed from a release."""
-    git = ["git", "-C", str(_FOLDER)]
-    try:
-        # an environment may lie inside the checkout of something else
-        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
-        commit = subprocess.run([*git, "describe", "--always", "--dirty"], check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit.stdout.strip()

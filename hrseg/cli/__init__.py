@@ -27,6 +27,7 @@ VERBS = {
     "submit": ("hrseg.cli.submit", "pack predictions for a benchmark's server"),
     "models": ("hrseg.cli.models", "list the networks with parameters and multiply-adds"),
     "weights": ("hrseg.cli.weights", "list published weights, fetch them, check those that are here"),
+    "benchmark": ("hrseg.cli.benchmark", "measure speed and memory on this machine"),
 }
 
 # what the system refuses because of its disks, permissions and names of files, wherever in a library that comes up

@@ -59,7 +59,7 @@ class Predictor:
         input_size: tuple[int, int] | None = None,
     ) -> None:
         check_normalization(mean, std)
-        self.device = _usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # a network of ours is copied with its batch norms folded away: the same results, a quarter faster
         network = fold_batch_norm(network) if isinstance(network, Segmenter) else network.eval()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -152,7 +152,7 @@ class Predictor:
         return at_size(scores, size, align_corners).argmax(1).to(torch.uint8)
 
 
-def _usable_device(device: str | torch.device) -> torch.device:
+def usable_device(device: str | torch.device) -> torch.device:
     """The device, of which a tensor was asked for.
 
     Raises:

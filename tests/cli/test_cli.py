@@ -35,7 +35,7 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(verb in text for verb in VERBS)
 
 
-@pytest.mark.parametrize("arguments", [["models"], ["predict", "--images"], ["verify"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["models"], ["benchmark"], ["predict", "--images"], ["verify"]], ids=" ".join)
 def test_help_of_a_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--help"])

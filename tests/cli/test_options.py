@@ -16,9 +16,15 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("folder").mkdir()
 
 
+BENCHMARK = ["benchmark", "hrnetv2_w18_small_v1"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([*BENCHMARK, "--output", "binary.csv"], "binary.csv is not a CSV file of `hrseg benchmark`; give --output"),
+        ([*BENCHMARK, "--output", "folder"], "folder"),
+        ([*BENCHMARK, "--output", "a/" * 1900], "more than 200 folders"),
         (["verify", "--config", "{a: [b}"], "the config {a: [b} ... is no YAML"),
         (["predict", "--images", "binary.csv", "--ckpt_path", "~nobody-of-that-name"], "hrseg: no "),
         (["submit", "~nobody-of-that-name"], "no ~nobody-of-that-name/config.yaml"),

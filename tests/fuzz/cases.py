@@ -45,6 +45,17 @@ _CALLS: dict[str, tuple[list[list[str]], list[str]]] = {
         [["list"], ["check"], ["convert", CHECKPOINT, "o.pth", "--to", "official"], ["get", "hrnetv2_w19.imagenet"]],
         ["--from", "--to", "--help"],
     ),
+    "benchmark": (
+        [
+            ["hrnetv2_w18_small_v1", "--size", "64x64", "--device", "cpu", "--seconds", "0"],
+            ["--ckpt_path", CHECKPOINT, "--size", "64x64", "--device", "cpu", "--seconds", "0"],
+            ["--loader", "--config", "folder.yaml", "--seconds", "0"],
+        ],
+        [
+            *("--size", "--batch_size", "--precision", "--device", "--seconds", "--output", "--ckpt_path"),
+            *("--trust", "--loader", "--config"),
+        ],
+    ),
 }
 # how many processes there are; nothing on this machine is to find out how many it bears
 _NUMBERS_OF_PROCESSES = ("num_workers", "devices", "num_nodes", "workers", "strategy", "plugins", "accelerator")

@@ -1,0 +1,153 @@
+"""`hrseg benchmark`: speed and memory of a network, or throughput of a dataloader, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, product, repeat
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hrseg.cli import one_line
+from hrseg.cli.options import OptionParser
+from hrseg.errors import ConfigError, UnknownNameError
+from hrseg.models.catalog import MODELS
+from hrseg.utils.files import require_file_or_nothing, writing
+from hrseg.utils.progress import track_progress
+
+_SETTINGS = ("subject", "size", "batch_size", "precision", "compile", "device", "threads", "workers")
+_RESULTS = ("latency_ms", "min_ms", "p90_ms", "images_per_s", "params_m", "gmacs", "peak_gib", "failure")
+_COLUMNS = (*_SETTINGS, *_RESULTS, "date", "commit", "versions", "hardware")
+
+Row = Mapping[str, object]
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Measures, prints a table, and appends rows to a CSV file if asked to."""
+    parser = OptionParser(
+        prog=f"hrseg {verb}",
+        usage="hrseg benchmark NETWORK | --ckpt_path FILE [options]\n"
+        "       hrseg benchmark --loader --config RECIPE [--data.KEY VALUE] [--seconds S] [--output FILE]",
+        description="Measure the forward pass of a network for each combination of --size, --batch_size and "
+        "--precision, each in a new process, or the throughput of a recipe's training dataloader. OMP_NUM_THREADS "
+        "sets the number of threads on the CPU. `hrseg fit` logs images/s and peak memory of training.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--seconds", type=float, metavar="S", default=5.0, help="minimum time per row (%(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="CSV file to append rows to")
+    parser.add_argument("--loader", action="store_true", help="measure the training dataloader of a recipe")
+    if "--loader" in arguments and not {"-h", "--help"} & set(arguments):
+        options, of_data = parser.parse_known_args(arguments)
+    else:
+        _add_network_options(parser)
+        options = parser.parse_args(arguments)
+        if (options.network is None) == (options.ckpt_path is None):
+            raise ConfigError("expected either the name of a network or --ckpt_path")
+        if options.network is not None and options.network not in MODELS:
+            raise UnknownNameError("model", options.network, MODELS)
+    if not 0 <= options.seconds <= 3600:
+        raise ConfigError(f"--seconds is {options.seconds}; expected 0 to 3600")
+    if options.output is not None:
+        _require_own_file(options.output)
+
+    from hrseg.inference.benchmark import describe_environment  # torch: not for --help
+
+    environment = describe_environment()
+    print(", ".join(value for value in environment.values() if value), flush=True)
+    rows: list[Row] = []
+    for row in _measure_loader(of_data, options.seconds) if options.loader else _measure_network(options):
+        rows.append(row)
+        if options.output is not None:
+            _append(options.output, {**row, **environment})
+    table = Table(*(name for name in (*_SETTINGS, *_RESULTS) if any(row.get(name) for row in rows)))
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(str(column.header)))) for column in table.columns))
+    Console().print(table)
+    return 1 if any(row.get("failure") for row in rows) else 0
+
+
+def _add_network_options(parser: OptionParser) -> None:
+    parser.add_argument("network", nargs="?", metavar="NETWORK", help="a name that `hrseg models '*'` lists")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="best.ckpt or last.ckpt of a run, instead of NETWORK")
+    parser.add_argument("--trust", action="store_true", help="build a network of any class that the checkpoint names")
+    parser.add_argument("--size", nargs="+", type=_size, metavar="HxW", default=[(512, 1024)], help="(512x1024)")
+    parser.add_argument("--batch_size", nargs="+", type=_count, metavar="N", default=[1], help="images (1)")
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16", "fp16"), default=["fp32"], help="(fp32)")
+    parser.add_argument("--device", help="such as cuda:1 or cpu; the GPU by default, if there is one")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    try:
+        return _count(height), _count(width)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 512x1024") from error
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 99999")
+    return int(text)
+
+
+def _measure_network(options: argparse.Namespace) -> Iterator[Row]:
+    from hrseg.inference.benchmark import Case, measure
+
+    network, given = options.ckpt_path or options.network, options.ckpt_path is not None
+    same = {"device": options.device, "compile": options.compile, "trust": options.trust, "seconds": options.seconds}
+    settings = list(product(options.size, options.batch_size, options.precision))
+    for size, batch_size, precision in track_progress(settings, "measuring", len(settings)):
+        setting = {"size": f"{size[0]}x{size[1]}", "batch_size": batch_size, "precision": precision}
+        measured = measure(Case(network, given, size, batch_size, precision, **same))
+        yield {"subject": network, **setting, "compile": options.compile, **measured}
+
+
+def _measure_loader(arguments: Sequence[str], seconds: float) -> Iterator[Row]:
+    """Counts the images that arrive while nothing else is done with them."""
+    from hrseg.cli.parsing import parse_data  # Lightning
+
+    data = parse_data(arguments)
+    data.prepare_data()
+    data.setup("fit")
+    loader = data.train_dataloader()
+    batches = chain.from_iterable(repeat(loader))  # epoch after epoch
+    try:
+        for _ in range(1 + loader.num_workers * (loader.prefetch_factor or 0)):  # those prefetched during start-up
+            next(batches)
+        images, elapsed, start = 0, 0.0, time.perf_counter()
+        while images == 0 or elapsed < seconds:
+            images += len(next(batches)["image"])
+            elapsed = time.perf_counter() - start
+    finally:
+        loader.end_workers()
+    subject, size = f"dataloader of {data.labels.name}", f"{data.crop_size[0]}x{data.crop_size[1]}"
+    setting = {"size": size, "batch_size": data.batch_size, "workers": loader.num_workers}
+    yield {"subject": subject, **setting, "images_per_s": images / elapsed}
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else one_line(str(value))
+
+
+def _require_own_file(path: Path) -> None:
+    require_file_or_nothing(path)
+    if path.exists() and path.read_bytes().splitlines()[:1] != [",".join(_COLUMNS).encode()]:
+        raise ConfigError(f"{path} is not a CSV file of `hrseg benchmark`; give --output another name")
+
+
+def _append(path: Path, row: Row) -> None:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)

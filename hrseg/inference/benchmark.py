@@ -1,0 +1,186 @@
+"""Latency and peak memory of a network on this machine."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hrseg.errors import ConfigError, HrsegError
+from hrseg.inference.predictor import Predictor, usable_device
+from hrseg.models import Network, create_model, fold_batch_norm
+from hrseg.utils.memory import available_memory, peak_memory
+
+Measured = dict[str, float | str]
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_WARM_UP_RUNS = 3  # cuDNN selects its algorithms, torch.compile compiles
+_QUANTILES = torch.tensor([0.5, 0.0, 0.9], dtype=torch.float64)
+_CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX"}  # by flag in /proc/cpuinfo
+
+
+@dataclass(frozen=True)
+class Case:
+    """What to measure: a network as `Predictor` runs it, in channels_last with batch norm folded.
+
+    Args:
+        network: A name of `list_models()`, which gets random weights, or else the checkpoint of a run.
+        is_checkpoint: Which of the two.
+        size: (height, width) of the images in pixels.
+        batch_size: Images per forward pass.
+        precision: "fp32", or "bf16" or "fp16" for autocast.
+        device: As for `Predictor`.
+        compile: Whether to use `torch.compile`.
+        trust: As for `Predictor.from_checkpoint`.
+        seconds: Minimum duration of the measurement, after warm-up.
+    """
+
+    network: str
+    is_checkpoint: bool = False
+    size: tuple[int, int] = (512, 1024)
+    batch_size: int = 1
+    precision: str = "fp32"
+    device: str | None = None
+    compile: bool = False
+    trust: bool = False
+    seconds: float = 5.0
+
+
+def measure(case: Case) -> Measured:
+    """Measures in a subprocess: the peak memory is that of this case alone, and running out of it ends no other.
+
+    Returns:
+        What `measure_here` returns, or "failure": one line that says why there is no measurement.
+
+    Raises:
+        ConfigError: The network or the device cannot be used, or the network refuses images of this size.
+    """
+    code = "from hrseg.inference.benchmark import _serve; _serve()"
+    process = subprocess.run([sys.executable, "-c", code, json.dumps(asdict(case))], capture_output=True, text=True)
+    if process.returncode:  # -9 is by Linux, when memory runs out
+        last = "out of memory" if process.returncode == -9 else f"{process.stderr}".strip().rpartition("\n")[2]
+        return {"failure": last or f"exit code {process.returncode}"}
+    answer: Measured = json.loads(process.stdout.splitlines()[-1])
+    if "error" in answer:
+        raise ConfigError(str(answer["error"]))
+    return answer
+
+
+def _serve() -> None:
+    """Entry point of the subprocess."""
+    torch.backends.cudnn.benchmark = True  # as in the recipes
+    torch.set_flush_denormal(True)  # random weights may shrink activations to numbers that are slow to compute with
+    available = available_memory(torch.device("cpu"))
+    if sys.platform == "linux" and available is not None:  # allocations are to fail before Linux kills a process
+        import resource
+
+        used = int(re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 2**10
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (used + int(available * 2**30), hard))
+    answer: Measured
+    try:
+        answer = measure_here(Case(**json.loads(sys.argv[1])))
+    except HrsegError as error:
+        answer = {"error": str(error)}
+    except (MemoryError, RuntimeError) as error:
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+        answer = {"failure": "out of memory" if is_memory else f"{type(error).__name__}: {error}".partition("\n")[0]}
+    print(f"\n{json.dumps(answer)}")
+
+
+def measure_here(case: Case) -> Measured:
+    """Measures in this process.
+
+    Returns:
+        "latency_ms", "min_ms" and "p90_ms": median, minimum and 90th percentile of the time per batch; "images_per_s"
+        by the median; "params_m": millions of parameters; "gmacs": billions of multiply-adds of convolutions, linear
+        layers and matrix products for one image; "peak_gib": memory allocated by PyTorch on a GPU, else resident memory
+        of the process, including the interpreter and PyTorch; "device"; "threads" of the CPU.
+
+    Raises:
+        HrsegError: The network or the device cannot be used, or the network refuses images of this size.
+        RuntimeError: PyTorch cannot run the network, such as for want of memory.
+    """
+    device = usable_device(case.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network: nn.Module
+    if case.is_checkpoint:
+        network = Predictor.from_checkpoint(case.network, "cpu", trust=case.trust).network
+    else:
+        network = create_model(case.network).eval()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():  # nothing is computed on the meta device
+        copy.deepcopy(network).to("meta")(torch.empty(1, 3, *case.size, device="meta"))
+    network = fold_batch_norm(network) if isinstance(network, Network) else network
+    network = network.to(device).to(memory_format=torch.channels_last)
+    forward = torch.compile(network) if case.compile else network
+    images = torch.randn(case.batch_size, 3, *case.size, device=device).contiguous(memory_format=torch.channels_last)
+    dtype = _PRECISIONS[case.precision]
+
+    @torch.inference_mode()
+    def seconds_of_a_run() -> float:
+        start = time.perf_counter()
+        with nullcontext() if dtype is None else torch.autocast(device.type, dtype):
+            forward(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    for _ in range(_WARM_UP_RUNS):
+        seconds_of_a_run()
+    seconds: list[float] = []
+    while not seconds or sum(seconds) < case.seconds:
+        seconds.append(seconds_of_a_run())
+    median, fastest, p90 = torch.tensor(seconds, dtype=torch.float64).quantile(_QUANTILES).tolist()
+    return {
+        "latency_ms": 1e3 * median,
+        "min_ms": 1e3 * fastest,
+        "p90_ms": 1e3 * p90,
+        "images_per_s": case.batch_size / median,
+        "params_m": parameters / 1e6,
+        "gmacs": counter.get_total_flops() / 2e9,
+        "peak_gib": peak_memory(device),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def describe_environment(packages: tuple[str, ...] = ("hrseg", "torch")) -> dict[str, str]:
+    """Describes where a measurement is made: "date", "commit" of a clone, "versions" and "hardware"."""
+    cpuinfo = Path("/proc/cpuinfo")  # Linux
+    fields = dict(re.findall(r"^(model name|flags)\s*: (.+)", cpuinfo.read_text() if cpuinfo.exists() else "", re.M))
+    features = [feature for flag, feature in _CPU_FEATURES.items() if flag in fields.get("flags", "").split()]
+    hardware = [f"{os.cpu_count()} cores", fields.get("model name", platform.machine()), *features]
+    if torch.cuda.is_available():
+        hardware.append(torch.cuda.get_device_name())
+    versions = [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "commit": _commit(),
+        "versions": ", ".join(versions),
+        "hardware": ", ".join(hardware),
+    }
+
+
+def _commit() -> str:
+    """The commit of the clone that hrseg is imported from; empty where it was installed from a release."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    try:
+        # an environment may lie inside the clone of something else
+        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
+        return subprocess.check_output([*git, "describe", "--always", "--dirty"], text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from hrseg.cli import main
+from hrseg.inference import benchmark
+from hrseg.inference.benchmark import Case
+
+NETWORK = "hrnetv2_w18_small_v1"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def cases(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
+    """The cases that are measured; those of batch size 64 run out of memory."""
+    seen: list[Case] = []
+
+    def measure(case: Case) -> dict[str, float | str]:
+        seen.append(case)
+        return {"failure": "out of memory"} if case.batch_size == 64 else {"latency_ms": 12.34567, "device": "cpu"}
+
+    monkeypatch.setattr(benchmark, "measure", measure)
+    return seen
+
+
+def test_every_combination_is_a_row(cases: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "new" / "rows.csv"
+    options = ["--size", "64x96", "32x32", "--batch_size", "1", "64", "--precision", "fp32", "bf16", "--seconds", "0.5"]
+    assert main(["benchmark", NETWORK, *options, "--output", str(path)]) == 1
+    assert len(cases) == 8
+    assert cases[3] == Case(NETWORK, size=(64, 96), batch_size=64, precision="bf16", seconds=0.5)
+    rows = read_csv(path)
+    assert [row["failure"] for row in rows] == 2 * ["", "", "out of memory", "out of memory"]
+    assert (rows[0]["subject"], rows[0]["size"], rows[0]["latency_ms"]) == (NETWORK, "64x96", "12.34567")
+    assert "torch" in rows[0]["versions"]
+    assert "cores" in rows[0]["hardware"]
+    assert {"date", "commit"} <= set(rows[0])
+    assert rows[0]["hardware"] in capsys.readouterr().out
+
+
+def test_rows_are_appended(cases: list[Case], tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    for size in ("64x64", "32x32"):
+        assert main(["benchmark", NETWORK, "--size", size, "--output", str(path)]) == 0
+    assert [row["size"] for row in read_csv(path)] == ["64x64", "32x32"]
+
+
+def test_a_table_on_the_terminal(
+    cases: list[Case], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["benchmark", NETWORK, "--batch_size", "2", "64"]) == 1
+    out = capsys.readouterr().out
+    assert "12.35" in out
+    assert "out of memory" in out
+    assert "images_per_s" not in out  # nothing stands in that column
+
+
+def test_the_network_of_a_checkpoint(cases: list[Case]) -> None:
+    assert main(["benchmark", "--ckpt_path", "best.ckpt", "--device", "cuda:1", "--compile", "--trust"]) == 0
+    assert cases == [Case("best.ckpt", is_checkpoint=True, device="cuda:1", compile=True, trust=True)]
+
+
+def test_loader(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "data:\n  class_path: hrseg.StreetScenesDataModule\n  init_args: {image_size: [64, 128], crop_size: [64, 96], "
+        "batch_size: 3, num_train: 8, num_val: 1, num_test: 1}\n"
+    )
+    settings = ["--data.root", str(tmp_path / "scenes"), "--data.num_workers", "1"]
+    path = tmp_path / "rows.csv"
+    arguments = ["--loader", "--config", str(recipe), *settings, "--seconds", "0", "--output", str(path)]
+    assert main(["benchmark", *arguments]) == 0
+    (row,) = read_csv(path)
+    assert (row["subject"], row["size"]) == ("dataloader of street scenes", "64x96")
+    assert (row["batch_size"], row["workers"], row["device"]) == ("3", "1", "")
+    assert float(row["images_per_s"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hrnetv2_w19"], "did you mean"),
+        ([], "expected either the name of a network or --ckpt_path"),
+        ([NETWORK, "--ckpt_path", "best.ckpt"], "expected either the name of a network or --ckpt_path"),
+        ([NETWORK, "--size", "512"], "'512' is not HEIGHTxWIDTH, such as 512x1024"),
+        ([NETWORK, "--size", "0x512"], "'0x512' is not HEIGHTxWIDTH"),
+        ([NETWORK, "--batch_size", "0"], "'0' is not a number from 1 to 99999"),
+        ([NETWORK, "--precision", "int8"], "invalid choice: 'int8'"),
+        ([NETWORK, "--seconds", "nan"], "--seconds is nan"),
+        ([NETWORK, "--config", "recipe.yaml"], "unrecognized arguments: --config"),
+        (["--loader"], "the data set is not known; give --config"),
+        (["--loader", "--size", "512x512"], "size"),
+    ],
+)
+def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
