@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUN := runs/quickstart/0
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-docs quickstart test lint types pytest docs test-slow fuzz test-slurm test-docker notebooks format
+.PHONY: help install install-test install-docs quickstart test lint types pytest docs test-slow fuzz test-slurm test-docker notebooks catalog format
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -83,6 +83,9 @@ test-docker:  ## build the container image and train in it; Debian, as root, 10 
 
 notebooks: install-test  ## run the notebooks again and save their outputs (5 minutes on 2 cores)
 	$(BIN)/python -m tests.notebooks.running
+
+catalog: install  ## count parameters and multiply-adds of all networks anew (10 minutes on 2 cores)
+	$(BIN)/python -m hrseg.models.complexity
 
 format: install-test  ## let ruff put the files in order
 	$(BIN)/ruff check --fix .

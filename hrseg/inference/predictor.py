@@ -17,7 +17,7 @@ from hrseg.inference.description import EXPECTED, Description, check_checkpoint,
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
 from hrseg.models import Segmenter, fold_batch_norm, outputs_of
-from hrseg.models.described import network_of_checkpoint, require_description
+from hrseg.models.rebuild import rebuild_network, require_description
 from hrseg.models.weights.read import read_content
 from hrseg.utils.images import as_rgb, read_image
 from hrseg.utils.memory import available_memory
@@ -92,7 +92,7 @@ class Predictor:
             UnknownNameError: There is no protocol of that name.
         """
         description = _description(path)
-        network = network_of_checkpoint(path, description.network, trust)
+        network = rebuild_network(path, description.network, trust)
         if isinstance(protocol, str):
             protocol = named_protocol(protocol, description.crop_size)
         return cls(

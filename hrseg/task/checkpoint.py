@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference import check_checkpoint
-from hrseg.models.described import network_of_checkpoint
+from hrseg.models.rebuild import rebuild_network
 from hrseg.models.weights.read import read_content
 from hrseg.utils.construct import (
     NotDescribableError,
@@ -75,7 +75,7 @@ def task_of_checkpoint(
         arguments = build_arguments(kind, offline(init_args), skip=_STORED_APART) | arguments
     except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{source}: its task cannot be built ({type(error).__name__}: {error})") from error
-    network = arguments.pop("network", None) or network_of_checkpoint(source, own.get("network"), trust)
+    network = arguments.pop("network", None) or rebuild_network(source, own.get("network"), trust)
     task = kind(network=network, labels=labels, **arguments)
     try:
         task.load_state_dict(content["state_dict"])

@@ -25,7 +25,7 @@ from hrseg.losses import AverageOver, Criterion, criterion_of
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import create_model, outputs_of
-from hrseg.models.described import network_description
+from hrseg.models.rebuild import describe_network
 from hrseg.models.networks.batch_norm import check_single_values, single_values_as_config_error
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
 from hrseg.task.checkpoint import task_description, task_of_checkpoint
@@ -425,7 +425,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what `Predictor.from_checkpoint` needs to rebuild the network, as plain numbers, lists and strings."""
         checkpoint["hrseg"] = {
-            "network": network_description(self.network),
+            "network": describe_network(self.network),
             "task": task_description(self),
             "labels": self.labels.to_dict(),
             "mean": self.mean.flatten().tolist(),

@@ -142,5 +142,5 @@ def test_weights_that_do_not_fit_their_description(tmp_path: Path) -> None:
     content = torch.load(path, weights_only=True)
     del content["state_dict"]["network.encoder.conv1.weight"]
     torch.save(content, path)
-    with pytest.raises(WeightsError, match=r"does not fit the network that it describes: encoder.conv1.weight missing"):
+    with pytest.raises(WeightsError, match=r"does not fit the network that it describes: missing encoder.conv1.weight"):
         Predictor.from_checkpoint(path)

@@ -1,4 +1,4 @@
-"""Networks as checkpoints describe them: ours by name, others by class path and arguments."""
+"""Networks rebuilt from training checkpoints: those of hrseg by name, others by class path and constructor arguments."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hrseg.utils.trust import offline, require_trusted
 _PREFIX = "network."  # of a task's network, in its checkpoints
 
 
-def network_description(network: nn.Module) -> dict[str, Any] | None:
-    """The network without its weights, for `network_of_checkpoint`; None where it cannot be described."""
+def describe_network(network: nn.Module) -> dict[str, Any] | None:
+    """Describes a network by plain values, for `rebuild_network`; None where that is impossible."""
     if isinstance(network, Network) and network.config:
         return network.config
     try:
@@ -30,13 +30,13 @@ def network_description(network: nn.Module) -> dict[str, Any] | None:
     return description
 
 
-def network_of_checkpoint(path: str | os.PathLike[str], description: object, trust: bool = False) -> nn.Module:
-    """Builds the network of a task's checkpoint, with its weights.
+def rebuild_network(path: str | os.PathLike[str], description: object, trust: bool = False) -> nn.Module:
+    """Builds the network of a training checkpoint, with its weights.
 
     Args:
         path: The checkpoint.
-        description: What `network_description` gave, as the checkpoint holds it.
-        trust: Whether classes of any package may be built, whatever code that runs.
+        description: What `describe_network` returned, as the checkpoint holds it.
+        trust: Allow classes of any package, whatever code that runs.
 
     Raises:
         ConfigError: A class is not of a known package, and the file is not trusted.
@@ -73,10 +73,10 @@ def require_description(path: str | os.PathLike[str], description: object) -> No
 def _load(network: nn.Module, entries: Mapping[str, Any], where: str | os.PathLike[str]) -> None:
     own = {name.removeprefix(_PREFIX): entry for name, entry in entries.items() if str(name).startswith(_PREFIX)}
     expected = network.state_dict()
-    faults = [f"{name} missing" for name in expected.keys() - own.keys()]
-    faults += [f"{name} unexpected" for name in own.keys() - expected.keys()]
+    faults = [f"missing {name}" for name in expected.keys() - own.keys()]
+    faults += [f"unexpected {name}" for name in own.keys() - expected.keys()]
     faults += [
-        f"{name} of another shape"
+        f"{name} has another shape"
         for name in expected.keys() & own.keys()
         if getattr(expected[name], "shape", None) != getattr(own[name], "shape", None)
     ]

@@ -1,0 +1,188 @@
+"""What users do to HRNetV1, HRNetV2p and the classifier besides calling them."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hrseg.models import HRNetClassifier, HRNetV1, HRNetV2p, fold_batch_norm
+from hrseg.models.networks.hrnet import HRNet
+from tests.networks import TINY, assert_close, images_of, on_meta, tensors
+
+
+class NarrowV2p(HRNetV2p):
+    """The pyramid with fewer channels, which most of the time goes into."""
+
+    out_channels = 16
+
+
+NETWORKS: dict[str, Callable[..., HRNet]] = {
+    "v1": partial(HRNetV1, TINY, 5, init="kaiming", bn_momentum=0.5),
+    "v2p": partial(NarrowV2p, TINY, bn_momentum=0.5),
+    "classifier": partial(HRNetClassifier, TINY, 5, bn_momentum=0.5),
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@cache
+def lively(name: str) -> HRNet:
+    """In evaluation mode, with batch norms that have seen something."""
+    torch.manual_seed(0)
+    network = NETWORKS[name]()
+    with torch.no_grad():
+        for _ in range(2):
+            network(torch.randn(2, 3, 64, 61))
+    return network.eval()
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> HRNet:
+    return copy.deepcopy(lively(request.param))
+
+
+@pytest.fixture
+def short(network: HRNet) -> HRNet:
+    """Without most of the trunk, which test_deployment.py takes through the same: compilers are slow."""
+    network.stage2 = network.stage3 = nn.Sequential()
+    if isinstance(network, HRNetV1):  # whose last module fuses in its own way
+        last = network.get_submodule("stage4.0")
+        last.branches = nn.ModuleList(nn.Identity() for _ in range(4))
+    else:
+        network.stage4 = nn.Sequential()
+    return network
+
+
+def test_compiles_as_one_graph(short: HRNet) -> None:
+    images = torch.randn(2, 3, 61, 96)
+    with torch.no_grad():
+        assert_close(torch.compile(short, fullgraph=True, backend="eager")(images), short(images))
+
+
+def test_exports_with_dynamic_sizes(short: HRNet) -> None:
+    # torch.export treats a side of 1 as another case: of the coarsest branch, of the pyramid's coarsest map
+    smallest = 125 if isinstance(short, HRNetV2p) else 33
+    height, width = torch.export.Dim("height", min=smallest), torch.export.Dim("width", min=smallest)
+    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
+    example = torch.randn(2, 3, smallest + 31, smallest + 63)
+    module = torch.export.export(short, (example,), dynamic_shapes=(sizes,)).module()
+    with torch.no_grad():
+        for batch, more in ((1, (31, 63)), (3, (64, 32)), (1, (0, 14))):
+            images = torch.randn(batch, 3, smallest + more[0], smallest + more[1])
+            assert_close(module(images), short(images))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
+def test_traces_to_a_graph_for_any_size(short: HRNet) -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = short
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            return tensors(self.network(images))
+
+    traced = torch.jit.trace(Flat().eval(), torch.randn(1, 3, 64, 96))
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    buffer.seek(0)
+    restored = torch.jit.load(buffer)
+    with torch.no_grad():
+        for shape in ((1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 61, 63)):
+            images = torch.randn(shape)
+            for ours, theirs in zip(restored(images), tensors(short(images)), strict=True):
+                assert_close(ours, theirs)
+
+
+def test_channels_last_gives_the_same_and_stays(network: HRNet) -> None:
+    images = torch.randn(2, 3, 65, 97)
+    with torch.no_grad():
+        expected = network(images)
+        network.to(memory_format=torch.channels_last)
+        for given in (images, images.to(memory_format=torch.channels_last)):
+            formats: list[bool] = []
+            hooks = [
+                module.register_forward_hook(
+                    lambda _, __, out, formats=formats: formats.append(
+                        not isinstance(out, Tensor)
+                        or out.ndim < 4
+                        or out.is_contiguous(memory_format=torch.channels_last)
+                    )
+                )
+                for module in network.modules()
+            ]
+            assert_close(network(given), expected)
+            assert formats
+            assert all(formats)
+            for hook in hooks:
+                hook.remove()
+
+
+def test_bfloat16_autocast(network: HRNet) -> None:
+    images = torch.randn(2, 3, 61, 63)
+    with torch.no_grad():
+        expected = network(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            for ours, theirs in zip(tensors(network(images)), tensors(expected), strict=True):
+                assert ours.dtype == torch.bfloat16
+                assert_close(ours.float(), theirs, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        sum(x.float().square().mean() for x in tensors(network.train()(images))).backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
+
+
+def test_copies_pickles_and_files(network: HRNet, tmp_path: Path) -> None:
+    images = torch.randn(1, 3, 65, 64)
+    saved = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(saved, tmp_path / "weights.safetensors")
+    loaded = copy.deepcopy(network)
+    for parameter in loaded.parameters():
+        nn.init.zeros_(parameter)
+    loaded.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    with torch.no_grad():
+        for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), loaded):
+            for ours, theirs in zip(tensors(twin(images)), tensors(network(images)), strict=True):
+                assert torch.equal(ours, theirs)
+            twin.conv1.weight.data.zero_()
+    assert network.conv1.weight.abs().sum() > 0
+
+
+def test_folding_batch_norm_changes_nothing_but_rounding(network: HRNet) -> None:
+    network.double()
+    folded = fold_batch_norm(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    images = images_of(1, 3, 61, 65)
+    with torch.no_grad():
+        assert_close(folded(images), network(images), 1e-10)
+
+
+def test_checkpointing_changes_no_gradients(network: HRNet) -> None:
+    network.double().train()
+    saving = copy.deepcopy(network)
+    saving.checkpoint_stages = frozenset({2, 3, 4})
+    images = images_of(2, 3, 64, 61)
+    for each in (network, saving):
+        sum(x.square().mean() for x in tensors(each(images))).backward()
+    for ours, theirs in zip(saving.parameters(), network.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+
+
+def test_stages_to_checkpoint_reach_the_trunk() -> None:
+    for build in NETWORKS.values():
+        assert on_meta(lambda build=build: build(checkpoint_stages=[2, 4])).checkpoint_stages == {2, 4}
