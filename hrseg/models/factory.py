@@ -1,4 +1,4 @@
-"""`create_model`: networks by name."""
+"""`create_model`: networks by name, with weights."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def create_model(
     reinit_head: bool = False,
     **parameters: Any,
 ) -> Network:
-    """Builds a network by its name, or the one that a file of weights is of.
+    """Builds a network by its name, or the one that a file of weights belongs to.
 
     Args:
         name: One of `list_models()`.
-        num_classes: K, the channels of the logits; 19 if neither it nor the weights tell.
-        weights: None, the name of a set of weights ("imagenet", or one that `hrseg models` or `hrseg weights list`
-            shows), or a file that `load_weights` reads. Where they are of the very network that is named, they also
-            supply the arguments that are not given. `init` is "official" with weights, as in the official trainings
-            from ImageNet weights, and "kaiming" without, unless it is given.
+        num_classes: K, the channels of the logits; by default the weights' own, or 19.
+        weights: None, the name of pretrained weights ("imagenet", or one that `hrseg models` or `hrseg weights list`
+            shows), or a file that `load_weights` reads. Weights of the very network that is named also supply the
+            arguments that are not given. Unless given, `init` is "official" with weights, as in the official training
+            from ImageNet weights, and "kaiming" without.
         from_file: What `load_weights` takes, or a name in `hrseg weights list`; supplies weights, and every argument
-            not given here that the file or its layout tells. A file of a trunk alone needs a name.
-        reinit_head: Take the trunk of the weights only, for other classes than theirs.
+            not given here that the file or its layout tells. A file of a backbone alone needs a name.
+        reinit_head: Load the backbone's weights only, for other classes than theirs.
         parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`. They
             override what files of the weights' layout are usually made with, never what the file itself states.
 
@@ -49,7 +49,7 @@ def create_model(
     Raises:
         UnknownNameError: No model, or no parameter of this model, has that name.
         ConfigError: A parameter's value is outside its range, or two contradict each other.
-        WeightsError: The weights are not to be had, or do not fit the network.
+        WeightsError: The weights are not available, or do not fit the network.
     """
     if (name is None and from_file is None) or (weights is not None and from_file is not None):
         raise ConfigError("create_model takes the name of a model, with or without weights=, or from_file=")
@@ -58,7 +58,7 @@ def create_model(
     given: dict[str, Any] = {k: v for k, v in (("name", name), ("num_classes", num_classes)) if v is not None}
     given |= parameters
     if name is not None:
-        _require_known(name, [*given][1:])  # before anything is fetched
+        _require_known(name, [*given][1:])  # before anything is downloaded
     file = None
     of_file: dict[str, Any] = {}
     if from_file is not None:
@@ -80,14 +80,14 @@ def create_model(
 
 
 def _arguments(file: WeightsFile, name: str | None) -> dict[str, Any]:
-    """Name and arguments of the network that a file is of; the name has to be given where the file holds a trunk."""
+    """Name and arguments of the network that a file belongs to; a file of a backbone alone needs the name."""
     found = file.description()
     title = f"{file.where} ({file.origin})"
     if not found:
-        raise WeightsError(f"{title} is of a trunk of another width or depth than those of hrseg")
+        raise WeightsError(f"{title} has an unknown backbone: its width or depth is none of hrseg's")
     found_name = found.get("name", name)
     if found_name is None:
-        raise WeightsError(f"{title} holds a trunk alone; name the model and give the file as weights=")
+        raise WeightsError(f"{title} holds a backbone alone; name the model and give the file as weights=")
     if name not in (None, found_name):
         raise WeightsError(
             f"{title} is of {found_name}, not of {name}; leave the name out, or give the file as weights="
@@ -97,7 +97,7 @@ def _arguments(file: WeightsFile, name: str | None) -> dict[str, Any]:
 
 
 def _is_mistyped(name: str) -> bool:
-    """Whether this looks like one of the names, and not like a file that is absent."""
+    """Whether this looks like one of the names rather than like a missing file."""
     of_file = Path(name).suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
     return bool(fullmatch(r"hr\w+(\.\w+)?", name)) and not of_file and not Path(name).exists()
 
@@ -122,7 +122,7 @@ def _require_known(name: str, parameters: Iterable[str]) -> None:
     for parameter in parameters:
         if parameter == "num_classes" and parameter not in known:
             raise ConfigError(
-                f"{name} gives feature maps and takes no num_classes; `hrseg models` lists the segmentation networks"
+                f"{name} returns feature maps and takes no num_classes; `hrseg models` lists the segmentation networks"
             )
         if parameter not in known:
             raise UnknownNameError(f"parameter of {name}", parameter, known)
@@ -133,7 +133,7 @@ def _build(name: str, **parameters: Any) -> Network:
     bound = _signature(name).bind(**parameters)
     bound.apply_defaults()
     network: Network = BUILDERS[name](*bound.args, **bound.kwargs)
-    # lists for tuples, as after JSON or YAML
+    # tuples become lists, as by JSON or YAML
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in bound.arguments.items()}
     network.config = {"name": name, **plain}
     return network

@@ -1,4 +1,4 @@
-"""Networks rebuilt from training checkpoints: those of hrseg by name, others by class path and constructor arguments."""
+"""Networks rebuilt from training checkpoints: by name, or by class path and constructor arguments."""
 
 from __future__ import annotations
 

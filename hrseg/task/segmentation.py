@@ -25,8 +25,8 @@ from hrseg.losses import AverageOver, Criterion, criterion_of
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import create_model, outputs_of
-from hrseg.models.rebuild import describe_network
 from hrseg.models.networks.batch_norm import check_single_values, single_values_as_config_error
+from hrseg.models.rebuild import describe_network
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
 from hrseg.task.checkpoint import task_description, task_of_checkpoint
 from hrseg.task.checks import (

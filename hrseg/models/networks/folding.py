@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it: the same results with one pass over memory less a layer."""
+"""Batch norm folded into the preceding convolutions: the same results with one memory pass less a layer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batch_norm(network: Network) -> Network:
-    """Copies a network with every batch norm folded into its convolution, for inference alone.
+    """Copies a network with every batch norm folded into its convolution, for inference only.
 
-    A batch norm belongs to the convolution that was registered just before it, which holds for all networks of hrseg.
+    A batch norm must be registered right after its convolution, as in all networks of hrseg.
 
     Args:
-        network: Left as it is. Its running statistics are what is folded.
+        network: Not changed; its running statistics are folded.
 
     Returns:
-        A copy in evaluation mode whose results equal the network's but for rounding. It cannot be trained, and its
-        entries no longer carry the official names.
+        A copy in evaluation mode with the same results but for rounding. It cannot be trained, and its keys are no
+        longer the official ones.
     """
     folded = copy.deepcopy(network).eval()
     for parent in list(folded.modules()):

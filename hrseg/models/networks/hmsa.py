@@ -1,8 +1,8 @@
-"""HRNetV2 + OCR at several scales at once: attention says where each scale is to be trusted.
+"""HRNetV2 + OCR with hierarchical multi-scale attention: the predictions of several scales, weighted for each pixel.
 
-The same network sees the image at each scale. Beside its logits it says for every pixel which share its scale is to
-have in the result; what came before, from the next finer scale, gets the rest. As a scale is only ever weighed against
-its neighbour, the scales need not be those of the training.
+The same network predicts logits at each scale, and an attention map: the weight of this scale against the combined
+prediction of the finer ones. Since attention relates adjacent scales only, evaluation may use other scales than
+training.
 
 Source:
     Tao, Sapra and Catanzaro, "Hierarchical Multi-Scale Attention for Semantic Segmentation", arXiv 2005.10821;
@@ -28,23 +28,21 @@ TRAINING_SCALES = (0.5, 1.0)  # in the order of the official code, which batch n
 
 
 class HRNetV2OCRMultiScale(HRNetV2OCR):
-    """HRNetV2 + OCR with hierarchical multi-scale attention.
-
-    It is trained at full and at half size.
+    """HRNetV2 + OCR with hierarchical multi-scale attention, trained at full and at half size.
 
     Args:
-        variant: Width, depth and block; `VARIANTS` holds the published ones.
-        num_classes: K, the channels of the logits.
+        variant: See `Network`, as for all that are not described here.
+        num_classes: K.
         in_channels: Channels of the images.
-        fuse_mode: How coarser maps are enlarged before they are added to finer ones, "bilinear" or "nearest".
-        align_corners: Of every bilinear enlargement.
-        bn_momentum: Share of the newest batch in the running statistics of batch norm.
-        init: "kaiming" or "official", as of `HRNetV2OCR`; the attention over the scales starts as torch draws it.
-        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
-        mid_channels: Channels of pixels and regions.
-        key_channels: Channels in which they are compared.
-        dropout: Share of the channels of the last features that are set to zero in training.
-        scales: Scales in evaluation to four decimals, 1 among them; 0.5, 1 and 2 gave the published results.
+        fuse_mode: "bilinear" or "nearest".
+        align_corners: False in the official code.
+        bn_momentum: See `Network`.
+        init: As of `HRNetV2OCR`; the attention over scales keeps torch's own initialisation.
+        checkpoint_stages: Of 1, 2, 3, 4.
+        mid_channels: As of `HRNetV2OCR`, as the next two.
+        key_channels: Of the attention to regions.
+        dropout: Of the last features.
+        scales: Scales in evaluation, to four decimals, 1 among them; 0.5, 1 and 2 in the published results.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -90,8 +88,8 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         """Maps images (B, in_channels, H, W) to logits at the images' own size.
 
         Returns:
-            "out" and "aux", (B, K, H, W), of all scales together; in training also "out_1_0" and "out_0_5", what full
-            and half size say by themselves.
+            "out" and "aux", (B, K, H, W), of all scales combined; in training also "out_1_0" and "out_0_5", those of
+            full and of half size alone.
         """
         at_scale = {scale: self._at(images, scale) for scale in TRAINING_SCALES} if self.training else None
         total: dict[str, Tensor] = {}
@@ -105,7 +103,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         return total | singly
 
     def _at(self, images: Tensor, scale: float) -> tuple[dict[str, Tensor], Tensor]:
-        """The logits of one scale, (B, K, h, w), and its share, (B, 1, h, w), at the size of the scaled images."""
+        """Logits (B, K, h, w) and attention (B, 1, h, w) of one scale, at the size of the scaled images."""
         scaled = images
         if scale != 1:
             height, width = (_scaled(side, scale) for side in images.shape[-2:])
@@ -115,7 +113,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         return logits, self._like(self.scale_attn(features), scaled)
 
     def _join(self, before: Tensor, values: Tensor, share: Tensor, scale: float) -> Tensor:
-        """Adds a scale to the result of the finer ones; full size and above also set the size of the result."""
+        """Combines a scale with the finer ones; from full size on, it also sets the size of the result."""
         if scale >= 1:
             before, weighted = self._like(before, values), share * values
         else:
@@ -129,13 +127,13 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
 def _scaled(side: int, scale: float) -> int:
     """Rounds down, as the official code does: 62 of 90 x 0.7, which is 62.99999999999999; to one pixel at least."""
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-        # graphs for any size want whole numbers; for scales that are no binary fractions, this may be one more
+        # graphs for any size need integers; for scales that are no binary fractions, this may be one more
         return side * round(scale * 10_000) // 10_000
     return max(1, int(side * scale))
 
 
 def _scale_attention(in_channels: int, bn_momentum: float, width: int = 256) -> nn.Sequential:
-    """From object-contextual features to the share of their scale; the names are the official ones."""
+    """From object-contextual features to the attention of their scale; attributes have the official names."""
     return nn.Sequential(
         OrderedDict(
             conv0=nn.Conv2d(in_channels, width, 3, padding=1, bias=False),

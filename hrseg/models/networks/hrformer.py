@@ -1,9 +1,9 @@
-"""HRFormer: the HRNet trunk whose branches attend within windows instead of convolving, and the networks built on it.
+"""HRFormer: HRNet with transformer blocks in place of convolutional ones, and the networks built on it.
 
-Stem, stage 1 and transitions are HRNet's. A branch is a chain of transformer blocks: attention among the pixels of each
-square window, then a feed-forward network whose depth-wise 3x3 convolution carries information from window to window.
+Stem, stage 1 and transitions are HRNet's. A branch is a sequence of transformer blocks: self-attention within local
+windows, then a feed-forward network whose depth-wise 3x3 convolution exchanges information across windows.
 
-Attribute names are the official ones, so that the official files of weights load without renaming.
+Attributes have the official names, so that official files of weights load without renaming.
 
 Source:
     Yuan et al., "HRFormer: High-Resolution Transformer for Dense Prediction", arXiv 2110.09408, section 3;
@@ -40,7 +40,7 @@ from hrseg.utils.checks import is_number, is_whole, require, require_channels
 
 @dataclass(frozen=True)
 class HRFormerVariant:
-    """Width and depth of a trunk.
+    """Width and depth of a backbone.
 
     Args:
         width: C, the channels of the finest branch; the next ones have 2C, 4C and 8C.
@@ -71,10 +71,10 @@ HRFORMER_VARIANTS = {
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, drops the whole input of an image with a probability, and scales up the others'.
+    """Stochastic depth: in training, zeroes the input of an image with a probability, and scales the others up.
 
     Args:
-        probability: Of an image's being dropped, from 0 to below 1.
+        probability: That an image is dropped, from 0 to below 1.
     """
 
     def __init__(self, probability: float) -> None:
@@ -90,7 +90,7 @@ class DropPath(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """A 1x1 convolution to four times the width, a depth-wise 3x3 one, a 1x1 one back; each with batch norm, GELU."""
+    """1x1 convolution to four times the width, depth-wise 3x3, 1x1 back to the width; each with batch norm and GELU."""
 
     expansion = 4
 
@@ -120,7 +120,7 @@ class TransformerBlock(nn.Module):
         width: C, the channels.
         heads: Number of heads; divides the width.
         window_size: Side of the windows.
-        drop_path: Probability with which either residual branch is dropped for an image, in training.
+        drop_path: Probability that a residual branch is dropped for an image, in training.
     """
 
     def __init__(self, width: int, heads: int, window_size: int, drop_path: float) -> None:
@@ -141,10 +141,9 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerModule(HighResolutionModule):
-    """Parallel branches of transformer blocks, then their exchange as in HRNet, but with depth-wise convolutions.
+    """Parallel branches of transformer blocks, then their fusion as in HRNet, but with depth-wise convolutions.
 
-    A coarser map is enlarged by repeating its pixels, and then, where that is too much for a finer map of odd size,
-    bilinearly reduced to its size.
+    Coarser maps are upsampled by an integer factor (nearest), and then, for finer maps of odd size, resized bilinearly.
 
     Args:
         widths: Channels of the branches, finest first.
@@ -162,19 +161,19 @@ class TransformerModule(HighResolutionModule):
 
     @staticmethod
     def _fuse_layer(widths: Sequence[int], source: int, target: int) -> nn.Module:
-        """What brings branch `source` to the width of `target` and near its size."""
+        """From the width and size of branch `source` to the width of `target` and about its size."""
         if source == target:
             return nn.Identity()
         if source > target:
             conv, norm = conv_bn(widths[source], widths[target], 1, relu=False)
             return nn.Sequential(conv, norm, nn.Upsample(scale_factor=2 ** (source - target)))
-        halvings = [_depthwise_halving(widths[source], widths[source]) for _ in range(target - source - 1)]
-        for halving in halvings:
-            halving.append(nn.ReLU(inplace=True))
-        return nn.Sequential(*halvings, _depthwise_halving(widths[source], widths[target]))
+        downsamples = [_depthwise_downsample(widths[source], widths[source]) for _ in range(target - source - 1)]
+        for downsample in downsamples:
+            downsample.append(nn.ReLU(inplace=True))
+        return nn.Sequential(*downsamples, _depthwise_downsample(widths[source], widths[target]))
 
 
-def _depthwise_halving(in_channels: int, out_channels: int, bias: bool = False) -> nn.Sequential:
+def _depthwise_downsample(in_channels: int, out_channels: int, bias: bool = False) -> nn.Sequential:
     """A depth-wise 3x3 convolution of stride 2 and a 1x1 one to the new width, each with batch norm."""
     return nn.Sequential(
         nn.Conv2d(in_channels, in_channels, 3, stride=2, padding=1, groups=in_channels, bias=bias),
@@ -185,20 +184,19 @@ def _depthwise_halving(in_channels: int, out_channels: int, bias: bool = False) 
 
 
 class HRFormer(HRNet):
-    """The trunk: HRNet's stem, two bottlenecks, and three stages of transformer modules with 2, 3 and 4 branches.
+    """The backbone: HRNet's stem, two bottlenecks, and three stages of transformer modules with 2, 3 and 4 branches.
 
     Args:
-        variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
+        variant: See `Network`, as for all that are not described here.
         in_channels: Channels of the images.
         window_size: Side of the windows, in pixels of each map; 7 in the published classifiers, up to 15 in
-            segmentation. `window_attention.resize_bias_tables` fits weights of one size to another.
-        drop_path: Probability of stochastic depth in the last block; it rises linearly from 0 in the first, branches of
-            a module side by side counting as one.
-        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
-            being kept: more time for much less memory, the same result.
+            segmentation. `window_attention.resize_bias_tables` resizes weights to another.
+        drop_path: Probability of stochastic depth in the last block; it rises linearly from 0 in the first, the
+            parallel branches of a module counting as one.
+        checkpoint_stages: Of 1, 2, 3, 4.
 
-    Every bilinear enlargement aligns corners. Weights start as torch leaves them, bias tables from a normal
-    distribution with a standard deviation of 0.02, as in the official code.
+    All bilinear upsampling aligns corners. Weights keep torch's own initialisation, bias tables are normal with a std
+    of 0.02, as in the official code.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -216,9 +214,9 @@ class HRFormer(HRNet):
     ) -> None:
         require(is_whole(window_size, 1, 32), "window_size", window_size, "a number from 1 to 32")
         require(is_number(drop_path, 0, 1), "drop_path", drop_path, "from 0 to below 1")
-        # HRNet's stages stay empty, to be replaced
-        around = HRNetVariant(variant.width, modules=(0, 0, 0), layer1_blocks=2)
-        super().__init__(around, in_channels, align_corners=True, checkpoint_stages=checkpoint_stages)
+        # with empty stages, which are replaced below
+        without_stages = HRNetVariant(variant.width, modules=(0, 0, 0), layer1_blocks=2)
+        super().__init__(without_stages, in_channels, align_corners=True, checkpoint_stages=checkpoint_stages)
         self.window_size = window_size
 
         depth = variant.blocks * sum(variant.modules)
@@ -252,17 +250,17 @@ class DepthwiseBottleneck(Bottleneck):
 
 
 class HRFormerClassifier(HRFormer, Network):
-    """The ImageNet classifier: the four maps, widened and brought together from fine to coarse, and averaged.
+    """The ImageNet classifier: the maps widened, downsampled from the finest to the coarsest and added, and averaged.
 
-    The names of its parameters are exactly those of the official files.
+    Its parameters have the names of the official files.
 
     Args:
-        variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
-        num_classes: K, the classes.
+        variant: See `Network`, as for all that are not described here.
+        num_classes: K.
         in_channels: Channels of the images.
-        window_size: Side of the windows.
-        drop_path: Probability of stochastic depth in the last block; the published T and S have 0, B 0.2.
-        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
+        window_size: See `HRFormer`.
+        drop_path: See `HRFormer`; 0 in the published T and S, 0.2 in B.
+        checkpoint_stages: Of 1, 2, 3, 4.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -291,7 +289,7 @@ class HRFormerClassifier(HRFormer, Network):
             nn.Sequential(DepthwiseBottleneck(*widths)) for widths in zip(self.widths, inner, strict=True)
         )
         self.downsamp_modules = nn.ModuleList(
-            _depthwise_halving(fine, coarse, bias=True).append(nn.ReLU(inplace=True))
+            _depthwise_downsample(fine, coarse, bias=True).append(nn.ReLU(inplace=True))
             for fine, coarse in pairwise(outer)
         )
         self.final_layer = nn.Sequential(nn.Conv2d(outer[-1], 2048, 1), BatchNorm2d(2048), nn.ReLU(inplace=True))
@@ -300,8 +298,8 @@ class HRFormerClassifier(HRFormer, Network):
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K)."""
         finest, *coarser = (widen(x) for widen, x in zip(self.incre_modules, self.features(images), strict=True))
-        for halve, x in zip(self.downsamp_modules, coarser, strict=True):
-            finest = x + halve(finest)
+        for downsample, x in zip(self.downsamp_modules, coarser, strict=True):
+            finest = x + downsample(finest)
         logits: Tensor = self.classifier(self.final_layer(finest).mean((2, 3)))
         return logits
 
@@ -309,19 +307,19 @@ class HRFormerClassifier(HRFormer, Network):
 class HRFormerOCR(HRFormer, OCRHead):
     """HRFormer + OCR for semantic segmentation, the official "OCR v2".
 
-    The names of the trunk's parameters are those of the official files behind `backbone.`, those of the head are the
-    names of HRNetV2 + OCR.
+    The backbone's parameters have the names of the official files without `backbone.`, the head's those of HRNetV2 +
+    OCR.
 
     Args:
-        variant: Width and depth; `HRFORMER_VARIANTS` holds the published ones.
-        num_classes: K, the channels of the logits.
+        variant: See `Network`, as for all that are not described here.
+        num_classes: K.
         in_channels: Channels of the images.
-        window_size: Side of the windows; 7, 13 or 15 in the published networks.
-        drop_path: Probability of stochastic depth in the last block; 0.4 in the published B for Cityscapes, 0.3 in the
-            one for PASCAL-Context with windows of 15.
-        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass.
-        dropout: Share of the channels of the last features that are set to zero in training.
-        channel_order: Of the images, "rgb" or "bgr", as in the official segmentation weights.
+        window_size: See `HRFormer`; 7, 13 or 15 in the published networks.
+        drop_path: See `HRFormer`; 0.4 in the published B for Cityscapes, 0.3 in the one for PASCAL-Context with windows
+            of 15.
+        checkpoint_stages: Of 1, 2, 3, 4.
+        dropout: Probability that a channel of the last features is zeroed in training.
+        channel_order: "bgr" in the official segmentation weights.
 
     Raises:
         ConfigError: An argument is outside its range.

@@ -1,9 +1,9 @@
-"""The HRNet trunk, to be read from top to bottom: blocks, modules that exchange resolutions, and the whole.
+"""The HRNet backbone: blocks, multi-resolution modules, and the whole, to be read from top to bottom.
 
-Widths: branch k works at stride 4 * 2**k with width C * 2**k. Nothing is ever brought down to one low resolution: every
-module runs its branches side by side and then lets each of them see all the others.
+Branch k works at stride 4 * 2**k with width C * 2**k. High resolution is kept throughout: every module runs its
+branches in parallel and then fuses each with all others.
 
-Attribute names are the official ones, so that the official files of weights load without renaming.
+Attributes have the official names, so that official files of weights load without renaming.
 
 Source:
     Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", arXiv 1908.07919, section 3;
@@ -29,23 +29,23 @@ from hrseg.models.registry import Backbone, Shapes
 from hrseg.utils.checks import is_number, is_whole, require, require_channels
 
 Maps = tuple[Tensor, ...]  # feature maps, finest first
-MakeBlock = Callable[[int], nn.Module]  # from a width to a block that keeps the shape of its maps
+MakeBlock = Callable[[int], nn.Module]  # from a width to a block that keeps the shape of its input
 
 
 def resize(maps: Tensor, size: Sequence[int], mode: str = "bilinear", align_corners: bool = False) -> Tensor:
-    """Resizes (B, C, h, w) to (B, C, *size), `mode` being "bilinear" or "nearest", which knows no `align_corners`."""
+    """Resizes (B, C, h, w) to (B, C, *size); `mode` is "bilinear" or "nearest", which ignores `align_corners`."""
     return F.interpolate(maps, size, mode=mode, align_corners=align_corners if mode == "bilinear" else None)
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """A convolution without bias that keeps the size (but for its stride), batch norm, and ReLU if wanted."""
+    """Convolution without bias, with same padding, batch norm, and optionally ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
     layers: list[nn.Module] = [conv, BatchNorm2d(out_channels)]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a residual connection; as wide at the end as at the start."""
+    """Two 3x3 convolutions with a residual connection; input and output have the same width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 and a widening 1x1 convolution with a residual connection, projected where the width changes."""
+    """1x1, 3x3 and expanding 1x1 convolution with a residual connection, projected where the width changes."""
 
     expansion = 4
 
@@ -89,13 +89,13 @@ class Bottleneck(nn.Module):
 
 
 class Transition(nn.ModuleList):
-    """Opens the branches of the next stage: known ones pass, a new one comes from the coarsest at half its size."""
+    """From the branches of a stage to those of the next, the new one from the coarsest at half its size."""
 
     def __init__(self, in_widths: Sequence[int], out_widths: Sequence[int]) -> None:
         super().__init__()
         for branch, width in enumerate(out_widths):
             if branch >= len(in_widths):
-                # the official code nests new branches one level deeper, and so do the names in its files
+                # nested one level deeper, as in the official code and its files
                 self.append(nn.Sequential(conv_bn(in_widths[-1], width, 3, stride=2)))
             elif in_widths[branch] != width:
                 self.append(conv_bn(in_widths[branch], width, 3))
@@ -108,14 +108,14 @@ class Transition(nn.ModuleList):
 
 
 class HighResolutionModule(nn.Module):
-    """Parallel branches of blocks, then their exchange: every output is the ReLU of a sum over all branches.
+    """Parallel branches of blocks, then their fusion: every output is the ReLU of a sum over all branches.
 
     Args:
         widths: Channels of the branches, finest first.
         block: Makes a block from its width.
-        blocks: Blocks a branch.
-        fuse_mode: How coarser maps are enlarged, "bilinear" or "nearest".
-        align_corners: Of the bilinear enlargement.
+        blocks: Blocks per branch.
+        fuse_mode: How coarser maps are upsampled, "bilinear" or "nearest".
+        align_corners: Of the bilinear upsampling.
     """
 
     def __init__(
@@ -132,16 +132,16 @@ class HighResolutionModule(nn.Module):
 
     @staticmethod
     def _fuse_layer(widths: Sequence[int], source: int, target: int) -> nn.Module:
-        """What brings branch `source` to the width of `target` and, where that is coarser, to its size."""
+        """From the width of branch `source` to that of `target` and, where that is coarser, to its size."""
         if source == target:
             return nn.Identity()
         if source > target:
             return conv_bn(widths[source], widths[target], 1, relu=False)
-        halvings = [conv_bn(widths[source], widths[source], 3, stride=2) for _ in range(target - source - 1)]
-        return nn.Sequential(*halvings, conv_bn(widths[source], widths[target], 3, stride=2, relu=False))
+        downsamples = [conv_bn(widths[source], widths[source], 3, stride=2) for _ in range(target - source - 1)]
+        return nn.Sequential(*downsamples, conv_bn(widths[source], widths[target], 3, stride=2, relu=False))
 
     def forward(self, maps: Maps) -> Maps:
-        """Maps branches (B, C * 2**k, h / 2**k, w / 2**k) to the same shapes, or the first if it fuses no more."""
+        """Maps branches (B, C * 2**k, h / 2**k, w / 2**k) to the same shapes, or to the first alone in HRNetV1."""
         maps = tuple(branch(x) for branch, x in zip(self.branches, maps, strict=True))
         return tuple(self._fuse(maps, target) for target in range(len(self.fuse_layers)))
 
@@ -155,7 +155,7 @@ class HighResolutionModule(nn.Module):
             if source > target:
                 term = resize(term, size, self.fuse_mode, self.align_corners)
             if source == 1:
-                total = total + term  # not in place: the first may be a branch's own map, which other targets read
+                total = total + term  # not in place: the first may be a branch's own map, which other targets need
             else:
                 total += term
         return F.relu(total, inplace=True)
@@ -163,15 +163,15 @@ class HighResolutionModule(nn.Module):
 
 @dataclass(frozen=True)
 class HRNetVariant:
-    """Width, depth and block of a trunk.
+    """Width, depth and block of a backbone.
 
     Args:
         width: C, the channels of the finest branch; the next ones have 2C, 4C and 8C.
         blocks: Blocks of each branch of a module.
         modules: Modules of stages 2, 3 and 4.
         layer1_blocks: Bottleneck blocks of stage 1.
-        layer1_width: Inner width of those bottlenecks; they put out four times as many channels.
-        block: Makes the blocks of stages 2 to 4; the plain ones, or those with attention of `psa.py`.
+        layer1_width: Inner width of those bottlenecks; their output has four times as many channels.
+        block: Makes the blocks of stages 2 to 4: plain, or with attention of `psa.py`.
 
     Raises:
         ConfigError: A number is outside its range.
@@ -196,7 +196,7 @@ class HRNetVariant:
 
 
 VARIANTS = {
-    # the first is 16 wide in spite of its name
+    # the first is 16 wide, in spite of its name
     "w18_small_v1": HRNetVariant(16, blocks=2, modules=(1, 1, 1), layer1_blocks=1, layer1_width=32),
     "w18_small_v2": HRNetVariant(18, blocks=2, modules=(1, 3, 2), layer1_blocks=2),
     "w18": HRNetVariant(18),
@@ -210,32 +210,28 @@ VARIANTS = {
 
 
 class HRNet(nn.Module):
-    """The trunk: a stem to stride 4, one stage of bottlenecks, and three stages with 2, 3 and 4 branches.
+    """The backbone: a stem to stride 4, one stage of bottlenecks, and three stages with 2, 3 and 4 branches.
 
     Args:
-        variant: Width, depth and block; `VARIANTS` holds the published ones.
+        variant: As of `base.Network`, as all others.
         in_channels: Channels of the images.
-        fuse_mode: How coarser maps are enlarged before they are added to finer ones: "bilinear" as in the official
-            segmentation code, or "nearest" as in the official classification and pose code. Weights fit both, results
-            differ.
-        align_corners: Of every bilinear enlargement. False in the official plain HRNetV2 for Cityscapes, LIP and
-            PASCAL-Context; True in whatever has an OCR head, and for ADE20K and COCO-Stuff.
-        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
-            being kept: about a quarter more time for much less memory. Batch statistics count once all the same.
+        fuse_mode: "bilinear" or "nearest".
+        align_corners: Of bilinear upsampling.
+        checkpoint_stages: Of 1, 2, 3, 4; running statistics are updated once all the same.
 
-    Weights start as torch leaves them; networks built on the trunk call `initialize`.
+    Weights keep torch's own initialisation; networks built on the backbone call `initialize`.
 
     Attributes:
-        widths: Channels of the maps that `features` gives.
-        strides: Pixels of the image for each of theirs, in both directions.
+        widths: Channels of the maps that `features` returns.
+        strides: Their output strides.
 
     Raises:
         ConfigError: An argument is outside its range.
     """
 
-    smallest_size: ClassVar[int] = 1  # of an image's side, in pixels
+    smallest_size: ClassVar[int] = 1  # of the images' sides, in pixels
     strides: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
-    draws: ClassVar[bool] = False  # random numbers within its stages, in training
+    draws: ClassVar[bool] = False  # whether stages draw random numbers in training
 
     def __init__(
         self,
@@ -282,7 +278,7 @@ class HRNet(nn.Module):
         self.stage4 = stage(branches=4)
 
     def features(self, images: Tensor) -> Maps:
-        """Computes the four maps that the heads work on.
+        """Computes the four feature maps for the head.
 
         Args:
             images: (B, in_channels, H, W) float, normalised; any H and W.
@@ -303,7 +299,7 @@ class HRNet(nn.Module):
         return maps
 
     def _run(self, stage: int, units: nn.Sequential, x: Any) -> Any:
-        """Runs the blocks or modules of a stage, each as one checkpoint where that was asked for."""
+        """Runs the blocks or modules of a stage, each with activation checkpointing if the stage has it."""
         recompute = self.training and stage in self.checkpoint_stages
         for unit in units:
             x = _recomputed(unit, x, self.draws) if recompute else unit(x)
@@ -311,7 +307,7 @@ class HRNet(nn.Module):
 
     def _check(self, images: Tensor) -> None:
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            return  # a check would fix the sizes in the graph
+            return  # a check would specialise the graph to these sizes
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[1] != self.in_channels or min(shape[2:]) < self.smallest_size:
             raise ConfigError(
@@ -323,13 +319,13 @@ class HRNet(nn.Module):
 
 
 def initialize(network: nn.Module, init: str, bn_momentum: float) -> None:
-    """Gives every convolution and batch norm of a network its first values.
+    """Initialises every convolution and the momentum of every batch norm of a network.
 
     Args:
         network: Changed in place.
-        init: "official": convolutions normal with a standard deviation of 0.001, biases as torch draws them; for
-            networks that are given ImageNet weights at once, as in all official segmentation recipes. "kaiming": He
-            normal over the inputs, biases zero; for training from scratch.
+        init: "official": convolutions normal with a std of 0.001, biases with torch's own initialisation; for networks
+            that are then given ImageNet weights, as in all official segmentation recipes. "kaiming": He normal over the
+            inputs, biases zero; for training from scratch.
         bn_momentum: Share of the newest batch in the running statistics.
 
     Raises:
@@ -352,21 +348,21 @@ def initialize(network: nn.Module, init: str, bn_momentum: float) -> None:
 
 
 def _recomputed(unit: nn.Module, x: Any, draws: bool) -> Any:
-    """Applies a unit that keeps only its input for the backward pass, and counts the batch's statistics once."""
-    if torch.compiler.is_compiling():  # recomputation inside a compiled graph leaves buffers alone
+    """Applies a unit with activation checkpointing, which updates running statistics once."""
+    if torch.compiler.is_compiling():  # recomputation in a compiled graph leaves buffers alone
         return checkpoint(unit, x, use_reentrant=False)
     return checkpoint(
         unit,
         x,
         use_reentrant=False,
-        preserve_rng_state=draws,  # of the generators, which takes time
+        preserve_rng_state=draws,  # takes time
         context_fn=lambda: (nullcontext(), _scratch_statistics(unit)),
     )
 
 
 @contextmanager
 def _scratch_statistics(unit: nn.Module) -> Iterator[None]:
-    """Lets batch norms update copies of their running statistics, which are thrown away at the end."""
+    """Makes batch norms update copies of their running statistics, which are then discarded."""
     norms = [module for module in unit.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     kept = [dict(norm.named_buffers()) for norm in norms]
     for norm, buffers in zip(norms, kept, strict=True):

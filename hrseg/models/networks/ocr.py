@@ -1,10 +1,10 @@
-"""HRNetV2 with object-contextual representations (OCR): each pixel looks at a summary of every class's region.
+"""HRNetV2 with object-contextual representations (OCR): every pixel attends to the region of each class.
 
-Rough logits of an auxiliary head say where the regions are. The features of a region's pixels are averaged; each pixel
-then compares itself with all K regions and adds to its own features a mixture of theirs. Relating pixels to K regions
-instead of to each other keeps this linear in the number of pixels.
+The logits of an auxiliary head define K soft object regions. A region is represented by the average of its pixels'
+features; each pixel attends to the K region representations, which augment its own features. Attention to K regions
+instead of to all pixels is linear in the number of pixels.
 
-Attribute names are the official ones, so that the official files of weights load without renaming.
+Attributes have the official names, so that official files of weights load without renaming.
 
 Source:
     Yuan, Chen and Wang, "Object-Contextual Representations for Semantic Segmentation", arXiv 1909.11065;
@@ -30,14 +30,14 @@ from hrseg.utils.checks import is_number, require, require_channels, require_ker
 
 
 def gather_regions(pixels: Tensor, scores: Tensor) -> Tensor:
-    """Averages the features of all pixels for each class, weighted by a softmax of its scores over the pixels.
+    """Averages the features of all pixels for each class, weighted by the softmax of its scores over the pixels.
 
     Args:
         pixels: Features (B, C, h, w).
         scores: Logits (B, K, h, w).
 
     Returns:
-        One vector per class, (B, C, K, 1), to be read as an image of K pixels.
+        One vector per class, (B, C, K, 1), an image of K pixels.
 
     Example:
         >>> gather_regions(torch.tensor([[[[2.0, 4.0]]]]), torch.tensor([[[[0.0, 0.0]], [[90.0, 0.0]]]])).flatten()
@@ -48,13 +48,13 @@ def gather_regions(pixels: Tensor, scores: Tensor) -> Tensor:
 
 
 class ObjectAttention(nn.Module):
-    """Attention of the pixels, which are the queries, to the regions, which are keys and values.
+    """Attention of the pixels, as queries, to the regions, as keys and values.
 
     Args:
-        mid_channels: Of pixels, regions and the result.
+        mid_channels: Of pixels, regions and the output.
         key_channels: Of queries, keys and values.
-        bias: Whether the convolutions have one; useless before batch norm, some files hold it.
-        negative_slope: Of the rectifiers.
+        bias: Whether the convolutions have one; useless before batch norm, but in some files.
+        negative_slope: Of the activations.
     """
 
     def __init__(self, mid_channels: int, key_channels: int, bias: bool, negative_slope: float) -> None:
@@ -66,7 +66,7 @@ class ObjectAttention(nn.Module):
         self.f_up = project(key_channels, mid_channels)
 
     def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
-        """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to the context of each pixel, (B, mid, h, w)."""
+        """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to the pixels' contexts, (B, mid, h, w)."""
         queries = self.f_pixel(pixels)
         keys, values = self.f_object(regions).squeeze(3), self.f_down(regions).squeeze(3)
         scale = keys.shape[1] ** -0.5
@@ -80,14 +80,14 @@ class ObjectAttention(nn.Module):
 
 
 class SpatialOCR(nn.Module):
-    """Adds to each pixel its context out of the regions; the official `ocr_distri_head`.
+    """Fuses each pixel with its object context; the official `ocr_distri_head`.
 
     Args:
-        mid_channels: Of pixels, regions and the result.
+        mid_channels: Of pixels, regions and the output.
         key_channels: Of the attention.
-        dropout: Share of the channels that are set to zero in training.
-        bias: Whether the convolutions have one.
-        negative_slope: Of the rectifiers.
+        dropout: Probability that a channel is zeroed in training.
+        bias: Whether the convolutions of the attention have one.
+        negative_slope: Of the activations.
     """
 
     def __init__(self, mid_channels: int, key_channels: int, dropout: float, bias: bool, negative_slope: float) -> None:
@@ -111,9 +111,9 @@ class SpatialOCR(nn.Module):
 
 
 class OCRHead(Segmenter):
-    """The OCR head of a network, inherited beside its trunk, which supplies `features`.
+    """The OCR head of a network, a base class beside that of the backbone, which supplies `features`.
 
-    Its parts are attributes of the network itself, since their entries carry no prefix in the official files. The
+    Its parts are attributes of the network itself, since their keys have no prefix in the official files. The
     network's constructor calls `add_head`.
     """
 
@@ -136,20 +136,20 @@ class OCRHead(Segmenter):
         bn_momentum: float = 0.1,
         init: str = "official",
     ) -> None:
-        """Builds the head; the network's `align_corners` is set already.
+        """Builds the head; the network's `align_corners` must be set.
 
         Args:
-            widths: Channels of the trunk's four maps, finest first.
+            widths: Channels of the backbone's four maps, finest first.
             num_classes: K, the channels of the logits and the number of regions.
             mid_channels: Channels of pixels and regions.
-            key_channels: Channels in which they are compared.
-            dropout: Share of the channels of the last features that are set to zero in training, below 1.
-            inner_bias: Whether the convolutions inside the attention have a bias.
+            key_channels: Channels of the attention's queries, keys and values.
+            dropout: Probability that a channel of the last features is zeroed in training, below 1.
+            inner_bias: Whether the attention's convolutions have a bias.
             aux_kernel: Size of the auxiliary head's first convolution, odd.
-            aux_channels: Channels that it puts out; None is as many as come in.
-            negative_slope: Of the rectifiers for what is below zero.
-            bn_momentum: Share of the newest batch in the running statistics.
-            init: "official": everything as torch draws it; "kaiming": He normal, for training from scratch.
+            aux_channels: Its output channels; None is as many as its input has.
+            negative_slope: Of the activations.
+            bn_momentum: See `Network`.
+            init: "official": torch's own initialisation; "kaiming": He normal, for training from scratch.
 
         Raises:
             ConfigError: An argument is outside its range.
@@ -199,38 +199,32 @@ class OCRHead(Segmenter):
         """Maps images (B, in_channels, H, W) to logits at stride 4.
 
         Returns:
-            "out", and "aux", the rough ones: (B, K, H / 4, W / 4), sizes rounded up.
+            "out", and "aux" of the auxiliary head: (B, K, H / 4, W / 4), sizes rounded up.
         """
         features, scores = self.representations(images)
         return {"out": self.cls_head(features), "aux": scores}
 
 
 class HRNetV2OCR(HRNet, OCRHead):
-    """HRNetV2 + OCR for semantic segmentation.
-
-    The names of its parameters are exactly those of the official files.
+    """HRNetV2 + OCR for semantic segmentation; its parameters have the names of the official files.
 
     Args:
-        variant: Width and depth; `VARIANTS` holds the published ones.
-        num_classes: K, the channels of the logits.
+        variant: See `Network`, as for all that are not described here.
+        num_classes: K.
         in_channels: Channels of the images.
-        fuse_mode: How coarser maps are enlarged before they are added to finer ones: "bilinear" as in the official
-            segmentation code, or "nearest" as in the official classification code.
-        align_corners: Of every bilinear enlargement, in the trunk, in the head, and of the logits.
-        bn_momentum: Share of the newest batch in the running statistics of batch norm.
-        init: "kaiming" for training from scratch, "official" for a network that is given ImageNet weights, whose head
-            stays as torch draws it.
-        checkpoint_stages: Stages out of 1, 2, 3, 4 whose activations are computed again in the backward pass instead of
-            being kept: more time for less memory, the same result.
+        fuse_mode: "bilinear" or "nearest".
+        align_corners: True in the official code.
+        bn_momentum: See `Network`.
+        init: "kaiming", or "official", which leaves the head to torch's own initialisation.
+        checkpoint_stages: Of 1, 2, 3, 4.
         mid_channels: Channels of pixels and regions; 256 in openseg's OCR_B.
-        key_channels: Channels in which they are compared; 128 in openseg's OCR_B.
-        dropout: Share of the channels of the last features that are set to zero in training; 0 in mmsegmentation.
-        inner_bias: Whether the convolutions inside the attention have a bias, as in openseg.
+        key_channels: Channels of the attention's queries, keys and values; 128 in openseg's OCR_B.
+        dropout: Probability that a channel of the last features is zeroed in training; 0 in mmsegmentation.
+        inner_bias: Whether the attention's convolutions have a bias, as in openseg.
         aux_kernel: Size of the auxiliary head's first convolution; 3 in openseg.
-        aux_channels: Channels that it puts out; None is as many as come in, 15C. 256 in openseg's OCR_B.
-        negative_slope: Of the head's rectifiers for what is below zero; 0.01 in the first weights of openseg, whose
-            batch norm came with one of its own.
-        channel_order: Of the images, "rgb" or "bgr", as in the weights of openseg.
+        aux_channels: Its output channels; None is as many as its input has, 15C. 256 in openseg's OCR_B.
+        negative_slope: Of the head's activations; 0.01 in the first weights of openseg, from InPlaceABN.
+        channel_order: "bgr" in the weights of openseg.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -261,7 +255,7 @@ class HRNetV2OCR(HRNet, OCRHead):
     ) -> None:
         super().__init__(variant, in_channels, fuse_mode, align_corners, checkpoint_stages)
         self.channel_order = check_channel_order(channel_order)
-        initialize(self, init, bn_momentum)  # of the trunk alone, as in the official code
+        initialize(self, init, bn_momentum)  # the backbone alone, as in the official code
         self.add_head(
             self.widths,
             num_classes,
@@ -278,18 +272,18 @@ class HRNetV2OCR(HRNet, OCRHead):
 
 
 def _softmax(x: Tensor, dim: int) -> Tensor:
-    """The softmax in single precision at least: in half, the sum over many pixels would not be 1."""
+    """Softmax in single precision at least: in half, the sum over many pixels would not be 1."""
     return x.softmax(dim, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, negative_slope: float) -> list[nn.Module]:
-    """With a bias, useless before batch norm, that the official files hold."""
+    """Convolution, batch norm and activation; the bias, useless before batch norm, is in the official files."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     return [conv, BatchNorm2d(out_channels), _rectifier(negative_slope)]
 
 
 def _projection(*channels: int, bias: bool, negative_slope: float) -> nn.Sequential:
-    """1x1 convolutions from each number of channels to the next, with batch norm and rectifier."""
+    """1x1 convolutions from each number of channels to the next, with batch norm and activation."""
     layers: list[nn.Module] = []
     for inside, out in pairwise(channels):
         layers.append(nn.Conv2d(inside, out, 1, bias=bias))

@@ -1,9 +1,9 @@
-"""Polarized self-attention in the blocks of HRNet: which channels count, and which pixels, at full resolution in both.
+"""Polarized self-attention (PSA) in the blocks of HRNet, over channels and over pixels, and the networks with it.
 
-A trunk gets these blocks by its variant: `dataclasses.replace(VARIANTS["w48"], block=PSA_BLOCKS["psa_s"])`.
+A backbone has these blocks by its variant: `dataclasses.replace(VARIANTS["w48"], block=PSA_BLOCKS["psa_s"])`.
 
-The official code takes every pixel through each 1x1 convolution, also where only a (weighted) mean of the results is
-used. Such a convolution may change places with the mean, and the results are the same but for rounding.
+The official code applies each 1x1 convolution to every pixel, also where only a (weighted) mean of the results is used.
+Here the convolution follows the mean, which gives the same but for rounding.
 
 Source:
     Liu et al., "Polarized Self-Attention: Towards High-quality Pixel-wise Regression", arXiv 2107.00782;
@@ -34,9 +34,9 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class PolarizedSelfAttention(nn.Module, ABC):
-    """Maps weighted by channel and by pixel, each weight between 0 and 1; a subclass says how the two combine.
+    """Attention over channels and over pixels, with weights between 0 and 1; a subclass combines the two.
 
-    In the official names "right" is the attention over channels and "left" the one over pixels.
+    In the official names, "right" is the attention over channels, "left" the one over pixels.
 
     Args:
         width: C, the channels of the maps.
@@ -52,24 +52,24 @@ class PolarizedSelfAttention(nn.Module, ABC):
         self.conv_v_left = conv1x1(width, width // 2)
 
     def weigh_channels(self, x: Tensor) -> Tensor:
-        """Multiplies each channel of (B, C, h, w) by its weight, which depends on the pixels that the query picks."""
+        """Multiplies each channel of (B, C, h, w) by its weight, computed from the pixels that the query selects."""
         shares = self.conv_q_right(x).flatten(2).softmax(2)
         picked = x.flatten(2) @ shares.transpose(1, 2)
         weights: Tensor = self.conv_up(self.conv_v_right(picked.unsqueeze(3))).sigmoid()
         return x * weights
 
     def weigh_pixels(self, x: Tensor) -> Tensor:
-        """Multiplies each pixel of (B, C, h, w) by its weight, which depends on the mean of all."""
+        """Multiplies each pixel of (B, C, h, w) by its weight, computed from the mean of all."""
         query = self.conv_q_left(x.mean((2, 3), keepdim=True)).flatten(2).transpose(1, 2)
         return x * self.answers(x, query).view(-1, 1, *x.shape[2:]).sigmoid()
 
     @abstractmethod
     def answers(self, x: Tensor, query: Tensor) -> Tensor:
-        """Compares the values of the pixels of (B, C, h, w) with a query (B, 1, C / 2), giving (B, 1, h * w)."""
+        """Products of the values of the pixels of (B, C, h, w) with a query (B, 1, C / 2): (B, 1, h * w)."""
 
 
 class ParallelPSA(PolarizedSelfAttention):
-    """PSA(p): the sum of the maps weighted by channel and the maps weighted by pixel; softmax over the answers."""
+    """PSA(p): the sum of the maps weighted by channel and of those weighted by pixel; softmax over the products."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, conv1x1(width // 2, width))
@@ -79,18 +79,18 @@ class ParallelPSA(PolarizedSelfAttention):
         return self.weigh_channels(x) + self.weigh_pixels(x)
 
     def answers(self, x: Tensor, query: Tensor) -> Tensor:
-        """Compares values with a query; the convolution that makes the values is applied to the query instead."""
+        """Products of values with a query; the convolution of the values is applied to the query instead."""
         return (query @ self.conv_v_left.weight.flatten(1) @ x.flatten(2)).softmax(2)
 
 
 class SequentialPSA(PolarizedSelfAttention):
-    """PSA(s), what the released segmentation code uses: channels first, then pixels; softmax over each map of values.
+    """PSA(s), as in the released segmentation code: channels first, then pixels; softmax over each map of values.
 
     Args:
         width: C, the channels of the maps.
 
     Raises:
-        ConfigError: `width` is below 8, of which nothing would be left in the narrowest layer.
+        ConfigError: `width` is below 8, which leaves the narrowest layer without channels.
     """
 
     def __init__(self, width: int) -> None:
@@ -109,7 +109,7 @@ class SequentialPSA(PolarizedSelfAttention):
         return self.weigh_pixels(self.weigh_channels(x))
 
     def answers(self, x: Tensor, query: Tensor) -> Tensor:
-        """Compares values, each map of which sums to 1, with a query."""
+        """Products of values, each map of which sums to 1, with a query."""
         values: Tensor = self.conv_v_left(x).flatten(2).softmax(2)
         return query @ values
 

@@ -1,6 +1,6 @@
-"""Attention within windows: every pixel attends to those of its square window, with a learned bias for each offset.
+"""Self-attention within local windows, with a learned bias for each relative position.
 
-Attribute names are the official ones of HRFormer.
+Attributes have the official names of HRFormer.
 
 Source:
     Yuan et al., "HRFormer: High-Resolution Transformer for Dense Prediction", arXiv 2110.09408, section 3;
@@ -25,7 +25,7 @@ BIAS_TABLE, BIAS_INDEX = "relative_position_bias_table", "relative_position_inde
 
 
 class RelativeAttention(nn.Module):
-    """Multi-head attention among the pixels of a window, with a learned bias for every offset of two pixels.
+    """Multi-head self-attention within a window, with a learned relative position bias.
 
     Args:
         width: C, the channels.
@@ -53,16 +53,16 @@ class RelativeAttention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
-        # of four dimensions: the fast kernels know no mask of three
+        # of four dimensions: the fast kernels take no mask of three
         x = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype).unsqueeze(0))
         out: Tensor = self.out_proj(x.transpose(1, 2).flatten(2))
         return out
 
 
 class WindowAttention(nn.Module):
-    """Attention within windows that tile the map, without overlap or shift.
+    """Self-attention within windows that tile the map, without overlap or shift.
 
-    A map that is no multiple of the window is padded with zeros on all sides, evenly; they take part in the attention.
+    Maps whose size is no multiple of the window's are padded with zeros evenly on all sides; these are attended to.
 
     Args:
         width: C, the channels.
@@ -83,9 +83,9 @@ class WindowAttention(nn.Module):
         batch, height, width, channels = x.shape
         rows, columns, top, left = self._tiling(height, width)
         bottom, right = rows * side - height - top, columns * side - width - left
-        # without asking whether there is anything to pad: the answer would become part of a traced graph
+        # unconditional: whether there is anything to pad would become part of a traced graph
         x = F.pad(x, (0, 0, left, right, top, bottom))
-        # under one name, so that nothing is kept longer than it is needed
+        # one name, so that no intermediate is kept longer than needed
         x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
         x = x.reshape(batch * rows * columns, side * side, channels)
         x = self.attn(x)
@@ -94,10 +94,10 @@ class WindowAttention(nn.Module):
         return x[:, top : top + height, left : left + width]
 
     def _by_index(self, x: Tensor) -> Tensor:
-        """The same, with pixels picked by their numbers.
+        """The same by gathering pixels, for export.
 
-        Exported graphs take 1 for another case than all other sizes, so no dimension may be the rows or the columns of
-        windows, of which small maps have one.
+        torch.export specialises sizes of 1, so no dimension may be the number of rows or columns of windows, which is 1
+        for small maps.
         """
         side = self.window_size
         batch, height, width, channels = x.shape
@@ -108,9 +108,9 @@ class WindowAttention(nn.Module):
         row = window // columns * side + place // side - top
         column = window % columns * side + place % side - left
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        source = torch.where(inside, row * width + column, height * width)  # where a pixel of zeros stands
+        source = torch.where(inside, row * width + column, height * width)  # the pixel of zeros
         windows = F.pad(x.reshape(batch, height * width, channels), (0, 0, 0, 1)).index_select(1, source)
-        # in two steps, since a reshape in one asks whether there is only one window
+        # in two steps: a reshape in one asks whether there is only one window
         windows = self.attn(windows.reshape(-1, channels).reshape(-1, side * side, channels))
 
         pixel = torch.arange(height * width, device=x.device)
@@ -127,7 +127,7 @@ class WindowAttention(nn.Module):
 
 
 def relative_positions(window_size: int) -> Tensor:
-    """The row of the bias table for every pair of pixels of a window, counted line by line.
+    """Index into the bias table for every pair of pixels of a window, in row-major order.
 
     Args:
         window_size: Side of the window, w.
@@ -148,17 +148,17 @@ def relative_positions(window_size: int) -> Tensor:
 
 
 def resize_bias_tables(entries: Mapping[str, Any], window_size: int) -> dict[str, Any]:
-    """Fits the entries of a network to another window: bias tables bilinearly, and the positions that go with them.
+    """Resizes the bias tables of a state dict bilinearly to another window size, with their indices.
 
     Args:
-        entries: A state dict of an HRFormer, whatever its names start with. Left as it is.
+        entries: A state dict of an HRFormer, whatever prefix its keys have; not changed.
         window_size: Side of the new windows.
 
     Returns:
-        The entries, those of other names untouched.
+        The state dict, all other entries as they were.
 
     Raises:
-        WeightsError: A bias table belongs to no square window.
+        WeightsError: A bias table is not of a square window.
 
     Source:
         HRNet/HRFormer, seg/lib/models/tools/module_helper.py, load_model.
@@ -170,9 +170,7 @@ def resize_bias_tables(entries: Mapping[str, Any], window_size: int) -> dict[str
             continue
         known = math.isqrt(len(table))
         if known**2 != len(table) or known % 2 == 0:
-            raise WeightsError(
-                f"{name} has shape {tuple(table.shape)}; expected (2w - 1)² rows, w being the side of a window"
-            )
+            raise WeightsError(f"{name} has shape {tuple(table.shape)}; expected (2w - 1)² rows for windows of w x w")
         if known != side:
             image = resize(table.T.reshape(1, -1, known, known), (side, side))
             resized[name] = image.reshape(-1, side**2).T.contiguous()
