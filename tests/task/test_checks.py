@@ -98,7 +98,7 @@ def test_logits_at_another_size_are_brought_to_that_of_the_labels() -> None:
         ({"network": None}, r"the network is 'None' \(NoneType\); expected a name"),
         ({"network": 18}, r"the network is '18' \(int\)"),
         ({"network": f"{TINY}_cls"}, f"{TINY}_cls is a HRNetClassifier and gives no logits of pixels"),
-        ({"network": "hrnetv2p_w18"}, "hrnetv2p_w18 gives feature maps and takes no num_classes; `hrseg models` lists"),
+        ({"network": "hrnetv2p_w18"}, "hrnetv2p_w18 returns feature maps and takes no num_classes; `hrseg models`"),
         ({"network": create_model("hrnetv2p_w18_small_v1")}, "is a HRNetV2p and gives no logits"),
         ({"network": create_model(TINY, 5)}, "a network of 5 classes for the 3 of toy; build it with num_classes=3"),
         ({"loss": CrossEntropyLoss}, "the loss is the class CrossEntropyLoss; give an instance"),

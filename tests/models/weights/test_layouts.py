@@ -307,7 +307,7 @@ def test_negative_weights_of_a_counted_batch_norm_stay() -> None:
 def test_the_first_openseg_head_without_ocr_is_refused(tmp_path: Path) -> None:
     _, weights = lively(SMALL, head_kernel=3, channel_order="bgr")
     theirs = {name.replace("cls_head.1.0.", "cls_head.1."): v for name, v in renamed(weights, OPENSEG_PLAIN).items()}
-    with pytest.raises(WeightsError, match="holds a trunk alone"):
+    with pytest.raises(WeightsError, match="holds a backbone alone"):
         create_model(from_file=_file(tmp_path, theirs))
 
 
@@ -538,13 +538,13 @@ def test_another_kind_of_trunk() -> None:
 def test_files_that_build_nothing(tmp_path: Path) -> None:
     _, weights = lively(SMALL)
     trunk = {name: value for name, value in weights.items() if not name.startswith("last_layer")}
-    with pytest.raises(WeightsError, match=r"weights.pth \(trunk\) holds a trunk alone; name the model"):
+    with pytest.raises(WeightsError, match=r"weights.pth \(trunk\) holds a backbone alone; name the model"):
         create_model(from_file=_file(tmp_path, trunk))
     with pytest.raises(WeightsError, match=f"is of {SMALL}, not of {OCR}; leave the name out"):
         create_model(OCR, from_file=_file(tmp_path, weights))
     assert create_model(SMALL, from_file=_file(tmp_path, trunk)).config["name"] == SMALL
     weights["transition1.0.0.weight"] = torch.ones(20, 256, 3, 3)
-    with pytest.raises(WeightsError, match="is of a trunk of another width or depth than those of hrseg"):
+    with pytest.raises(WeightsError, match="has an unknown backbone"):
         create_model(from_file=_file(tmp_path, weights))
 
 

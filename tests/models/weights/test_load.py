@@ -463,5 +463,5 @@ def test_a_classifier_of_another_size_names_the_size_for_the_network_at_hand() -
 def test_a_classifier_with_attention_inside_its_blocks_is_a_trunk() -> None:
     trunk = create_model(f"{SMALL}_psa_s").state_dict()
     weights = {name: entry for name, entry in trunk.items() if not name.startswith("last_layer.")}
-    with pytest.raises(WeightsError, match="holds a trunk alone; name the model"):
+    with pytest.raises(WeightsError, match="holds a backbone alone; name the model"):
         create_model(from_file=weights | {"final_layer.weight": torch.zeros(17, 16, 1, 1)})
