@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*/*.md")]
 )
-_MARKER = re.compile(r"<!-- not run: (.{8,}?) -->\s*$")
+_REASON = re.compile(r"^<!-- not run: (.{8,}) -->$")
+_FILE = re.compile(r"^<!-- file: ([\w.]+) -->$")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Block:
         language: The fence's first word.
         text: What stands in it.
         reason: Why it is not run; None where it is.
+        file: Name of the file that it is the content of; None for a block that is run itself.
     """
 
     page: Path
@@ -34,6 +36,7 @@ class Block:
     language: str
     text: str
     reason: str | None
+    file: str | None
 
     @property
     def where(self) -> str:
@@ -50,10 +53,10 @@ def blocks_of(page: Path) -> list[Block]:
         if token.type != "fence" or token.info.startswith("{"):
             continue
         assert token.map is not None
-        before = next((line for line in reversed(lines[: token.map[0]]) if line.strip()), "")
-        marker = _MARKER.search(before)
+        before = lines[token.map[0] - 1]
+        reason, file = (marker and marker[1] for marker in (_REASON.match(before), _FILE.match(before)))
         language = token.info.split()[0] if token.info else ""
-        blocks.append(Block(page, token.map[0] + 1, language, token.content, marker and marker[1]))
+        blocks.append(Block(page, token.map[0] + 1, language, token.content, reason, file))
     return blocks
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hrseg.cli import main
+from hrseg.models.registry import BUILDERS, FAMILIES
 from hrseg.utils.images import write_image
 from tests.conftest import write_jpeg
 from tests.data.datasets.test_camvid import write_camvid
@@ -55,12 +58,21 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory of a page."""
+def place(stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory of a page, whose own modules and networks are gone afterwards."""
     shutil.copytree(stock, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("home"))
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     (tmp_path / "constraints.txt").symlink_to(ROOT / "constraints.txt")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HRSEG_HOME", str(stock / "home"))
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    return tmp_path
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    known = [(table, dict(table)) for table in (FAMILIES, BUILDERS)]
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+    for table, rows in known:
+        table.clear()
+        table.update(rows)

@@ -42,7 +42,9 @@ def test_blocks_run(page: Path, place: Path) -> None:
     blocks = [block for block in blocks_of(page) if block.reason is None]
     prepare(place, blocks)
     for block in blocks:
-        if block.language == "python":
+        if block.file is not None:
+            (place / block.file).write_text(block.text)
+        elif block.language == "python":
             exec(compile("\n" * block.line + block.text, str(block.page), "exec"), names)
         elif block.language == "yaml":
             assert yaml.safe_load(block.text), block.where
@@ -74,6 +76,9 @@ def run(words: list[str], block: Block) -> None:
 
 def small(words: list[str]) -> list[str]:
     """Options that make a training small: one step, the smallest network, crops of the fakes' size."""
-    recipe = yaml.safe_load((ROOT / words[words.index("--config") + 1]).read_text())
+    path = words[words.index("--config") + 1]
+    if not path.startswith("experiments/"):  # a page's own
+        return []
+    recipe = yaml.safe_load(Path(path).read_text())
     scenes = recipe["data"]["class_path"] == "hrseg.StreetScenesDataModule"
     return [*TINY, *(TINY_SCENES if scenes else [])]
