@@ -1,4 +1,4 @@
-"""Whether a container works: hrseg is imported, and a small network runs forward on the CPU, beside whatever trains."""
+"""Health check of a container: imports hrseg and runs a small network on the CPU, beside whatever trains."""
 
 import os
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs hrseg from /opt/hrseg into /opt/venv, for docker/Dockerfile and docker/hrseg.def. Debian or Ubuntu, as root.
 #
-#     install.sh system      Python, and the compiler that torch.compile and Triton call, from the distribution
-#     install.sh packages    what pyproject.toml asks for, in the versions of constraints.txt (7 GB)
+#     install.sh system      the distribution's Python, and the compiler that torch.compile and Triton need
+#     install.sh packages    the dependencies of pyproject.toml, in the versions of constraints.txt (7 GB)
 #     install.sh hrseg       hrseg itself, after the other two
 set -eu
 
@@ -14,9 +14,9 @@ system() {
 }
 
 packages() {
-    # a venv, since the distribution's own Python takes no packages from pip (PEP 668)
+    # a venv: the distribution's Python is externally managed (PEP 668)
     python3 -m venv /opt/venv
-    # only the list: hrseg's source may change without these being installed again
+    # the dependencies alone, so that a change of hrseg's source does not reinstall them
     /opt/venv/bin/python > /tmp/requirements.txt << EOF
 import tomllib
 

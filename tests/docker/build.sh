@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds docker/Dockerfile on a base of Debian bookworm, runs the quickstart's first steps inside, and builds again after
-# an edit; then docker/hrseg.def, where apptainer is installed. Debian, as root; Docker's engine is not needed.
+# Builds docker/Dockerfile on Debian bookworm, runs the quickstart's first steps inside, and rebuilds after an edit of the
+# source; then docker/hrseg.def, where apptainer is installed. Debian, as root; Docker's engine is not needed.
 #
 #     build.sh [FOLDER]    FOLDER keeps the base and the images between runs, about 10 GB (several times that on a system
 #                          without overlay); ~/.cache/hrseg-test-docker if not given
 #
-# pip's settings on this machine hold in the builds, too, and are not left in the images.
+# pip's settings on this machine apply to the builds, too, and are not left in the images.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
