@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
 RUN := runs/quickstart/0
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-docs quickstart test lint types pytest docs test-slow fuzz test-slurm test-docker notebooks catalog format
+.PHONY: help install install-test install-docs quickstart check test lint types pytest docs test-slow fuzz test-slurm test-docker notebooks catalog format
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +49,10 @@ quickstart: install  ## train, test and predict on generated street scenes (5 mi
 
 test: install-test lint types docs pytest  ## lint, type checks, documentation and tests (under 12 minutes on 2 cores)
 
+check: install-test lint types  ## lint, type checks and the tests without processes of their own (under 90 seconds on 2 cores)
+	@echo "==> tests without processes of their own"
+	$(PYTEST) -m "not slow and not slurm and not process"
+
 lint: install-test
 	@echo "==> lint"
 	$(BIN)/ruff check .
@@ -59,7 +64,7 @@ types: install-test
 
 pytest: install-test
 	@echo "==> tests, one process per core"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(PYTEST)
 
 docs: install-docs  ## build the documentation into docs/_build/html; warnings are errors
 	@echo "==> documentation"

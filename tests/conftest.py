@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,42 @@ from PIL import Image
 
 # a shell that runs the tests in the background has them ignore Ctrl-C, which some of them send
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# what starts an interpreter, which takes seconds to import torch
+PROCESSES = ("jupyter_client", "multiprocessing", "nbclient", "subprocess", "tests.processes", "torch.multiprocessing")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that start processes, by themselves, by a fixture or by a function that they call."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            fixtures = item._fixtureinfo.name2fixturedefs.values()
+            functions = [item.function, *(fixture.func for defs in fixtures for fixture in defs)]
+            if any(starts_processes(function, set()) for function in functions):
+                item.add_marker("process")
+
+
+def starts_processes(function: Callable[..., Any], seen: set[CodeType]) -> bool:
+    """Whether a function, or one of the tests' functions that it names, uses a module that starts processes."""
+    code = getattr(function, "__code__", None)
+    if code is None or code in seen or not str(function.__module__).startswith("tests"):
+        return False
+    seen.add(code)
+    for name in names_in(code):
+        value = function.__globals__.get(name)
+        origins = (name, getattr(value, "__name__", ""), getattr(value, "__module__", ""))
+        if any(str(origin).startswith(PROCESSES) for origin in origins) or starts_processes(value, seen):
+            return True
+    return False
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """The names of globals, attributes and modules in a function and those defined in it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in(constant)
 
 
 @pytest.fixture(autouse=True)
