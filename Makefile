@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# what `make check` runs: the tests that train no network through the command
+CHECKED := $(addprefix tests/,data inference losses metrics models optim utils test_errors.py test_imports.py test_visualize.py)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
 RUN := runs/quickstart/0
 
@@ -49,9 +51,9 @@ quickstart: install  ## train, test and predict on generated street scenes (5 mi
 
 test: install-test lint types docs pytest  ## lint, type checks, documentation and tests (under 12 minutes on 2 cores)
 
-check: install-test lint types  ## lint, type checks and the tests without processes of their own (under 90 seconds on 2 cores)
-	@echo "==> tests without processes of their own"
-	$(PYTEST) -m "not slow and not slurm and not process"
+check: install-test lint types  ## lint, type checks and the quick tests: no processes, no trainings (under 90 seconds on 2 cores)
+	@echo "==> quick tests"
+	$(PYTEST) -m "not slow and not slurm and not process" $(CHECKED)
 
 lint: install-test
 	@echo "==> lint"

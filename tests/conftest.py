@@ -16,13 +16,14 @@ from PIL import Image
 # a shell that runs the tests in the background has them ignore Ctrl-C, which some of them send
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# what starts an interpreter, which takes seconds to import torch
+# what starts an interpreter, which takes seconds to import torch; and torch's compiler and exporter, which take as long
 PROCESSES = ("jupyter_client", "multiprocessing", "nbclient", "subprocess", "tests.processes", "torch.multiprocessing")
+COMPILERS = {"compile", "export"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that start processes, by themselves, by a fixture or by a function that they call."""
+    """Marks the tests that start processes or a compiler, themselves, in a fixture or in a function that they call."""
     for item in items:
         if isinstance(item, pytest.Function):
             fixtures = item._fixtureinfo.name2fixturedefs.values()
@@ -32,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def starts_processes(function: Callable[..., Any], seen: set[CodeType]) -> bool:
-    """Whether a function, or one of the tests' functions that it names, uses a module that starts processes."""
+    """Whether a function, or one of the tests' functions that it names, uses what starts processes or a compiler."""
     code = getattr(function, "__code__", None)
     if code is None or code in seen or not str(function.__module__).startswith("tests"):
         return False
@@ -40,7 +41,9 @@ def starts_processes(function: Callable[..., Any], seen: set[CodeType]) -> bool:
     for name in names_in(code):
         value = function.__globals__.get(name)
         origins = (name, getattr(value, "__name__", ""), getattr(value, "__module__", ""))
-        if any(str(origin).startswith(PROCESSES) for origin in origins) or starts_processes(value, seen):
+        if name in COMPILERS or any(str(origin).startswith(PROCESSES) for origin in origins):
+            return True
+        if starts_processes(value, seen):
             return True
     return False
 
