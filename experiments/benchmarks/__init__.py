@@ -1,4 +1,4 @@
-"""How fast hrseg is, each time beside the obvious way of doing the same; one subject a file.
+"""Comparisons of hrseg with the obvious way of computing the same, one subject a file.
 
-Every measurement first checks that the sides compared give the same result.
+Every comparison first checks that the alternatives give the same result.
 """

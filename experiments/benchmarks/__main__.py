@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 COMMAND = "python -m experiments.benchmarks"
 
 SUBJECTS = {
-    "forward": "one image through a network",
-    "windows": "one image through a network in sliding windows",
-    "train": "one training step, its time and its memory",
-    "deterministic": "one training step in deterministic mode, its time and its memory",
-    "ddp": "one training step of two processes beside that of one",
-    "scaling": "what training on many GPUs sends, and how fast it would be: predicted, not measured",
-    "hrformer": "the window attention of HRFormer, its time and its memory",
-    "ocr": "object-contextual representations, their time and their memory",
-    "rmi": "the RMI loss, its time and its memory",
-    "data": "training samples from PNG files, on one core",
-    "metric": "counting one frame into a confusion matrix",
-    "startup": "the command before it does anything",
+    "forward": "the forward pass of one image",
+    "windows": "sliding-window inference of one image",
+    "train": "time and memory of one training step",
+    "deterministic": "time and memory of one training step in deterministic mode",
+    "ddp": "one training step of two ranks and of one",
+    "scaling": "communication and throughput of training on many GPUs: predicted, not measured",
+    "hrformer": "time and memory of HRFormer's window attention",
+    "ocr": "time and memory of object-contextual representations",
+    "rmi": "time and memory of the RMI loss",
+    "data": "loading training samples from PNG files on one core",
+    "metric": "updating a confusion matrix with one frame",
+    "startup": "start-up of the command",
 }
 
 
@@ -57,8 +57,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     )
     parser.add_argument("subject", nargs="?", default="all", help="one of those below; all by default")
     parser.add_argument("--repeats", type=int, metavar="N", default=10, help="rounds of each measurement (%(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", default=2, help="of torch, on the CPU (%(default)s)")
-    parser.add_argument("--cityscapes", type=Path, metavar="FOLDER", help="for `data`; drawn street scenes by default")
+    parser.add_argument("--threads", type=int, metavar="N", default=2, help="CPU threads of PyTorch (%(default)s)")
+    parser.add_argument("--cityscapes", type=Path, metavar="FOLDER", help="for `data`; generated scenes by default")
     parser.add_argument(
         "--output", type=Path, metavar="CSV", help="file to write; rows of other subjects that it holds are kept"
     )
@@ -67,12 +67,12 @@ def _main(arguments: Sequence[str] | None) -> int:
     scaling.add_argument(
         "--step_time", type=float, metavar="S", help="seconds of a step on one GPU; assumed by default"
     )
-    scaling.add_argument("--crops", type=int, metavar="N", default=3, help="of a step on one GPU (%(default)s)")
+    scaling.add_argument("--crops", type=int, metavar="N", default=3, help="crops of a step on one GPU (%(default)s)")
     scaling.add_argument(
-        "--bandwidth", type=float, nargs="+", metavar="GB/s", help="from node to node; 25 and 3.125 by default"
+        "--bandwidth", type=float, nargs="+", metavar="GB/s", help="between nodes; 25 and 3.125 by default"
     )
-    scaling.add_argument("--gpus_per_node", type=int, metavar="N", default=8, help="(%(default)s)")
-    scaling.add_argument("--plot", type=Path, metavar="FILE", help="picture of the efficiencies to write, .svg or .png")
+    scaling.add_argument("--gpus_per_node", type=int, metavar="N", default=8, help="GPUs of a node (%(default)s)")
+    scaling.add_argument("--plot", type=Path, metavar="FILE", help="plot of the efficiencies to write, .svg or .png")
     options = parser.parse_args(arguments)
     if options.subject not in (*SUBJECTS, "all"):
         raise UnknownNameError("benchmark", options.subject, [*SUBJECTS, "all"])
@@ -115,7 +115,7 @@ def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
         if options.plot is not None:
             scaling.plot(options.plot)
         return scaling.rows()
-    # each in a module of its name, alone: the start-up is not to be measured beside all of Lightning
+    # only the module of this subject: start-up is measured without Lightning in memory
     measure = getattr(import_module(f"experiments.benchmarks.{subject}"), f"measure_{subject}")
     arguments = {"ddp": (), "startup": (), "data": (options.cityscapes,)}.get(subject, (options.threads,))
     rows: list[Row] = measure(options.repeats, *arguments)
@@ -133,7 +133,7 @@ def _format(subject: str, rows: Sequence[Row]) -> str:
 
 
 def _command(subject: str, options: argparse.Namespace) -> str:
-    """What to type for these rows; without the user's own paths, as the file may be published."""
+    """The command that gives these rows, without paths of the user, as the file may be published."""
     if subject == "scaling":
         given = {"network": options.network, "step_time": options.step_time, "crops": options.crops}
         given |= {"bandwidth": options.bandwidth, "gpus_per_node": options.gpus_per_node}
@@ -142,7 +142,7 @@ def _command(subject: str, options: argparse.Namespace) -> str:
         return " ".join([f"{COMMAND} scaling", *(f"--{k} {v}" for k, v in given.items() if v is not None)])
     command = f"{COMMAND} {subject} --repeats {options.repeats}"
     if subject == "ddp":
-        return command  # one thread a process
+        return command  # one thread a rank
     command += f" --threads {options.threads}"
     return command + (" --cityscapes FOLDER" if subject == "data" and options.cityscapes else "")
 

@@ -1,4 +1,4 @@
-"""How fast a data-parallel training would be on many GPUs: a model on paper, not a measurement."""
+"""A model of the throughput of data-parallel training on many GPUs: predictions, not measurements."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from experiments.benchmarks.traffic import Traffic, gathered_bytes, summed_bytes
 
 @dataclass(frozen=True)
 class Cluster:
-    """Nodes of equal GPUs, and how long messages between the GPUs take.
+    """Nodes of equal GPUs, with the bandwidth and latency of messages between GPUs.
 
     The defaults are assumptions: a node of eight GPUs with NVLink, and 200 Gbit/s between nodes. Latencies are of the
     order of those in NCCL's table.
 
     Args:
-        bandwidth: Bytes per second that a node sends to others, all its network cards together.
+        bandwidth: Bytes per second from a node to others, over all its network cards.
         gpus_per_node: GPUs of a node.
-        bandwidth_within: Bytes per second that a GPU sends to another of its node.
-        latency: Seconds until a message reaches another node.
-        latency_within: Likewise within a node.
-        overhead: Seconds that it takes to start a message of all GPUs; for SyncBatchNorm also until the CPU, which
-            waits for the result, has started what comes next.
+        bandwidth_within: Bytes per second from a GPU to another of its node.
+        latency: Seconds for a message to another node.
+        latency_within: Seconds for a message within a node.
+        overhead: Seconds to launch a collective; for SyncBatchNorm, where the CPU waits for the result, also to launch
+            the next kernels.
 
     Source:
         NCCL, src/graph/tuning.cc: the number of hops of rings and trees, and its latencies.
@@ -38,11 +38,11 @@ class Cluster:
     overhead: float = 20e-6
 
     def all_reduce(self, size: float, gpus: int) -> float:
-        """Seconds until all GPUs have the sum of what each has.
+        """Seconds of an all-reduce of `size` bytes.
 
-        Each sends 2 (N - 1) / N of it, and in a ring the slowest connection decides. The first byte makes 2 (N - 1)
-        hops in a ring; trees, which NCCL takes for small messages and many nodes, need fewer: along the GPUs of a node,
-        and as deep as the logarithm of the number of nodes.
+        Each GPU sends 2 (N - 1) / N of them, and the slowest link of a ring decides. The first byte makes 2 (N - 1)
+        hops in a ring; trees, which NCCL uses for small messages and many nodes, need fewer: along the GPUs of a node,
+        and as many as the logarithm of the number of nodes.
         """
         if gpus == 1:
             return 0.0
@@ -52,13 +52,13 @@ class Cluster:
         return self.overhead + min(ring, tree) + 2 * (gpus - 1) / gpus * size / self._slowest(gpus)
 
     def all_gather(self, size: float, gpus: int) -> float:
-        """Seconds until all GPUs have what each of the others has, around a ring."""
+        """Seconds of an all-gather of `size` bytes a GPU, around a ring."""
         if gpus == 1:
             return 0.0
         return self.overhead + self._hops(gpus) + (gpus - 1) * size / self._slowest(gpus)
 
     def broadcast(self, size: float, gpus: int) -> float:
-        """Seconds until all GPUs have what the first has, passed on piece by piece along a ring."""
+        """Seconds of a broadcast of `size` bytes, pipelined along a ring."""
         if gpus == 1:
             return 0.0
         return self.overhead + self._hops(gpus) + size / self._slowest(gpus)
@@ -67,26 +67,26 @@ class Cluster:
         return math.ceil(gpus / self.gpus_per_node)
 
     def _slowest(self, gpus: int) -> float:
-        """A ring enters and leaves each node once; all its network cards serve that one connection."""
+        """A ring enters and leaves each node once, over all its network cards."""
         return self.bandwidth_within if self._nodes(gpus) == 1 else min(self.bandwidth, self.bandwidth_within)
 
     def _hops(self, gpus: int) -> float:
-        """Seconds for one round through all GPUs."""
+        """Latency of one round through all GPUs."""
         nodes = self._nodes(gpus)
         return (gpus - nodes) * self.latency_within + (nodes - 1) * self.latency
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training as it runs on one GPU.
+    """A training on one GPU.
 
     Args:
-        step_time: Seconds of a step on one GPU.
-        crops: Crops of a step on one GPU.
-        traffic: What a step exchanges.
+        step_time: Seconds per step.
+        crops: Crops per step.
+        traffic: Communication of a step.
         sync_bn: Whether batch norm is synchronised.
-        backward_share: Share of the step that is the backward pass, during which gradients are sent.
-        jitter: Standard deviation of the time of a step, over that time.
+        backward_share: Share of the backward pass, which gradients overlap with, in the step.
+        jitter: Standard deviation of the step time, relative to it.
     """
 
     step_time: float
@@ -97,22 +97,22 @@ class Training:
     jitter: float = 0.02
 
     def with_crops(self, crops: float) -> Training:
-        """The same with another number of crops; the time of a step goes with it."""
+        """The same with another number of crops; the step time scales with it."""
         return replace(self, crops=crops, step_time=self.step_time * crops / self.crops)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A step on a number of GPUs; all times in seconds.
+    """The predicted step on a number of GPUs; all times in seconds.
 
     Args:
-        gpus: Their number.
-        batch: Crops of a step.
-        computing: As on one GPU.
+        gpus: Number of GPUs.
+        batch: Crops per step, over all GPUs.
+        computing: The step on one GPU.
         waiting: For the slowest GPU.
-        gradients: Sending gradients that the backward pass does not hide.
-        buffers: Sending buffers before the forward pass.
-        statistics: Exchanging the statistics of SyncBatchNorm.
+        gradients: All-reduce of gradients that does not overlap with the backward pass.
+        buffers: Broadcast of buffers before the forward pass.
+        statistics: Communication of SyncBatchNorm.
     """
 
     gpus: int
@@ -135,28 +135,28 @@ class Prediction:
 
     @property
     def efficiency(self) -> float:
-        """Throughput over that of as many GPUs which do nothing but compute."""
+        """Throughput relative to as many GPUs without communication."""
         return self.computing / self.step_time
 
 
 def predict(training: Training, cluster: Cluster, gpus: int) -> Prediction:
-    """Predicts the time of a step, each GPU having as many crops as in `training`.
+    """Predicts the step time, with as many crops a GPU as in `training`.
 
-    What is assumed:
+    Assumptions:
 
-    - Reading the data is fast enough, and no GPU computes slower while it sends.
-    - Gradients become ready evenly over the backward pass, byte by byte, and are sent bucket after bucket. So what
-      fits into the backward pass is hidden, and the last bucket never is. (In HRNet the coarse branches of the last
-      stages, which hold most parameters, come first: a little better than assumed.)
-    - Nothing else hides anything. The buffers are sent before the forward pass. Each SyncBatchNorm waits for its two
-      messages. As they are sent over the same connections as the gradients, in the order in which they were started,
-      its sums also wait for the bucket before them: with SyncBatchNorm no gradients are hidden.
-    - Step times of GPUs vary at random, independently, normally distributed; all wait for the slowest once a step.
-    - No other traffic, all nodes connected equally well.
+    - Dataloaders keep up, and communication does not slow computation down.
+    - Gradients become ready at a constant rate over the backward pass, and are reduced bucket after bucket. What fits
+      into the backward pass is hidden, the last bucket never is. (In HRNet the coarse branches of the last stages,
+      which hold most parameters, come first: a little better than assumed.)
+    - Nothing else overlaps. Buffers are broadcast before the forward pass. Each SyncBatchNorm waits for its two
+      messages. They share the links with the gradients, in order of launch, so that its sums also wait for the bucket
+      before them: with SyncBatchNorm no gradients are hidden.
+    - Step times of the GPUs are independent and normally distributed; all wait for the slowest once a step.
+    - No other traffic, and equal links between all nodes.
 
     Args:
-        training: On one GPU.
-        cluster: Where it is to run.
+        training: The training on one GPU.
+        cluster: The cluster.
         gpus: Number of GPUs.
     """
     traffic = training.traffic
@@ -177,7 +177,7 @@ def predict(training: Training, cluster: Cluster, gpus: int) -> Prediction:
 
 
 def _visible(training: Training, cluster: Cluster, gpus: int) -> float:
-    """Seconds by which the last gradients come later than the end of the backward pass."""
+    """Seconds from the end of the backward pass to the last reduced gradient."""
     buckets = training.traffic.buckets
     if training.sync_bn:
         return sum(cluster.all_reduce(bucket, gpus) for bucket in buckets)
@@ -189,9 +189,9 @@ def _visible(training: Training, cluster: Cluster, gpus: int) -> float:
 
 
 def expected_maximum(number: int) -> float:
-    """The expected largest of so many standard normal numbers, nearly.
+    """Approximates the expected maximum of so many standard normal variables.
 
-    It grows as sqrt(2 ln N), which is a bound from above.
+    It grows as its upper bound sqrt(2 ln N).
 
     Source:
         Blom, Statistical Estimates and Transformed Beta-Variables, 1958.

@@ -1,4 +1,4 @@
-"""From PNG files to a training batch, on one core."""
+"""Loading of training batches from PNG files on one core."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from hrseg.errors import DataNotFoundError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 WHOLE = "imread, resize whole, pad, crop, flip, normalise"
-SPEEDUP = 1.4  # what is to be reached over `WHOLE`
+SPEEDUP = 1.4  # target over `WHOLE`
 
 _MEAN, _STD = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
-_BATCHES = 4  # a round; each of another epoch, and so with cuts of its own
+_BATCHES = 4  # a round; each of another epoch, and so with crops of its own
 _BATCH_SIZE = 4
-# how far two ways of interpolating lie apart, in levels of 255: see `RandomScaleCrop`
+# largest difference of two ways of interpolating, in levels of 255: see `RandomScaleCrop`
 _TOLERANCE = 1 if int(cv2.__version__.split(".")[0]) >= 5 else 4
 
 
 class Cut(NamedTuple):
-    """What is cut out: (height, width) of the resized whole, (top, left) in it, and whether it is mirrored."""
+    """A crop: (height, width) of the resized image, (top, left) in it, and whether it is flipped."""
 
     scaled_size: tuple[int, int]
     corner: tuple[int, int]
@@ -47,19 +47,19 @@ def measure_data(
     size: tuple[int, int] = (1024, 2048),
     crop_size: tuple[int, int] = (512, 1024),
 ) -> list[Row]:
-    """Counts the training samples a second of one core, with the augmentation of the Cityscapes recipes.
+    """Measures training samples per second and core, with the augmentation of the Cityscapes recipes.
 
-    Both sides go as far as the normalised batch, which for hrseg includes what the GPU does where there is one. What
-    is timed is the core's own time, so that other processes on it do not count.
+    Both alternatives end with the normalised batch, which for hrseg includes what a GPU would do. CPU time is measured,
+    so that other processes on the core do not count.
 
     Args:
         repeats: Number of rounds.
-        cityscapes: Folder of Cityscapes; None draws street scenes instead.
-        size: (height, width) of the scenes that are drawn.
+        cityscapes: Root of Cityscapes; None generates street scenes instead.
+        size: (height, width) of the generated scenes.
         crop_size: (height, width) of the training crops.
 
     Raises:
-        DataNotFoundError: The folder is not there, or holds no training images.
+        DataNotFoundError: The root is missing, or holds no training images.
     """
     with TemporaryDirectory() as folder, torch_threads(1), _opencv_on_one_thread():
         data = _data_module(cityscapes, folder, size, crop_size)
@@ -110,7 +110,7 @@ def _batch(dataset: SegmentationDataset, keys: Sequence[SampleKey]) -> tuple[Ten
 
 
 def _cuts(dataset: SegmentationDataset, keys: Sequence[SampleKey]) -> list[Cut]:
-    """What the data set cuts out for these keys, as its transforms remember it."""
+    """The crops of these keys, as the transforms of the data set record them."""
     assert dataset.augment is not None
     scale_crop, mirror = dataset.augment.transforms
     cuts = []
@@ -132,7 +132,7 @@ def _straightforward_batch(
 
 
 def _straightforward(sample: Sample, cut: Cut, crop_size: tuple[int, int], labels: LabelTable) -> tuple[Tensor, Tensor]:
-    """What most training code does, step by step on the whole image."""
+    """Every step on the whole image, as in most training code."""
     image, label = cv2.imread(str(sample.image)), cv2.imread(str(sample.label), cv2.IMREAD_UNCHANGED)
     assert image is not None
     assert label is not None
@@ -157,7 +157,7 @@ def _straightforward(sample: Sample, cut: Cut, crop_size: tuple[int, int], label
 
 
 def _require_same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> None:
-    """Raises an AssertionError unless labels agree exactly, and images to the rounding of their interpolation."""
+    """Raises an AssertionError unless labels are equal, and images up to the rounding of their interpolation."""
     level = torch.from_numpy(1 / (255 * _STD)).view(1, 3, 1, 1)
     torch.testing.assert_close(one[0] / level, other[0] / level, rtol=0, atol=_TOLERANCE + 0.01)
     torch.testing.assert_close(one[1], other[1], rtol=0, atol=0)

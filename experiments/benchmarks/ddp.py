@@ -1,4 +1,4 @@
-"""A training step of two processes that average their gradients, beside the same step of one."""
+"""A data-parallel training step of two ranks, and the same step of one."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ ONE = "1 process"
 TWO = "2 processes"
 APART = "2 processes, nothing sent"
 SENDING = "2 processes, nothing computed"
-KEPT = "throughput that sending leaves of it"  # robust where two processes do not have two cores to themselves
+KEPT = "throughput that sending leaves of it"  # robust where two ranks share their cores with others
 HIDDEN = "share of the sending that computing hides"
 _PROCESSES = 2
-_TIMEOUT = timedelta(minutes=5)  # within which the other process has to answer
+_TIMEOUT = timedelta(minutes=5)  # for the other rank
 
 
 def measure_ddp(
     repeats: int = 10, network: str = "hrnetv2_w18", batch_size: int = 2, size: tuple[int, int] = (128, 256)
 ) -> list[Row]:
-    """Times the steps of one process and of two that average their gradients, on the CPU, over gloo.
+    """Times training steps of one rank and of two data-parallel ranks on the CPU, over gloo.
 
-    Each process has one thread and a batch of its own, so that two processes do twice the work of one. All sides take
-    turns in the same two processes. With nothing sent (`no_sync`) two processes share nothing but the machine; with
-    nothing computed they average numbers that are there.
+    Each rank has one thread and a batch of its own, so that two ranks do twice the work of one. All timings are
+    interleaved in the same two processes. With nothing sent (`no_sync`) the ranks share only the machine; with nothing
+    computed they only reduce buckets of the same sizes.
 
     Args:
         repeats: Number of rounds.
         network: Name of the network.
-        batch_size: Images a step and process.
+        batch_size: Images per step and rank.
         size: (height, width) of the images.
 
     Returns:
-        Rows of the times, with the images per second of a process over those of one alone as ratio; of the processor
-        time of one of the processes likewise, in which other users of the machine show less; of what two processes
-        achieve over what they achieve with nothing sent; of the share of the sending that is hidden behind the backward
-        pass; and of the bytes that a hook of DistributedDataParallel counted.
+        Rows of the times, with the throughput of a rank relative to one alone as ratio; of the CPU time of rank 0
+        likewise, which other load on the machine affects less; of the throughput of two ranks relative to that with
+        nothing sent; of the share of the communication that the backward pass hides; and of the bytes that a hook of
+        DistributedDataParallel counted.
 
     Raises:
-        AssertionError: The two processes end with different weights, or the bytes are not those of `traffic_of`.
+        AssertionError: The ranks end with different weights, or the bytes are not those of `traffic_of`.
     """
     seconds, processor, buckets, buffers = _run_processes(network, batch_size, size, repeats)
     gradients, expected = sum(buckets), traffic_of(network)
@@ -82,11 +82,11 @@ def measure_ddp(
 def _run_processes(
     network: str, batch_size: int, size: tuple[int, int], repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], list[int], int]:
-    """Starts the processes.
+    """Runs both ranks.
 
     Returns:
-        The seconds of each side, and those of the first process's processor, an entry a round; the bytes of each bucket
-        of gradients, and of all buffers.
+        Wall time and CPU time of rank 0 for each alternative in seconds, an entry a round; the bytes of each bucket of
+        gradients, and of all buffers.
     """
     with tempfile.TemporaryDirectory(prefix="hrseg-") as folder:
         arguments = (f"file://{Path(folder) / 'meeting'}", network, batch_size, size, repeats)
@@ -111,7 +111,7 @@ def _run_processes(
 
 
 def serve(rank: int, meeting: str, network: str, batch_size: int, size: tuple[int, int], repeats: int) -> None:
-    """Is one of the processes; the first prints what was measured."""
+    """Entry point of one rank; rank 0 prints the measurements."""
     torch.set_num_threads(1)
     keep_freed_memory()  # as `SegmentationTask` does
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=_PROCESSES, timeout=_TIMEOUT)
@@ -120,9 +120,9 @@ def serve(rank: int, meeting: str, network: str, batch_size: int, size: tuple[in
     target = torch.randint(0, 19, (batch_size, *size), dtype=torch.uint8)
     alone = _Step(network)
     together = DistributedDataParallel(_Step(network))
-    apart = DistributedDataParallel(_Step(network))  # of its own: after `no_sync`, a forward pass sends no buffers
+    apart = DistributedDataParallel(_Step(network))  # after `no_sync`, it broadcasts no buffers
     buckets: list[int] = []
-    # torch does not take a hook whose annotations are strings
+    # PyTorch refuses hooks whose annotations are strings
     together.register_comm_hook(buckets, lambda buckets, bucket: _count_and_average(buckets, bucket))
 
     def send() -> None:
@@ -160,7 +160,7 @@ def serve(rank: int, meeting: str, network: str, batch_size: int, size: tuple[in
 
 
 def _count_and_average(buckets: list[int], bucket: GradBucket) -> torch.futures.Future[Tensor]:
-    """What DistributedDataParallel does with a bucket of gradients; notes the bytes of those of the last step."""
+    """The default hook of DistributedDataParallel, which also records the bytes of the buckets of the last step."""
     if bucket.index() == 0:
         buckets.clear()
     buckets.append(bucket.buffer().nbytes)
@@ -168,7 +168,7 @@ def _count_and_average(buckets: list[int], bucket: GradBucket) -> torch.futures.
 
 
 class _Step(nn.Module):
-    """Images and target to the loss, as `SegmentationTask` computes it."""
+    """Maps images and target to the loss, as `SegmentationTask` does."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class _Step(nn.Module):
 
 
 def _trainer(module: nn.Module, images: Tensor, target: Tensor) -> Callable[[], None]:
-    """Makes a function that does one step."""
+    """Returns a function that runs one step."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
@@ -199,8 +199,8 @@ def _trainer(module: nn.Module, images: Tensor, target: Tensor) -> Callable[[], 
 
 
 def _require_same_weights(module: nn.Module) -> None:
-    """Makes sure that the processes went through the same steps, down to the last bit."""
+    """Raises an AssertionError unless all ranks have bitwise equal weights."""
     flat = torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
     everyone = [torch.empty_like(flat) for _ in range(_PROCESSES)]
     distributed.all_gather(everyone, flat)
-    assert all(torch.equal(flat, other) for other in everyone), "the processes trained different weights"
+    assert all(torch.equal(flat, other) for other in everyone), "the ranks trained different weights"

@@ -1,4 +1,4 @@
-"""One training step in deterministic mode beside the usual one; its time and its memory."""
+"""Time and memory of one training step in deterministic mode and without."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from experiments.benchmarks.train import STEP, Step, training_step
 from experiments.benchmarks.workers import compare_apart
 
 DETERMINISTIC = "in deterministic mode"
-UNFILLED = "in deterministic mode, new memory not filled"  # torch fills it with NaN, to show what reads it too early
+UNFILLED = "in deterministic mode, new memory not filled"  # which exposes reads of it
 
 
 def measure_deterministic(repeats: int = 10, threads: int = 2, step: Step = STEP) -> list[Row]:
-    """Times a training step as it is and as `experiments/options/deterministic.yaml` makes it.
+    """Times a training step with and without `experiments/options/deterministic.yaml`.
 
     Args:
         repeats: Number of rounds.
-        threads: Of torch.
+        threads: Intra-op threads of PyTorch.
         step: What is trained.
     """
     sides = (HRSEG, DETERMINISTIC, UNFILLED)
@@ -29,7 +29,7 @@ def measure_deterministic(repeats: int = 10, threads: int = 2, step: Step = STEP
 
 
 def _make(side: str, name: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Tensor]:
-    """Makes a function that does one step, in a process that the side has for itself."""
+    """Returns a function that runs one step; each alternative has a subprocess of its own."""
     torch.backends.cudnn.benchmark = side == HRSEG  # as in the recipes
     if side != HRSEG:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # as Lightning does

@@ -1,4 +1,4 @@
-"""One image through a network in evaluation mode."""
+"""The forward pass of one image in evaluation mode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hrseg.inference import Predictor
 from hrseg.models import create_model
 
 NCHW = "the same network in NCHW"
-SPEEDUPS = {"hrnetv2_w18": 1.6, "hrnetv2_w48": 1.25}  # what is to be reached over NCHW on a CPU
+SPEEDUPS = {"hrnetv2_w18": 1.6, "hrnetv2_w48": 1.25}  # targets over NCHW on a CPU
 
 
 def measure_forward(
@@ -31,15 +31,15 @@ def measure_forward(
     size: tuple[int, int] = (512, 1024),
     speedups: Mapping[str, float] = SPEEDUPS,
 ) -> list[Row]:
-    """Times networks as `Predictor` runs them against the same networks in torch's default memory format.
+    """Times networks as `Predictor` runs them against the same networks in the default memory format.
 
-    Beside HRNetV2-W18 stand the HRNet-W18 of timm and of segmentation-models-pytorch, as these packages build them.
+    HRNetV2-W18 is also compared with the HRNet-W18 of timm and of segmentation-models-pytorch, as these build it.
 
     Args:
         repeats: Number of rounds.
-        threads: Of torch.
+        threads: Intra-op threads of PyTorch.
         size: (height, width) of the image.
-        speedups: Target over NCHW by network.
+        speedups: Target over NCHW, by network.
     """
     rows = []
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(default_device())
@@ -60,19 +60,19 @@ def _sides(name: str, images: Tensor) -> dict[str, Callable[[], object]]:
 
 
 def _peers(images: Tensor) -> dict[str, Callable[[], object]]:
-    # neither is needed elsewhere, and both take seconds to import
+    # both take seconds to import
     import segmentation_models_pytorch as smp
     import timm
 
-    trunk = settled(timm.create_model("hrnet_w18", features_only=True), images)
+    backbone = settled(timm.create_model("hrnet_w18", features_only=True), images)
     fpn = settled(smp.FPN("tu-hrnet_w18", encoder_weights=None, classes=19), images)
-    return {"timm hrnet_w18, features only": lambda: trunk(images), "SMP FPN(tu-hrnet_w18)": lambda: fpn(images)}
+    return {"timm hrnet_w18, features only": lambda: backbone(images), "SMP FPN(tu-hrnet_w18)": lambda: fpn(images)}
 
 
 def settled(network: nn.Module, images: Tensor) -> nn.Module:
-    """Gives the batch norms the statistics of the images.
+    """Sets the statistics of batch norm to those of the images.
 
-    Without, values would shrink or grow from layer to layer, down to denormal numbers, which take longer to compute.
+    Random weights would otherwise shrink or amplify activations layer by layer, down to denormals, which are slow.
     """
     network.to(images.device)
     for module in network.modules():

@@ -1,4 +1,4 @@
-"""The window attention of HRFormer: one image through a network, forward and backward."""
+"""Time and memory of HRFormer's window attention, forward and backward."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hrseg.models.networks.folding import fold_batch_norm
 from hrseg.models.networks.window_attention import WindowAttention
 
 LOOP = "window by window, softmax written out"
-SPEEDUP = 1.3  # what is to be reached over `LOOP` on a CPU
-MEMORY_RATIO = 1.0  # what `LOOP` takes over what hrseg takes
+SPEEDUP = 1.3  # target over `LOOP` on a CPU
+MEMORY_RATIO = 1.0  # target of the memory of `LOOP` relative to hrseg
 
 
 def measure_hrformer(
@@ -31,7 +31,7 @@ def measure_hrformer(
 
     Args:
         repeats: Number of rounds.
-        threads: Of torch.
+        threads: Intra-op threads of PyTorch.
         size: (height, width) of the image.
         name: A network without a head for segmentation, whose convolutions take as long as all the rest.
     """
@@ -55,9 +55,9 @@ def measure_hrformer(
 
 
 def _require_same(name: str, size: tuple[int, int]) -> None:
-    """Raises an AssertionError unless both sides have the same logits and gradients.
+    """Raises an AssertionError unless both alternatives have the same logits and gradients.
 
-    In double precision: in single, rounding moves gradients of so deep a network by half a percent.
+    In double precision: in single precision rounding changes the gradients of so deep a network by half a percent.
     """
     results = []
     for side in (HRSEG, LOOP):
@@ -70,7 +70,7 @@ def _require_same(name: str, size: tuple[int, int]) -> None:
 
 
 def _make(side: str, name: str, size: tuple[int, int], backward: bool) -> Callable[[], Tensor]:
-    """Makes a function that returns the logits."""
+    """Returns a function that returns the logits."""
     network, images = _build(side, name, size)
 
     def step() -> Tensor:
@@ -100,7 +100,7 @@ def _build(side: str, name: str, size: tuple[int, int]) -> tuple[nn.Module, Tens
 
 
 class _Loop(nn.Module):
-    """`WindowAttention` as its formula reads, with the same weights."""
+    """`WindowAttention` by its formula, with the same weights."""
 
     def __init__(self, windows: WindowAttention) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Sides that take turns, and what is reported of them."""
+"""Interleaved timing of alternatives, and its result as rows."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from statistics import median
 
 import torch
 
-HRSEG = "hrseg"  # the side that the others are compared with
+HRSEG = "hrseg"  # the alternative that the others are compared with
 
 
 @dataclass(frozen=True)
 class Row:
-    """One side of one comparison.
+    """One alternative of one comparison.
 
     Args:
-        subject: What `hrseg benchmark` calls it: "forward", "train", "data", ...
-        case: On what it was measured.
-        side: What was measured; "hrseg", or something beside it.
-        value: The median; of "scaling", which measures nothing, what is counted or predicted.
+        subject: Name of the comparison: "forward", "train", "data", ...
+        case: Network and size of the input.
+        side: The alternative: "hrseg", or what it is compared with.
+        value: The median; of "scaling", which measures nothing, the count or prediction.
         unit: "s", "MiB", "samples/s", ...
-        ratio: How many times as good hrseg is; of "ddp" and "scaling" the efficiency, what a process achieves beside
-            others over what it achieves alone. None where nothing is compared.
-        target: What hrseg set itself, such as ">= 1.6"; empty where there is none.
-        met: Whether the target is met; None where there is none.
+        ratio: Cost relative to that of hrseg; of "ddp" and "scaling" the efficiency, the throughput of a rank among
+            others relative to one alone. None where nothing is compared.
+        target: Target of the ratio, such as ">= 1.6"; empty if there is none.
+        met: Whether the target is met; None if there is none.
     """
 
     subject: str
@@ -42,15 +42,15 @@ class Row:
 def time_interleaved(
     sides: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Times the sides one after the other, again and again, so that whatever else the machine does meets all alike.
+    """Times alternatives in turn, round after round, so that other load on the machine affects all alike.
 
     Args:
-        sides: What to run, by name; each runs once before anything is timed.
+        sides: The alternatives by name; each runs once to warm up.
         repeats: Number of rounds that are timed.
-        clock: Tells the time in seconds.
+        clock: Returns the time in seconds.
 
     Returns:
-        The seconds of each side, one entry a round.
+        The seconds of each alternative, one entry a round.
     """
     for run in sides.values():
         run()
@@ -73,12 +73,12 @@ def compare(
     Args:
         subject: As in `Row`.
         case: As in `Row`.
-        costs: What each side takes, one entry a round, less being better; "hrseg" is one of the sides.
-        targets: How many times as good as a side hrseg has to be, by that side's name.
+        costs: Time or memory of each alternative, one entry a round; "hrseg" is one of them.
+        targets: Minimum ratio by name of the alternative.
         unit: Of the costs.
 
     Returns:
-        A row for each side. Its ratio is the median over the rounds of this side's cost over that of hrseg.
+        A row for each alternative, whose ratio is the median over the rounds of its cost divided by that of hrseg.
     """
     rows = []
     for side, values in costs.items():
@@ -101,7 +101,7 @@ def compare(
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """Lets torch compute with this many threads."""
+    """Sets the number of intra-op threads of PyTorch for the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -111,17 +111,17 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 def default_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def require_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """Makes sure that two sides compute the same, but for the rounding of sums taken in another order.
+    """Checks that two results are equal except for rounding, as sums may be taken in another order.
 
     Raises:
-        AssertionError: They do not.
+        AssertionError: They differ.
     """
-    tolerance = 1e-2 if ours.is_cuda else 1e-3  # GPUs round the factors of convolutions to TF32
+    tolerance = 1e-2 if ours.is_cuda else 1e-3  # convolutions on GPUs use TF32
     torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * float(theirs.abs().max()))
 
 

@@ -1,4 +1,4 @@
-"""Counting one frame into a confusion matrix."""
+"""Update of a confusion matrix with one frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hrseg.metrics import SegmentationMetrics
 
 VALIDATED = "torchmetrics, validate_args=True"
 UNVALIDATED = "torchmetrics, validate_args=False"
-SPEEDUP = 3.0  # what is to be reached over `VALIDATED`
+SPEEDUP = 3.0  # target over `VALIDATED`
 
 _NUM_CLASSES = 19
 _IGNORE_INDEX = 255
@@ -22,7 +22,7 @@ def measure_metric(repeats: int = 10, threads: int = 2, size: tuple[int, int] = 
 
     Args:
         repeats: Number of rounds.
-        threads: Of torch.
+        threads: Intra-op threads of PyTorch.
         size: (height, width) of the frame.
     """
     preds, target = _frame(size)
@@ -45,7 +45,7 @@ def measure_metric(repeats: int = 10, threads: int = 2, size: tuple[int, int] = 
 
 
 def _frame(size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Predictions and target, (1, H, W) uint8: patches of classes, of which a tenth of the pixels are mistaken."""
+    """Predictions and target, (1, H, W) uint8: patches of classes, a tenth of the pixels predicted wrongly."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.randint(0, _NUM_CLASSES + 1, (1, -(-size[0] // 32), -(-size[1] // 32)), generator=generator)
     target = patches.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, : size[0], : size[1]].byte()

@@ -1,4 +1,4 @@
-"""Object-contextual representations: from the features of the pixels and rough logits to features with context."""
+"""Time and memory of object-contextual representations, from pixel features and coarse logits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MID, _KEY, _NUM_CLASSES = 512, 256, 19
 
 
 def measure_ocr(repeats: int = 10, threads: int = 2, size: tuple[int, int] = (128, 256), mid: int = _MID) -> list[Row]:
-    """Compares the OCR block with the same weights in the form that its formulas and the official code have.
+    """Compares the OCR block with one of the same weights written as in the paper and the official code.
 
     Args:
         repeats: Number of rounds.
-        threads: Of torch.
+        threads: Intra-op threads of PyTorch.
         size: (height, width) of the features.
         mid: Their channels.
     """
@@ -49,7 +49,7 @@ def measure_ocr(repeats: int = 10, threads: int = 2, size: tuple[int, int] = (12
 
 
 def _make(side: str, mid: int, size: tuple[int, int], training: bool) -> Callable[[], Tensor]:
-    """Makes a function that returns the features, or for training the gradients of pixels and scores."""
+    """Returns a function that returns the features, or in training the gradients of pixels and scores."""
     torch.manual_seed(0)
     ocr = SpatialOCR(mid, _KEY, dropout=0.0, bias=False, negative_slope=0.0).to(default_device())
     # past a ReLU, as in the network
@@ -76,7 +76,7 @@ def _make(side: str, mid: int, size: tuple[int, int], training: bool) -> Callabl
 
 
 def _straightforward(ocr: SpatialOCR, pixels: Tensor, scores: Tensor) -> Tensor:
-    """The block with all pixels as rows of a matrix, and context and pixels side by side at the end."""
+    """The block with pixels as rows of a matrix, and the context concatenated with the pixels at the end."""
     batch, _, height, width = pixels.shape
     attention = ocr.object_context_block
     shares = scores.flatten(2).softmax(2)

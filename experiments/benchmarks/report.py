@@ -1,4 +1,4 @@
-"""Rows as a table and as a CSV file that says how they came about."""
+"""Rows as a table and as a CSV file with their provenance."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PACKAGES = ("hrseg", "torch", "torchmetrics", "opencv-python-headless", "timm",
 
 
 def describe_run(command: str) -> dict[str, str]:
-    """The circumstances of a measurement, by column of the CSV file.
+    """Provenance of a measurement, by column of the CSV file.
 
     Args:
-        command: What was typed, without paths.
+        command: The command line, without paths.
     """
     return describe_environment(_PACKAGES) | {"command": command}
 
 
 def format_table(rows: Sequence[Row], ratio: str = "hrseg is x") -> str:
-    """A line for each row, with the headings above, that of the ratios being given."""
+    """A table with a line for each row; `ratio` is the heading of the ratios."""
     lines = [("case", "side", "median", "", ratio, "target", "")]
     for row in rows:
         verdict = {None: "", True: "met", False: "MISSED"}[row.met]
@@ -38,15 +38,15 @@ def format_table(rows: Sequence[Row], ratio: str = "hrseg is x") -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Row], circumstances: Mapping[str, str]) -> None:
-    """Writes the rows to a CSV file; those of other subjects that it holds already are kept.
+    """Writes rows to a CSV file, in place of earlier ones of their subject.
 
     Args:
         path: The file.
-        rows: What was measured.
+        rows: The rows.
         circumstances: Further columns, the same for all rows.
 
     Raises:
-        ConfigError: The file is there and holds something else.
+        ConfigError: The file exists and has other columns.
     """
     columns = [*(field.name for field in fields(Row)), *circumstances]
     lines = [{**asdict(row), "value": f"{row.value:.4g}", **circumstances} for row in rows]

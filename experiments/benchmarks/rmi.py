@@ -1,4 +1,4 @@
-"""The loss of region mutual information, forward and backward."""
+"""Time and memory of the region mutual information loss, forward and backward."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _NUM_CLASSES, _IGNORE_INDEX = 19, 255
 def measure_rmi(
     repeats: int = 10, threads: int = 2, batch_size: int = 2, size: tuple[int, int] = (512, 1024)
 ) -> list[Row]:
-    """Compares `RMILoss` with the formulas of the paper on all maps at once.
+    """Compares `RMILoss` with the formulas of the paper applied to all images and classes at once.
 
     Args:
         repeats: Number of rounds.
-        threads: Of torch.
+        threads: Intra-op threads of PyTorch.
         batch_size: Images.
-        size: (height, width) of the target; a multiple of 4, of which the logits have a quarter.
+        size: (height, width) of the target, multiples of 4; the logits have a quarter of it.
     """
     arguments = (batch_size, size)
     with torch_threads(threads):
@@ -36,7 +36,7 @@ def measure_rmi(
 
 
 def _make(side: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Tensor]:
-    """Makes a function that returns the gradient of the logits."""
+    """Returns a function that returns the gradient of the logits."""
     device = default_device()
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, _NUM_CLASSES + 1, (batch_size, -(-size[0] // 32), -(-size[1] // 32)), generator=generator)
@@ -55,14 +55,14 @@ def _make(side: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Ten
 
 
 def _straightforward(logits: Tensor, target: Tensor) -> Tensor:
-    """The loss of NVIDIA's setting: half of it binary cross entropy, half RMI."""
+    """The loss as configured by NVIDIA: half binary cross-entropy, half RMI."""
     logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
     valid = (target != _IGNORE_INDEX).unsqueeze(1)
     labels = F.one_hot(target.long() * valid[:, 0], _NUM_CLASSES).permute(0, 3, 1, 2).float() * valid
     bce = F.binary_cross_entropy_with_logits(logits, labels, valid.expand_as(labels).float(), reduction="sum")
 
     def points(maps: Tensor) -> Tensor:
-        """The nine values of each 3x3 region, (B, K, 9, P), less their means."""
+        """The nine values of each 3x3 region, (B, K, 9, P), centred."""
         maps = F.avg_pool2d(maps, 4, 4, 2)
         height, width = (side - 2 for side in maps.shape[-2:])
         shifted = [maps[..., y : y + height, x : x + width].flatten(2) for y in range(3) for x in range(3)]

@@ -1,4 +1,4 @@
-"""What data-parallel training sends, and how fast it would be on up to 512 GPUs: on paper, from `predict`."""
+"""Communication and predicted throughput of data-parallel training on up to 512 GPUs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hrseg.utils.files import replacing
 
 GPUS = tuple(2**power for power in range(10))
 NETWORKS = ("hrnetv2_w18_small_v1", "hrnetv2_w18", "hrnetv2_w48", "hrnetv2_w48_ocr")
-BANDWIDTHS = (25.0, 3.125)  # GB/s from node to node: InfiniBand with 200 Gbit/s, Ethernet with 25 Gbit/s
-BATCH = 12  # of the papers' recipes for Cityscapes
-RATE = 20e12  # multiplications and additions per second of a GPU: assumed, for mixed precision
-_CROP_SHARE = 512 * 1024 / (1024 * 2048)  # of the pixels that the catalogue's multiply-adds are of
+BANDWIDTHS = (25.0, 3.125)  # GB/s between nodes: InfiniBand with 200 Gbit/s, Ethernet with 25 Gbit/s
+BATCH = 12  # of the published recipes for Cityscapes
+RATE = 20e12  # FLOP/s of a GPU: assumed, for mixed precision
+_CROP_SHARE = 512 * 1024 / (1024 * 2048)  # of the pixels for which the catalog counts multiply-adds
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Case:
     """A network on a cluster.
 
     Args:
-        title: The network, and how long a step takes.
-        variant: The rest.
-        training: On one GPU.
-        cluster: Where it runs.
+        title: The network and its step time.
+        variant: Bandwidth, batch norm and batch size.
+        training: The training on one GPU.
+        cluster: The cluster.
         gpus: Numbers of GPUs.
     """
 
@@ -47,15 +47,15 @@ class Scaling:
 
     Args:
         networks: Their names.
-        step_time: Seconds of a step on one GPU; None assumes that the GPU does 20 TFLOP/s, three times as many
-            operations as a forward pass has, and crops of 512x1024.
-        crops: Crops of a step on one GPU.
-        bandwidths: GB/s from node to node.
+        step_time: Seconds per step on one GPU; None assumes 20 TFLOP/s, a training step of three forward passes, and
+            crops of 512x1024.
+        crops: Crops per step on one GPU.
+        bandwidths: GB/s between nodes.
         gpus_per_node: GPUs of a node.
 
     Raises:
         UnknownNameError: No network has that name.
-        ConfigError: There is one time for several networks.
+        ConfigError: One step time is given for several networks.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Scaling:
         gpus_per_node: int = 8,
     ) -> None:
         if step_time is not None and len(networks) != 1:
-            raise ConfigError("--step_time is that of one network; give --network NAME too")
+            raise ConfigError("--step_time is the step time of one network; give --network NAME too")
         self.networks = networks
         self.step_time = step_time
         self.crops = crops
@@ -75,7 +75,7 @@ class Scaling:
         self.gpus_per_node = gpus_per_node
 
     def rows(self) -> list[Row]:
-        """What each network sends, and then crops per second, with the efficiency as ratio."""
+        """Communication of each network, then crops per second with the efficiency as ratio."""
         rows = []
         for network, traffic in self._traffic.items():
             rows += [
@@ -103,7 +103,7 @@ class Scaling:
         return rows
 
     def cases(self) -> Iterator[Case]:
-        """What is predicted: first with the same crops on each GPU, then with a batch of 12 over all."""
+        """The predicted cases: first with equal crops on each GPU, then with a batch of 12 over all."""
         for network, traffic in self._traffic.items():
             seconds, source = self.step_time, "given"
             if seconds is None:
@@ -126,7 +126,7 @@ class Scaling:
         return {network: traffic_of(network) for network in self.networks}
 
     def plot(self, path: Path) -> None:
-        """Draws the efficiencies, as SVG if the path ends so, or as PNG.
+        """Plots the efficiencies as SVG or PNG, by the suffix of the path.
 
         Raises:
             OutputError: The system refuses.
@@ -160,7 +160,7 @@ class Scaling:
 
 
 def format_scaling(rows: Sequence[Row]) -> str:
-    """What is sent, line by line; then throughputs with efficiencies, the numbers of GPUs side by side."""
+    """Communication, one line each; then throughputs with efficiencies, one column a number of GPUs."""
     sent = [row for row in rows if row.ratio is None]
     width = max((len(row.side) for row in sent), default=0)
     lines = []

@@ -1,4 +1,4 @@
-"""How long the command takes before it does anything."""
+"""Start-up time of the command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import median
 
 from experiments.benchmarks.interleaved import HRSEG, Row, time_interleaved
 
-# what the installed `hrseg` runs
+# of the installed script `hrseg`
 _COMMAND = "import sys; from hrseg.cli import main; sys.exit(main())"
 # (what is run, limit in seconds)
 STARTS = {
@@ -19,7 +19,7 @@ STARTS = {
 
 
 def measure_startup(repeats: int = 10) -> list[Row]:
-    """Times whole processes, the interpreter's own start included.
+    """Times whole processes, including the start of the interpreter.
 
     Args:
         repeats: Number of rounds.

@@ -1,4 +1,4 @@
-"""What a process of a data-parallel training sends in one step, counted from the network."""
+"""Communication of one data-parallel training step, counted from the network."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ _IMAGES = (2, 3, 128, 256)  # large enough for any of the networks
 
 @dataclass(frozen=True)
 class Traffic:
-    """What the processes of a data-parallel training exchange in one step.
+    """What the ranks of a data-parallel training exchange in one step.
 
     Args:
-        buckets: Bytes of the gradients' buckets, in the order in which they are averaged (all-reduce).
-        buffers: Bytes of the buffers that DistributedDataParallel sends from the first process to the others before the
-            forward pass (broadcast): the running statistics of batch norm, and constants that are buffers.
-        norm_channels: Channels of each batch norm, as often as a forward pass uses it. SyncBatchNorm makes two messages
-            of each: means, deviations and a count of all processes (all-gather), and two sums in the backward pass
-            (all-reduce).
+        buckets: Bytes of the buckets of gradients, in the order of their all-reduce.
+        buffers: Bytes of the buffers that DistributedDataParallel broadcasts from rank 0 before the forward pass: the
+            running statistics of batch norm, and constants that are buffers.
+        norm_channels: Channels of each batch norm, as often as a forward pass uses it. SyncBatchNorm sends two messages
+            for each: mean, inverse std and count in an all-gather, and two sums in the backward pass in an all-reduce.
     """
 
     buckets: tuple[int, ...]
@@ -38,36 +37,36 @@ class Traffic:
         """Bytes of all gradients."""
         return sum(self.buckets)
 
-    def sent(self, processes: int, sync_bn: bool = False) -> float:
-        """Bytes that a process sends in one step, in the mean over the processes, if all goes around in rings.
+    def sent(self, world_size: int, sync_bn: bool = False) -> float:
+        """Bytes that a rank sends in one step, averaged over the ranks, with ring algorithms.
 
-        Each of N processes sends 2 (N - 1) / N times what is summed up, and N - 1 times its own share of what is
-        gathered; N - 1 processes pass on what is broadcast.
+        Each of N ranks sends 2 (N - 1) / N times what is reduced, and N - 1 times its own part of what is gathered;
+        N - 1 ranks pass on what is broadcast.
 
         Args:
-            processes: Number of processes.
+            world_size: Number of ranks.
             sync_bn: Whether batch norm is synchronised.
         """
-        others = processes - 1
-        total = 2 * others / processes * (self.gradients + AGREEMENT) + others / processes * self.buffers
+        others = world_size - 1
+        total = 2 * others / world_size * (self.gradients + AGREEMENT) + others / world_size * self.buffers
         if sync_bn:
             total += sum(others * gathered_bytes(channels) for channels in self.norm_channels)
-            total += sum(2 * others / processes * summed_bytes(channels) for channels in self.norm_channels)
+            total += sum(2 * others / world_size * summed_bytes(channels) for channels in self.norm_channels)
         return total
 
 
 def gathered_bytes(channels: int) -> int:
-    """What a process gives of one SyncBatchNorm in the forward pass: mean, inverse deviation, number of pixels."""
+    """Bytes that a rank contributes to the all-gather of one SyncBatchNorm: mean, inverse std, number of pixels."""
     return (2 * channels + 1) * _FLOAT
 
 
 def summed_bytes(channels: int) -> int:
-    """What is summed up of one SyncBatchNorm in the backward pass."""
+    """Bytes of the all-reduce of one SyncBatchNorm in the backward pass."""
     return 2 * channels * _FLOAT
 
 
 def traffic_of(network: str) -> Traffic:
-    """Counts for a network by its name; it is neither given memory nor computed.
+    """Counts the communication of a network by its name, on the meta device: nothing is allocated or computed.
 
     Raises:
         UnknownNameError: No network has that name.

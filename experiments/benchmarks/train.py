@@ -1,4 +1,4 @@
-"""One training step: forward, loss, backward, step of the optimiser; its time and its memory."""
+"""Time and memory of one training step: forward, loss, backward, optimiser step."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hrseg.models import Segmenter, create_model
 from hrseg.utils.malloc import keep_freed_memory
 
 PLAIN = "NCHW, F.interpolate, F.cross_entropy"
-SPEEDUP = 1.35  # what is to be reached over `PLAIN` on a CPU
-MEMORY_RATIO = 1.0  # what `PLAIN` takes over what hrseg takes
+SPEEDUP = 1.35  # target over `PLAIN` on a CPU
+MEMORY_RATIO = 1.0  # target of the memory of `PLAIN` relative to hrseg
 
 
 class Step(NamedTuple):
-    """What is trained in the step that is measured.
+    """The training step to measure.
 
     Args:
-        network: Its name.
-        batch_size: Images.
+        network: Name of the network.
+        batch_size: Images per step.
         size: (height, width) of the images.
     """
 
@@ -43,13 +43,13 @@ STEP = Step()
 
 
 def measure_train(repeats: int = 10, threads: int = 2, step: Step = STEP) -> list[Row]:
-    """Times a training step as `SegmentationTask` makes it against the shortest way to write one.
+    """Times a training step of `SegmentationTask` against the shortest way to write one.
 
-    Each side has a process of its own, since the two treat freed memory differently.
+    Each runs in a subprocess of its own, as they configure malloc differently.
 
     Args:
         repeats: Number of rounds.
-        threads: Of torch.
+        threads: Intra-op threads of PyTorch.
         step: What is trained.
     """
     sides = (HRSEG, PLAIN)
@@ -58,7 +58,7 @@ def measure_train(repeats: int = 10, threads: int = 2, step: Step = STEP) -> lis
 
 
 def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Tensor]:
-    """Makes a function that does one step and returns the loss.
+    """Returns a function that runs one step and returns the loss.
 
     Args:
         side: "hrseg" or `PLAIN`.
@@ -81,7 +81,7 @@ def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) 
     criterion = CrossEntropyLoss(align_corners=network.align_corners)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
-    def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
+    def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
         return F.interpolate(maps, size, mode="bilinear", align_corners=network.align_corners)
 
     def loss_of_batch() -> Tensor:
@@ -89,10 +89,10 @@ def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) 
             loss: Tensor = criterion(network.outputs(images)["out"], target)
             return loss
         finest, *coarser = network.features(images)
-        logits = torch.cat([finest, *(enlarge(maps, finest.shape[-2:]) for maps in coarser)], 1)
+        logits = torch.cat([finest, *(upsample(maps, finest.shape[-2:]) for maps in coarser)], 1)
         for layer in network.get_submodule("last_layer").children():
             logits = layer(logits)
-        return F.cross_entropy(enlarge(logits, size), target.long(), ignore_index=255)
+        return F.cross_entropy(upsample(logits, size), target.long(), ignore_index=255)
 
     def step() -> Tensor:
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""One image through a network in sliding windows."""
+"""Sliding-window inference of one image."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def measure_windows(
     window: tuple[int, int] = (256, 512),
     name: str = "hrnetv2_w18",
 ) -> list[Row]:
-    """Times sliding windows as `Predictor` goes through them against fixed numbers at once, and against the plain loop.
+    """Times sliding windows as `Predictor` batches them against fixed numbers at once, and against a plain loop.
 
     Args:
         repeats: Number of rounds.
-        threads: Of torch.
+        threads: Intra-op threads of PyTorch.
         size: (height, width) of the image.
         window: (height, width) of the windows, two thirds of that apart.
         name: The network.
@@ -69,7 +69,7 @@ def measure_windows(
 
 
 def _one_by_one(network: nn.Module, images: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """The loop that one writes first, with windows filled up at the border."""
+    """A plain loop, with windows padded at the border."""
     height, width = images.shape[-2:]
     total: Tensor | None = None
     count = images.new_zeros(1, 1, height, width)

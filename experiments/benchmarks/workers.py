@@ -1,4 +1,4 @@
-"""Sides that have a process each, so that the memory of each can be told."""
+"""Interleaved timing of alternatives in one subprocess each, which gives the peak memory of each."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ def compare_apart(
     speedups: Mapping[str, float],
     memory_ratios: Mapping[str, float],
 ) -> list[Row]:
-    """Compares time and memory of sides that have a process each, and take turns all the same.
+    """Compares time and peak memory of alternatives that run in a subprocess each, their timings interleaved.
 
-    The memory of a side is what its process grows by at its peak; on a GPU, what torch allocates. Only Linux tells the
-    peak of a process on the CPU; elsewhere memory is left out.
+    The memory is the growth of the peak resident memory of the subprocess; on a GPU, the memory that PyTorch allocates.
+    On the CPU it is measured on Linux only.
 
     Args:
         subject: As in `Row`.
         case: As in `Row`.
-        make: A function of a module that builds a side, from its name and the arguments, and returns what is measured.
-            Its results must be equal for all sides, each time anew; they are compared by their norms alone.
-        sides: Names of the sides; "hrseg" is one.
+        make: A function of a module that builds an alternative from its name and the arguments, and returns what to
+            measure. Every run must give the same result for all alternatives; only the norms are compared.
+        sides: Names of the alternatives; "hrseg" is one.
         arguments: Of `make`, plain values.
         repeats: Number of rounds.
-        threads: Of torch.
-        speedups: How many times as fast as a side hrseg has to be, by that side's name.
-        memory_ratios: How many times as much memory as hrseg a side has to take.
+        threads: Intra-op threads of PyTorch.
+        speedups: Minimum ratio of the time by name of the alternative.
+        memory_ratios: Likewise of the memory.
 
     Returns:
-        Rows of the time, and then of the memory.
+        Rows of the time, then of the memory.
     """
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     memory: dict[str, list[float]] = {side: [] for side in sides}
-    generations = min(repeats, 3)  # where a process finds its memory is luck
+    generations = min(repeats, 3)  # the memory layout of a subprocess is random
     for _ in range(generations):
         with ExitStack() as stack:
             workers = {side: stack.enter_context(_Worker(make, threads, side, *arguments)) for side in sides}
             runs = {side: worker.run for side, worker in workers.items()}
             for side, values in time_interleaved(runs, math.ceil(repeats / generations)).items():
                 seconds[side] += values
-            # of all runs: the second result of a training step tells whether the first step was the same
+            # of all runs: the second result of a training step shows whether the first step was the same
             ours, *others = (torch.tensor(worker.norms, device=default_device()) for worker in workers.values())
             for other in others:
                 for one, two in zip(ours, other, strict=True):
@@ -71,7 +71,7 @@ def compare_apart(
 
 
 class _Worker:
-    """A process that runs one side when told to."""
+    """A subprocess that runs one alternative on request."""
 
     def __init__(self, make: Callable[..., Callable[[], Tensor]], threads: int, *arguments: object) -> None:
         self.norms: list[float] = []  # of the results of all runs
@@ -90,11 +90,11 @@ class _Worker:
         self.process.communicate()
 
     def run(self) -> None:
-        """Runs the side once."""
+        """Runs the alternative once."""
         self.norms.append(self._ask("run"))
 
     def peak_memory(self) -> float:
-        """What the runs so far took at their peak beyond what the side was built with, in MiB."""
+        """Peak memory of the runs so far beyond that before the first, in MiB."""
         return self._ask("peak_memory")
 
     def _ask(self, question: str) -> float:
@@ -105,7 +105,7 @@ class _Worker:
 
 
 def serve(make: Callable[..., Callable[[], Tensor]], threads: int, arguments: tuple[object, ...]) -> None:
-    """Answers the questions of a `_Worker`, one a line, until there are no more."""
+    """Entry point of the subprocess: answers the requests of a `_Worker`, one a line."""
     torch.set_num_threads(threads)
     run = make(*arguments)
     before = _memory("VmRSS", torch.cuda.memory_allocated)
@@ -118,9 +118,9 @@ def serve(make: Callable[..., Callable[[], Tensor]], threads: int, arguments: tu
 
 
 def _memory(entry: str, on_gpu: Callable[[], int]) -> float:
-    """What a GPU, or an entry of what Linux says of this process, holds, in MiB; NaN where neither is there.
+    """Memory of a GPU, or an entry of /proc/self/status, in MiB; NaN where there is neither.
 
-    Unlike the peak of `getrusage`, Linux's entry is not that of the process which started this one.
+    Unlike ru_maxrss of getrusage(2), VmHWM does not include the parent process.
     """
     if torch.cuda.is_available():
         return on_gpu() / 2**20

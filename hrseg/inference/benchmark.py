@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.inference.predictor import Predictor, usable_device
 from hrseg.models import Network, create_model, fold_batch_norm
+from hrseg.models.complexity import count_multiply_adds, count_parameters
 from hrseg.utils.memory import available_memory, peak_memory
 
 Measured = dict[str, float | str]
@@ -121,9 +121,8 @@ def measure_here(case: Case) -> Measured:
         network = Predictor.from_checkpoint(case.network, "cpu", trust=case.trust).network
     else:
         network = create_model(case.network).eval()
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    with FlopCounterMode(display=False) as counter, torch.no_grad():  # nothing is computed on the meta device
-        copy.deepcopy(network).to("meta")(torch.empty(1, 3, *case.size, device="meta"))
+    params_m = count_parameters(network) / 1e6
+    gmacs = count_multiply_adds(copy.deepcopy(network).to("meta"), torch.empty(1, 3, *case.size, device="meta")) / 1e9
     network = fold_batch_norm(network) if isinstance(network, Network) else network
     network = network.to(device).to(memory_format=torch.channels_last)
     forward = torch.compile(network) if case.compile else network
@@ -150,8 +149,8 @@ def measure_here(case: Case) -> Measured:
         "min_ms": 1e3 * fastest,
         "p90_ms": 1e3 * p90,
         "images_per_s": case.batch_size / median,
-        "params_m": parameters / 1e6,
-        "gmacs": counter.get_total_flops() / 2e9,
+        "params_m": params_m,
+        "gmacs": gmacs,
         "peak_gib": peak_memory(device),
         "device": str(device),
         "threads": torch.get_num_threads(),

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from torch import nn
 
+from hrseg.data.datasets.camvid import CAMVID
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference import benchmark
 from hrseg.inference.benchmark import Case, describe_environment, measure, measure_here
+from hrseg.models import create_model
 from hrseg.models.catalog import MODELS
+from hrseg.models.complexity import count_parameters
+from hrseg.task import SegmentationTask
 
 NETWORK = "hrnetv2_w18_small_v1"
 SMALL = Case(NETWORK, size=(64, 96), device="cpu", seconds=0.0)
@@ -27,6 +32,16 @@ def test_a_network_by_name(precision: str) -> None:
     assert float(measured["images_per_s"]) == pytest.approx(2e3 / float(measured["latency_ms"]))
     assert float(measured["peak_gib"]) > 0
     assert (measured["device"], measured["threads"]) == ("cpu", torch.get_num_threads())
+
+
+def test_the_network_of_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+    trainer.strategy.connect(SegmentationTask(NETWORK, CAMVID, weights=None))
+    trainer.save_checkpoint(path)
+    measured = measure_here(Case(str(path), True, (64, 96), device="cpu", seconds=0.0))
+    expected = count_parameters(create_model(NETWORK, CAMVID.num_classes))
+    assert measured["params_m"] == pytest.approx(expected / 1e6, rel=1e-2)
 
 
 def test_batch_norm_is_folded_and_runs_are_in_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:

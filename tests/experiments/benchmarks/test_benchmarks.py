@@ -1,4 +1,4 @@
-"""The benchmarks run, compare equal results, and report what they measured; how fast anything is, is not tested."""
+"""The comparisons run, check that results are equal, and report what they measured; no test asserts a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_sides_time_interleaved_after_a_first_round_that_does_not_count() -> None:
+def test_timings_are_interleaved_after_a_warm_up_round() -> None:
     now = 0.0
     order = []
 
@@ -54,7 +54,7 @@ def test_sides_time_interleaved_after_a_first_round_that_does_not_count() -> Non
     assert seconds == {"a": [1, 1], "b": [3, 3]}
 
 
-def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
+def test_the_ratio_is_the_median_over_the_rounds() -> None:
     # the machine was busy in the second round: the ratio of the medians would be 4 / 2
     costs = {HRSEG: [1.0, 10.0, 2.0], "other": [4.0, 30.0, 2.0]}
     ours, other = compare("subject", "case", costs, {"other": 3.5})
@@ -63,14 +63,14 @@ def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
     assert compare("subject", "case", costs, {"other": 3.0})[1].met is True
 
 
-def test_threads_are_given_back() -> None:
+def test_the_number_of_threads_is_restored() -> None:
     before = torch.get_num_threads()
     with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
 
-def test_different_results_are_not_compared() -> None:
+def test_different_results_are_refused() -> None:
     theirs = torch.tensor([1.0, 100.0])
     require_close(theirs + 0.05, theirs)
     with pytest.raises(AssertionError):
@@ -98,7 +98,7 @@ def test_windows() -> None:
     assert {row.case for row in rows} == {"hrnetv2_w18_small_v1 1x3x96x130, windows 64x64"}
 
 
-def test_a_settled_network_neither_grows_nor_shrinks_its_values() -> None:
+def test_a_settled_network_neither_amplifies_nor_shrinks_activations() -> None:
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     layers = [(torch.nn.Conv2d(3, 3, 3, bias=False), torch.nn.BatchNorm2d(3), torch.nn.ReLU()) for _ in range(20)]
     network = torch.nn.Sequential(*(layer for triple in layers for layer in triple))
@@ -123,7 +123,7 @@ def test_train() -> None:
 
 
 class Here:
-    """A worker without a process of its own, which would take seconds to start."""
+    """A worker without a subprocess, which would take seconds to start."""
 
     def __init__(self, make: Callable[..., Callable[[], torch.Tensor]], threads: int, *arguments: object) -> None:
         self.work = make(*ast.literal_eval(repr(arguments)))
@@ -182,13 +182,13 @@ def test_rmi() -> None:
     ]
 
 
-def test_sides_that_differ_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alternatives_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rmi, "_straightforward", lambda logits, _: logits.square().mean())
     with pytest.raises(AssertionError):
         rmi.measure_rmi(1, 1, 2, (32, 52))
 
 
-def test_data_from_drawn_scenes() -> None:
+def test_data_from_generated_scenes() -> None:
     rows = data.measure_data(1, size=(64, 128), crop_size=(48, 64))
     assert [(row.case, row.side, row.unit) for row in rows] == [
         ("street scenes 64x128, crops 48x64", HRSEG, "samples/s"),
@@ -223,7 +223,7 @@ def test_metric() -> None:
     assert {row.case for row in rows} == {"one frame 70x50"}
 
 
-def test_metric_with_other_counts_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_with_other_counts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Miscounting(SegmentationMetrics):
         def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
             super().update(preds, target)
@@ -234,7 +234,7 @@ def test_metric_with_other_counts_is_not_compared(monkeypatch: pytest.MonkeyPatc
         metric.measure_metric(1, 1, size=(32, 32))
 
 
-def test_metric_that_overlooks_labels_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_that_overlooks_labels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Careless(SegmentationMetrics):
         def compute(self) -> dict[str, torch.Tensor]:
             try:
@@ -263,7 +263,7 @@ def test_table() -> None:
     ]
 
 
-def test_csv_says_how_the_rows_came_about(tmp_path: Path) -> None:
+def test_csv_rows_hold_their_provenance(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     write_csv(path, [ROW], describe_run("python -m experiments.benchmarks data"))
     (row,) = read_csv(path)
@@ -282,7 +282,7 @@ def test_csv_keeps_the_other_subjects(tmp_path: Path) -> None:
     assert [(row["subject"], row["value"]) for row in read_csv(path)] == [("train", "2"), ("data", "3")]
 
 
-def test_csv_leaves_a_foreign_file_alone(tmp_path: Path) -> None:
+def test_csv_does_not_overwrite_other_files(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,loss\n1,0.5\n")
     with pytest.raises(ConfigError, match="another name"):

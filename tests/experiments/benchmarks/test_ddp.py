@@ -11,8 +11,8 @@ from hrseg.models.catalog import MODELS
 NETWORK = "hrnetv2_w18_small_v1"
 
 
-def test_two_processes_send_what_is_counted_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bytes are those that a hook saw in a real training of two processes."""
+def test_two_ranks_send_what_is_counted_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook counted the bytes in a training of two ranks."""
     answer = ddp._run_processes(NETWORK, 1, (64, 64), 1)
     assert tuple(answer[2]) == traffic_of(NETWORK).buckets
     monkeypatch.setattr(ddp, "_run_processes", lambda *_: answer)
@@ -41,7 +41,7 @@ def test_efficiency_and_what_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("what", ["gradients", "buffers"])
-def test_other_bytes_than_on_paper_are_noticed(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_bytes_than_counted_are_noticed(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     traffic = traffic_of(NETWORK)
     counted = ((*traffic.buckets, 4), traffic.buffers) if what == "gradients" else (traffic.buckets, 4)
     monkeypatch.setattr(ddp, "_run_processes", lambda *_: ({}, {}, *counted))
@@ -49,6 +49,6 @@ def test_other_bytes_than_on_paper_are_noticed(what: str, monkeypatch: pytest.Mo
         ddp.measure_ddp(1, NETWORK)
 
 
-def test_a_process_that_fails_does_not_hang_the_others() -> None:
+def test_a_rank_that_fails_does_not_hang_the_other() -> None:
     with pytest.raises(subprocess.CalledProcessError):
         ddp._run_processes("no_such_network", 1, (64, 64), 1)

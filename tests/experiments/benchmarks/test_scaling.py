@@ -33,7 +33,7 @@ def test_rows() -> None:
     assert all((one.ratio or 0) > (other.ratio or 0) for one, other in zip(weak[1:], synchronised[1:], strict=True))
 
 
-def test_the_assumed_time_is_that_of_the_multiply_adds() -> None:
+def test_the_assumed_step_time_follows_from_the_multiply_adds() -> None:
     case = next(Scaling(["hrnetv2_w48"]).cases())
     assert case.training.step_time == pytest.approx(3 * 6 * 747_513_053_184 / 4 / 20e12)
     assert "(assumed)" in case.title
