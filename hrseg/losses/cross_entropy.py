@@ -1,4 +1,4 @@
-"""Cross entropy."""
+"""Cross entropy, computed one image at a time."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class CrossEntropyLoss(SegmentationLoss):
 
 
 def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor, upsample: Upsample) -> Tensor:
-    """The sum over all pixels of their weighted cross entropies.
+    """Sums the weighted cross entropy over all pixels.
 
-    One image is upsampled at a time, and its gradient found at once, so that no map of the target's size outlives its
-    image. Unlike `F.cross_entropy` this is deterministic on CUDA.
+    Upsamples one image at a time and computes its gradient in the forward pass, so that no map of the target's size is
+    kept. Unlike `F.cross_entropy` this is deterministic on CUDA.
 
     Args:
         logits: (B, K, h, w).

@@ -1,4 +1,4 @@
-"""Losses of torch and of other libraries under our contract."""
+"""Adapts losses of torch and other libraries to `SegmentationLoss`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hrseg.utils.checks import require
 
 
 class ModuleLoss(SegmentationLoss):
-    """A module of logits (B, K, H, W) and target (B, H, W) as a loss, such as `torch.nn.CrossEntropyLoss`.
+    """Wraps a module of logits (B, K, H, W) and target (B, H, W), such as `torch.nn.CrossEntropyLoss`.
 
-    Logits are upsampled to the target's size. Ignored pixels get the module's own `ignore_index`; a module without one
-    sees them as they stand in the target, and has to leave them out itself. A module's `weight` (K,) is taken for class
+    Logits are upsampled to the target's size. Ignored pixels are set to the module's own `ignore_index`; a module
+    without one receives the target as it is and has to ignore them itself. A buffer `weight` (K,) is taken as class
     weights.
 
     Args:
-        module: The loss.
+        module: The wrapped loss.
         ignore_index: Value of the pixels in the target that do not count.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
@@ -40,29 +40,29 @@ class ModuleLoss(SegmentationLoss):
         """See `SegmentationLoss.compute`.
 
         Raises:
-            ConfigError: The module gives no scalar.
+            ConfigError: The module does not return a scalar.
         """
         logits = self.upsample(logits, target)
         known, valid = self.split_valid(target)
-        # torch's losses divide by the number of valid pixels: where there is none, by all of them, times zero
+        # torch's losses divide by the number of valid pixels: without any, keep all of them and multiply by zero
         some = valid.any()
         loss = self.module(logits, torch.where(valid | ~some, known, self._ignored()))
         return require_scalar(loss, type(self.module).__name__) * some
 
     def probe(self, num_classes: int) -> None:
-        """Calls the module with logits and a target of nothing.
+        """Calls the module once with zeros.
 
         Raises:
-            ConfigError: It does not take them, or gives no scalar.
+            ConfigError: The call fails or does not return a scalar.
         """
         target = torch.zeros(1, 64, 64, dtype=torch.int64)
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                warnings.filterwarnings("error", message="Using a target size")  # which torch would broadcast
+                warnings.filterwarnings("error", message="Using a target size")  # torch would broadcast it
                 require_scalar(self.module(torch.zeros(1, num_classes, 64, 64), target), type(self.module).__name__)
         except HrsegError:
             raise
-        except Exception as error:  # whatever a module of another kind raises or warns of
+        except Exception as error:  # other kinds of modules raise or warn of anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
                 f"{type(self.module).__name__} is no loss of logits (B, K, H, W) and a target (B, H, W) of classes: "
@@ -70,7 +70,7 @@ class ModuleLoss(SegmentationLoss):
             ) from error
 
     def _ignored(self) -> int:
-        """The value in place of ignored pixels."""
+        """The value that ignored pixels are set to."""
         if getattr(self.module, "ignore_index", self.ignore_index) is None:
             self.module.ignore_index = self.ignore_index  # type: ignore[assignment]
         value: int = getattr(self.module, "ignore_index", self.ignore_index)
@@ -78,10 +78,10 @@ class ModuleLoss(SegmentationLoss):
 
 
 def as_loss(loss: object) -> SegmentationLoss:
-    """The loss itself, or a module of (logits, target) as one.
+    """Returns a `SegmentationLoss` as it is and wraps any other module of (logits, target).
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: `loss` is neither.
     """
     if isinstance(loss, SegmentationLoss):
         return loss

@@ -1,4 +1,4 @@
-"""Cross entropy on the hard pixels only (online hard example mining)."""
+"""Online hard example mining (OHEM): cross entropy on the hard pixels only."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _IGNORED = 2.0  # stands in for the probability of an ignored pixel: above every
 
 
 class OhemCrossEntropyLoss(SegmentationLoss):
-    """Mean cross entropy of the pixels whose true class is predicted with a low probability.
+    """Mean cross entropy of the pixels whose target class has a low probability.
 
-    Over the valid pixels of the batch, the `min_kept + 1` smallest probability of the true class (the largest, if there
-    are not as many) and `threshold` are compared; pixels strictly below the larger of the two are kept. Their weighted
-    losses are averaged without dividing by the weights.
+    Pixels are kept whose probability of the target class is strictly below the larger of `threshold` and the
+    (`min_kept` + 1)-smallest such probability among the batch's valid pixels (the largest, if there are fewer). Their
+    class-weighted losses are divided by their number, not by the sum of their weights.
 
     Args:
         threshold: Probability, 0 to 1; pixels below it are kept.
-        min_kept: Number of pixels to keep even if their probability is higher, per batch on one device.
+        min_kept: Minimum number of pixels to keep, per batch and rank, even if their probability is higher.
         class_weights: One weight per class, in train id order; None weighs all alike.
         ignore_index: Value of the pixels in the target that do not count.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
@@ -49,7 +49,7 @@ class OhemCrossEntropyLoss(SegmentationLoss):
         require(is_number(threshold, 0) and threshold <= 1, "OHEM threshold", threshold, "a probability, such as 0.9")
         require(is_whole(min_kept, 0), "OHEM min_kept", min_kept, "a number of pixels, such as 131072")
         self.threshold = threshold
-        self.min_kept = max(1, min_kept)  # as the official code has it
+        self.min_kept = max(1, min_kept)  # as in the official code
 
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:
         """See `SegmentationLoss.compute`."""
@@ -60,12 +60,12 @@ class OhemCrossEntropyLoss(SegmentationLoss):
         return self.mean(total, kept.sum())
 
     def _class_probability(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The probability (B, H, W) of each pixel's class, image by image, since the upsampled logits are large."""
+        """The probability of each pixel's target class, (B, H, W); image by image, since upsampled logits are large."""
         images = zip(torch.split(logits, 1), torch.split(target, 1), strict=True)
         return torch.cat([self.upsample(x, y).softmax(1).gather(1, y.unsqueeze(1)).squeeze(1) for x, y in images])
 
     def _limit(self, probability: Tensor) -> Tensor:
-        """The probability below which a pixel is kept, found without knowing on the host how many pixels are valid."""
+        """The probability below which pixels are kept, computed without a host sync for the number of valid pixels."""
         number = min(self.min_kept + 1, probability.numel())
         # topk, because kthvalue has no deterministic form on CUDA
         hardest = probability.flatten().topk(number, largest=False, sorted=False).values.max()

@@ -1,4 +1,4 @@
-"""Losses combined: over the outputs of a network, or several on one output."""
+"""Combinations of losses: one per output of a network, or several on one output."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ class WeightedOutputsLoss(Criterion):
     """The weighted sum of one loss per output of a network.
 
     HRNet + OCR is trained with weight 1 for "out" and 0.4 for "aux"; where OHEM is used, it is used for "out" only.
-    Outputs without a loss are left out.
+    Outputs without a loss are ignored.
 
     Args:
-        losses: The loss of each output, by the output's name; one of ours, or a module of (logits, target), which
-            becomes a `ModuleLoss`.
-        weights: The weights, by the output's name; 1 where an output is not named.
+        losses: Loss by output name; a module of (logits, target) is wrapped in a `ModuleLoss`.
+        weights: Weight by output name, from 0; 1 for outputs that are not named.
 
     Raises:
-        ConfigError: There is no loss, a weight is for an output without one, or is not a finite number from 0.
+        ConfigError: There is no loss, or a weight is not a finite number from 0 or names an output without a loss.
 
     Source:
         HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/core/criterion.py (BALANCE_WEIGHTS).
@@ -59,13 +58,13 @@ class WeightedOutputsLoss(Criterion):
             Scalar.
 
         Raises:
-            ConfigError: In training, the network gives no output of a name that has a loss. In evaluation some networks
-                give fewer outputs; then the sum is over those.
+            ConfigError: In training, an output that has a loss is missing. In evaluation some networks return fewer
+                outputs; the sum is over those.
         """
         return torch.stack(list(self.terms(outputs, target).values())).sum()
 
     def terms(self, outputs: Mapping[str, Tensor], target: Tensor) -> dict[str, Tensor]:
-        """The weighted losses by output name, of which `forward` is the sum; arguments and errors as there."""
+        """The weighted loss of each output by name; arguments and errors are those of `forward`, which sums them."""
         missing = [name for name in self.losses if name not in outputs]
         if missing and self.training:
             raise ConfigError(
@@ -80,16 +79,16 @@ class SumLoss(SegmentationLoss):
     """The weighted sum of several losses on the same output, such as cross entropy and Dice.
 
     Args:
-        losses: The losses; of ours, or modules of (logits, target).
-        weights: One weight per loss; None weighs all with 1.
-        ignore_index: Value of the pixels in the target that do not count, for all of them.
+        losses: The losses; modules of (logits, target) are wrapped in a `ModuleLoss`.
+        weights: One weight per loss; None is 1 for all.
+        ignore_index: Value of the pixels in the target that do not count, for all losses.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
         ConfigError: There is no loss, not one weight for each, or a weight is not a finite number from 0.
     """
 
-    sums_over_pixels = True  # if all of its losses are, who are asked as well
+    sums_over_pixels = True  # `bind` checks each of the losses, too
 
     def __init__(
         self,
@@ -114,14 +113,14 @@ class SumLoss(SegmentationLoss):
 
 
 def criterion_of(loss: object, output_weights: Mapping[str, float]) -> Criterion:
-    """The loss of a network's outputs, of what a task is given for it.
+    """Creates the loss of a network's outputs from the `loss` argument of a task.
 
     Args:
-        loss: None is cross entropy on each output; a loss of logits is for the main output, "out".
-        output_weights: Weights of the outputs that the network is trained with, by their names.
+        loss: None is cross entropy on each output; a loss of logits applies to the main output, "out".
+        output_weights: Weight of each training output, by name.
 
     Raises:
-        ConfigError: It is no loss.
+        ConfigError: `loss` is not a loss.
     """
     if loss is None:
         return WeightedOutputsLoss({name: CrossEntropyLoss() for name in output_weights}, output_weights)

@@ -1,4 +1,4 @@
-"""Region mutual information (RMI) beside a binary cross entropy."""
+"""Region mutual information (RMI) loss with binary cross entropy."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CLASSES_AT_ONCE = 4  # at 1024 x 2048 pixels they take 0.5 to 0.8 GB; the 19 of
 
 
 class RMILoss(SegmentationLoss):
-    """Binary cross entropy of each class, and what the regions of the prediction fail to tell of those of the labels.
+    """Binary cross entropy (BCE) and the negative lower bound of the mutual information of regions, per class.
 
-    The loss is `bce_weight` * BCE + (1 - `bce_weight`) * RMI. BCE is that of the sigmoid, summed over the classes and
-    the valid pixels, divided by the number of valid pixels plus one. For RMI, the probabilities and the one-hot labels
+    The loss is `bce_weight` * BCE + (1 - `bce_weight`) * RMI. BCE is summed over classes and valid pixels and
+    divided by the number of valid pixels plus one. For RMI, the probabilities and the one-hot labels
     of a class, zero where the target is ignored, are pooled; each region of `radius` x `radius` pooled pixels is then
     a point of as many dimensions, among the probabilities P and among the labels Y. RMI is half the log-determinant,
     divided by the number of dimensions, of
@@ -39,11 +39,11 @@ class RMILoss(SegmentationLoss):
     all there is, which is NVIDIA's loss of the auxiliary output.
 
     Args:
-        num_classes: Number of channels that the logits must have; None takes them as they are.
+        num_classes: Number of channels that the logits must have; None accepts any.
         radius: Side of a region in pooled pixels.
-        pooling: How the maps are made smaller: "average", where the padding counts as zero, or "max".
+        pooling: How the maps are downsampled: "average", where the padding counts as zero, or "max".
         pool_size: Side and stride of the pooling in pixels; half of it, rounded down, is padded on every side.
-        bce_weight: Share of the BCE, 0 to 1 (lambda); the rest is that of RMI.
+        bce_weight: Weight of the BCE, 0 to 1 (lambda in the paper); RMI has the rest.
         alpha: Added to the diagonal of both scatter matrices, above 0.
         ignore_index: Value of the pixels in the target that do not count.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
@@ -92,7 +92,7 @@ class RMILoss(SegmentationLoss):
         """See `SegmentationLoss.compute`.
 
         Raises:
-            ConfigError: The logits have not `num_classes` channels, or the pooled target is smaller than a region.
+            ConfigError: The logits do not have `num_classes` channels, or the pooled maps are smaller than a region.
         """
         channels = logits.shape[1]
         if self.num_classes not in (None, channels):
@@ -104,7 +104,7 @@ class RMILoss(SegmentationLoss):
         for_rmi = (1 - self.bce_weight) / len(target)
 
         def part(small: Tensor, image: int, first_class: int) -> Tensor:
-            """What some classes (1, k, h, w) of one image add to the loss, float64."""
+            """The contribution of some classes (1, k, h, w) of one image to the loss, float64."""
             inside = valid[image].expand(1, small.shape[1], -1, -1)
             classes = torch.arange(first_class, first_class + small.shape[1], device=target.device)
             labels = ((target[image] == classes.view(1, -1, 1, 1)) & inside).to(small.dtype)
@@ -149,10 +149,10 @@ Part = Callable[[Tensor, int, int], Tensor]
 
 
 class _SumOverParts(torch.autograd.Function):
-    """The sum of a loss over images and groups of classes, each part's gradient found at once.
+    """Sums a loss over images and groups of classes; computes each part's gradient in the forward pass.
 
-    So no map of the target's size outlives its part. `part` takes logits (1, k, h, w), the image's place in the batch
-    and the first of the k classes.
+    No map of the target's size is kept. `part` takes logits (1, k, h, w), the image's index in the batch and the first
+    of the k classes.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The losses of segmentation_models_pytorch (SMP) under our contract."""
+"""Adapts the losses of segmentation_models_pytorch (SMP) to `SegmentationLoss`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hrseg.utils.checks import is_number, require
 
 _CLASSES = {name.lower(): f"{name}Loss" for name in ("Dice", "Focal", "Jaccard", "Lovasz", "Tversky")}
 _REGION_LOSSES = ("dice", "jaccard", "tversky")
-_OURS = ("mode", "ignore_index", "from_logits")  # settled by the contract: multiclass, the label table's, logits
+_OURS = ("mode", "ignore_index", "from_logits")  # fixed: multiclass, the label table's, logits
 
 
 class SmpLoss(SegmentationLoss):
-    """A loss of segmentation_models_pytorch, in its multiclass form.
+    """A loss of segmentation_models_pytorch in multiclass mode.
 
-    Ignored pixels change neither its value nor its gradient. Its result is float32 always.
+    Ignored pixels change neither its value nor its gradient. It is always computed in float32.
 
     Args:
         name: "dice", "focal", "jaccard", "lovasz" or "tversky"; also the class's name or its import path.
@@ -30,7 +30,7 @@ class SmpLoss(SegmentationLoss):
 
     Raises:
         UnknownNameError: SMP has no such loss.
-        ConfigError: The SMP class has no such option, or the option is settled by the contract.
+        ConfigError: The SMP class has no such option, or the option is fixed.
 
     Source:
         segmentation_models_pytorch.losses.
@@ -65,7 +65,7 @@ class SmpLoss(SegmentationLoss):
         except (TypeError, ValueError, AssertionError) as error:
             raise ConfigError(f"options {options} of SMP loss {name!r}: {error}") from error
         self._is_region_loss = key in _REGION_LOSSES
-        # SMP keeps constants as plain attributes, and would copy them to the device in every step
+        # SMP keeps constants as plain attributes and copies them to the device in every step
         for attribute, value in list(vars(self.loss).items()):
             if isinstance(value, Tensor):
                 delattr(self.loss, attribute)
@@ -76,10 +76,10 @@ class SmpLoss(SegmentationLoss):
         self.loss.ignore_index = self.ignore_index
         valid = target != self.ignore_index
         logits = self.upsample(logits, target)
-        # SMP multiplies ignored pixels by zero, which leaves NaN as it is; filling stops it in both directions
-        logits = logits.float().masked_fill(~valid.unsqueeze(1), 0.0)  # its Lovász loss knows float32 only
+        # SMP multiplies ignored pixels by zero, which keeps NaN; filling removes it forward and backward
+        logits = logits.float().masked_fill(~valid.unsqueeze(1), 0.0)  # its Lovász loss is float32 only
         if not self._is_region_loss:
-            # these pick the valid pixels, and return NaN, or not even a scalar, for an image that has none
+            # these select the valid pixels and return NaN, or no scalar, for an image without any
             some = valid.flatten(1).any(1)
             if not some.any():
                 return logits.sum() * 0.0

@@ -1,4 +1,4 @@
-"""Scores of semantic segmentation: functions of one confusion matrix, and metrics that count."""
+"""Segmentation scores: functions of a confusion matrix, and torchmetrics that accumulate it."""
 
 from hrseg.metrics.boundary import BoundaryScores
 from hrseg.metrics.confusion import (

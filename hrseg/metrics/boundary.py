@@ -1,4 +1,4 @@
-"""Scores of what happens at the borders of classes, where the mean IoU hardly looks."""
+"""Boundary scores, to which the mean IoU is hardly sensitive: Boundary IoU and trimap accuracy."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from hrseg.metrics.confusion import accuracy_per_class, count_pairs, mean_of
 
 
 class BoundaryScores(Metric):
-    """Boundary IoU, and the accuracy in a trimap: a narrow band around the borders of the labels.
+    """Boundary IoU, and mean accuracy in a trimap: a narrow band around the borders of the labels.
 
-    Works image by image on the CPU, where OpenCV erodes masks in a time that does not depend on the distance.
+    Works image by image on the CPU, where OpenCV's erosion takes the same time for any distance.
 
     Args:
         num_classes: K.
-        ignore_index: Value of the pixels in the target that do not count; next to them no border is seen.
-        boundary_share: Distance from a mask's border up to which Boundary IoU looks, as a share of the image's
-            diagonal.
+        ignore_index: Value of the pixels in the target that do not count; their edge is not a border.
+        boundary_share: Width of the boundary region inside a mask, as a fraction of the image's diagonal.
         trimap_width: Distance from a border of the labels up to which a pixel is in the trimap, in pixels.
 
     Raises:
@@ -63,7 +62,7 @@ class BoundaryScores(Metric):
             target: (H, W) uint8, train ids and the ignore index.
         """
         truth = target.cpu().numpy()
-        # where nothing is known, neither side shall see a border that the other does not see
+        # ignored pixels are ignored in both, so that their edge is the same in both
         prediction = np.where(truth == self.ignore_index, self.ignore_index, preds.cpu().numpy()).astype(np.uint8)
         distance = max(1, round(self.boundary_share * float(np.hypot(*truth.shape))))
         counts = torch.zeros(2, self.num_classes, dtype=torch.int64)
@@ -119,7 +118,7 @@ def boundary_region(mask: np.ndarray, distance: int) -> np.ndarray:
 
 
 def border_band(target: np.ndarray, ignore_index: int, width: int) -> np.ndarray:
-    """The pixels within a distance of a border between two classes; what is ignored is no class.
+    """The pixels within a distance of a border between two classes; the ignore index is no class.
 
     Args:
         target: (H, W) uint8 train ids and the ignore index.

@@ -1,4 +1,4 @@
-"""The scores that cityscapesscripts' own evaluator gives to files."""
+"""Scores of label files by the evaluator of cityscapesscripts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def evaluate_files(pairs: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
         "categories", and with instances "class_iious" and "category_iious". NaN: the class never occurs.
 
     Raises:
-        DataFileError: The evaluator refuses a file; it says why on the standard output.
+        DataFileError: The evaluator rejects a file; it prints the reason to the standard output.
     """
     from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator  # noqa: N813
 

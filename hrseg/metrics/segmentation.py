@@ -13,29 +13,29 @@ from hrseg.errors import ConfigError
 from hrseg.metrics import confusion
 from hrseg.metrics.confusion import Absent
 
-MEANS = ("miou", "pixel_accuracy", "mean_accuracy", "fwiou", "category_miou")  # the results of `compute` to be logged
+MEANS = ("miou", "pixel_accuracy", "mean_accuracy", "fwiou", "category_miou")  # the logged results of `compute`
 
 
 class SegmentationMetrics(Metric):
-    """Counts a confusion matrix over batches and processes, exactly, and computes the scores from it.
+    """Accumulates an exact confusion matrix over batches and ranks and computes all scores from it.
 
     Args:
         num_classes: K.
         ignore_index: Value of the pixels in the target that do not count.
         absent: Whether a class that never occurs is left out of the means ("skip", the Cityscapes evaluator) or counts
             as 0 ("zero", the official HRNet code); see `mean_iou`.
-        categories: Groups of train ids to be scored together, by name, as the label table has them.
+        categories: Groups of train ids scored together, by name, from the label table.
 
     Raises:
-        ConfigError: `absent` is neither of the two, a category names a class that is not there, or the ignore index is
+        ConfigError: `absent` is neither of the two, a category names an unknown class, or the ignore index is
             a class.
     """
 
     full_state_update = False
 
-    # of this process alone; what all of them counted is in the result of `compute`
+    # of this rank; `compute` returns the sums over all ranks
     matrix: Tensor  # (K, K + 1) int64, see `confusion_matrix`
-    unknown: Tensor  # pixels by value out of range, see `count_pairs`
+    unknown: Tensor  # number of pixels by out-of-range value, see `count_pairs`
     images: Tensor  # int64
 
     def __init__(
@@ -61,7 +61,7 @@ class SegmentationMetrics(Metric):
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Counts one batch, without waiting for the device.
+        """Counts one batch, without a host sync.
 
         Args:
             preds: (B, H, W) or (H, W), uint8 or int64, predicted classes.
@@ -73,7 +73,7 @@ class SegmentationMetrics(Metric):
         self.images = self.images + target.shape[:-2].numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores of all that was counted, in all processes, float64 on the CPU, 0 to 1.
+        """Computes the scores over all ranks, float64 on the CPU, 0 to 1.
 
         Returns:
             "miou", "pixel_accuracy", "mean_accuracy", "fwiou"; the vectors (K,) "iou" and "accuracy", in which NaN is a

@@ -1,4 +1,4 @@
-"""How a network learns: parameter groups, the learning-rate schedule, and an optimiser that torch does not have."""
+"""Optimisation: parameter groups, learning-rate schedules, frozen parts and the optimiser Muon."""
 
 from hrseg.optim.groups import create_optimizer, parameter_groups
 from hrseg.optim.muon import Muon

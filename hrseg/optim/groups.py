@@ -1,4 +1,4 @@
-"""Parameter groups: what of a network is trained how fast, and what decays."""
+"""Parameter groups: learning-rate factors and weight decay by part of a network."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ def parameter_groups(
     head_names: Sequence[str] = (),
     lr_factors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Sorts the parameters of a network that are trained into named groups for an optimiser.
+    """Sorts the trainable parameters of a network into named groups for an optimiser.
 
     Args:
         net: The network.
-        head_lr_factor: The head's learning rate over the trunk's; stands in the groups as `lr_factor`, which
-            `create_optimizer` applies. The same as `lr_factors` of "head".
+        head_lr_factor: The head's learning rate relative to the backbone's, the same as `lr_factors` for "head";
+            `create_optimizer` applies it.
         decay_norm_and_bias: Whether weight decay also acts on norms and biases. The HRNet papers decay everything.
-        head_names: Names of the network's attributes that make the head, `net.head_names`.
-        lr_factors: Further factors, by the pattern of the parts that they are for, as of `parameters_of`; where several
-            fit, the last.
+        head_names: Names of the attributes that form the head, `net.head_names`.
+        lr_factors: Learning-rate factors by pattern, see `parameters_of`; where several match, the last one counts.
 
     Returns:
-        Groups with "params", "name" and "lr_factor", and "weight_decay" 0 where there is to be none; none is empty.
+        Groups with "params", "name" and "lr_factor", and "weight_decay" 0 where nothing decays; no group is empty.
 
     Raises:
-        ConfigError: A factor is not positive, or it is given for a part that the network does not have or train.
+        ConfigError: A factor is not positive, or matches no trainable parameter.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
@@ -53,12 +52,12 @@ def parameter_groups(
             raise ConfigError(f"{setting} is {factor}; expected a number above 0, 1 for no difference")
         part_of |= dict.fromkeys(parameters_of(net, pattern, head_names, setting.split()[0]), pattern)
     of_norms = {p for module in net.modules() if isinstance(module, _NORMS) for p in module.parameters()}
-    groups: dict[tuple[str | None, bool], dict[str, Any]] = {}  # by part, None for all others, and decay
+    groups: dict[tuple[str | None, bool], dict[str, Any]] = {}  # by part (None for the rest) and decay
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
         part = part_of.get(parameter)
-        # tables of relative positions are biases too
+        # relative position bias tables are biases too
         is_norm_or_bias = parameter in of_norms or parameter.ndim <= 1 or name.endswith(("bias", "bias_table"))
         decays = decay_norm_and_bias or not is_norm_or_bias
         if (part, decays) not in groups:
@@ -79,7 +78,7 @@ def create_optimizer(factory: Callable[[list[dict[str, Any]]], Optimizer], group
     """Creates an optimiser in which each group's learning rate is the common one times the group's `lr_factor`.
 
     Args:
-        factory: Makes an optimiser from parameter groups, with the common learning rate already in it.
+        factory: Creates an optimiser with the common learning rate from parameter groups.
         groups: The result of `parameter_groups`.
     """
     optimizer = factory(groups)

@@ -1,4 +1,4 @@
-"""Muon: steps whose directions are orthogonal matrices."""
+"""Muon, an optimiser with orthogonalised updates."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a s + b s^3 + c s^5 drives every s 
 
 
 class Muon(Optimizer):
-    """Muon for convolutions and other matrices, AdamW for norms and biases.
+    """Muon for convolutions and other matrices; AdamW for norms and biases.
 
-    A matrix moves along the orthogonal matrix nearest to its momentum, so that all its directions advance alike. A step
-    has the size of one of AdamW, so that learning rates and weight decay of the same order fit. In short trainings from
-    scratch on CamVid, one run each, the training loss came down in about half the steps of AdamW; longer trainings and
-    fine-tuning have not been measured. It pays where a step takes longer than the small matrix products per layer: not
-    for batches of tiny images.
+    A matrix is updated along the orthogonal matrix nearest to its Nesterov momentum. Updates are scaled to the size of
+    AdamW's, so that learning rates and weight decay of the same order apply. In short trainings from scratch on CamVid,
+    one run each, the training loss fell in about half the steps of AdamW; longer trainings and fine-tuning have not
+    been measured. The overhead is a few small matrix products per layer, which matters for batches of tiny images only.
 
-    torch's and timm's own Muon compute in bfloat16 only, many times slower on a CPU, and torch's knows no convolutions.
+    torch's and timm's Muon compute in bfloat16, many times slower on a CPU, and torch's does not support convolutions.
 
     Args:
-        params: Parameters or groups of them; those with two dimensions or more are matrices, one row per output.
+        params: Parameters or groups of them; those of two or more dimensions are matrices, one row per output.
         lr: The learning rate.
-        momentum: Share of the old momentum that matrices keep in a step.
-        betas: Of AdamW's running means of gradients and of their squares.
-        eps: Of AdamW's denominator.
+        momentum: Decay of the momentum of matrices.
+        betas: Decays of AdamW's running means of gradients and squared gradients.
+        eps: Added to AdamW's denominator.
         weight_decay: Decoupled, as in AdamW.
 
     Raises:
         ConfigError: A number is outside its range.
 
     Source:
-        K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the size of its steps from
+        K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; scale of its updates from
         Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, section 2.2.
     """
 
@@ -65,13 +64,13 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Moves every parameter that has a gradient.
+        """Updates every parameter that has a gradient.
 
         Args:
-            closure: Computes the loss anew, for those that train that way.
+            closure: Recomputes the loss.
 
         Returns:
-            What the closure returned.
+            The loss that the closure returns.
         """
         loss = None
         if closure is not None:
@@ -92,7 +91,7 @@ class Muon(Optimizer):
         return loss
 
     def _step_matrices(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        """Moves matrices of one shape, all of them in the same products."""
+        """Updates matrices of one shape as a batch."""
         share = group["momentum"]
         updates = []
         for matrix in matrices:
@@ -100,24 +99,24 @@ class Muon(Optimizer):
             assert gradient is not None
             (momentum,) = self._averages(matrix, "momentum_buffer")
             momentum.lerp_(gradient, 1 - share)
-            updates.append(gradient.lerp(momentum, share).flatten(1))  # Nesterov's: where the momentum will be
+            updates.append(gradient.lerp(momentum, share).flatten(1))  # Nesterov momentum
         directions = orthogonalize(torch.stack(updates))
-        size = 0.2 * max(directions.shape[1:]) ** 0.5  # makes the elements' root mean square that of AdamW's steps
+        size = 0.2 * max(directions.shape[1:]) ** 0.5  # the root mean square of AdamW's updates
         for matrix, direction in zip(matrices, directions, strict=True):
             matrix.add_(direction.view(matrix.shape), alpha=-group["lr"] * size)
 
     def _step_vector(self, vector: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        """Moves a vector as AdamW does."""
+        """Updates a vector as AdamW does."""
         beta1, beta2 = group["betas"]
         mean, square = self._averages(vector, "exp_avg", "exp_avg_sq")
         self.state[vector]["step"] = step = self.state[vector].get("step", 0) + 1
         mean.lerp_(gradient, 1 - beta1)
         square.lerp_(gradient.square(), 1 - beta2)
-        deviation = (square / (1 - beta2**step)).sqrt_()
-        vector.addcdiv_(mean, deviation.add_(group["eps"]), value=-group["lr"] / (1 - beta1**step))
+        std = (square / (1 - beta2**step)).sqrt_()
+        vector.addcdiv_(mean, std.add_(group["eps"]), value=-group["lr"] / (1 - beta1**step))
 
     def _averages(self, parameter: Tensor, *names: str) -> list[Tensor]:
-        """Running averages by name, from zero."""
+        """Running averages by name, initialised to zero."""
         state = self.state[parameter]
         if names[0] not in state:
             state.update({name: torch.zeros_like(parameter) for name in names})
@@ -125,13 +124,13 @@ class Muon(Optimizer):
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Brings the singular values of matrices near 1, between 0.7 and 1.2, by Newton-Schulz iteration.
+    """Moves the singular values of matrices to about 1 (0.7 to 1.2) by Newton-Schulz iteration.
 
-    Iterates on the products of the rows with each other, which for convolutions are far smaller than the matrices.
+    Iterates on the Gram matrices of the rows, which for convolutions are far smaller than the matrices.
 
     Args:
         matrices: (N, rows, columns) float32 or float64.
-        steps: Number of iterations; 5 do for singular values down to a hundredth of all together.
+        steps: Number of iterations; 5 suffice for singular values down to 1/100 of the Frobenius norm.
 
     Returns:
         (N, rows, columns).

@@ -1,4 +1,4 @@
-"""Parts of a network by the patterns of a recipe: what is frozen, and what learns at a rate of its own."""
+"""Parts of a network by name patterns: which are frozen, and which have a learning rate of their own."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hrseg.errors import ConfigError
 
 
 def freeze_parts(net: nn.Module, patterns: Sequence[str], head_names: Sequence[str] = ()) -> list[str]:
-    """Takes parts of a network out of the training.
+    """Freezes parts of a network: sets `requires_grad` of their parameters to False.
 
     Args:
-        net: The network; the parameters of these parts get no gradient any more.
-        patterns: As of `parameters_of`.
-        head_names: Likewise.
+        net: The network.
+        patterns: See `parameters_of`.
+        head_names: See `parameters_of`.
 
     Returns:
-        Names of the modules with nothing left to train. They belong in evaluation mode throughout: batch norm would go
-        on with its running statistics, and dropout draw.
+        Names of the modules all of whose parameters are frozen. They have to stay in evaluation mode: batch norm would
+        update its running statistics, and dropout would be active.
 
     Raises:
-        ConfigError: The network has no such part, or nothing is left to train.
+        ConfigError: The network has no such part, or no trainable parameter is left.
     """
     if isinstance(patterns, str):
         raise ConfigError(f"freeze is {patterns!r}; expected a list, [{patterns}]")
@@ -42,11 +42,11 @@ def parameters_of(net: nn.Module, pattern: str, head_names: Sequence[str], setti
 
     Args:
         net: The network.
-        pattern: Name of a parameter, or of a module that holds it, with wildcards: "layer1", "stage4.2", "*.bn1"; or
-            "head", what `head_names` names, and "backbone", all but that. An attribute of the name "backbone" goes
-            before, and "head" where the network names none.
-        head_names: Names of the network's attributes that make the head, `net.head_names`.
-        setting: In which the pattern stands, for the error.
+        pattern: Name of a parameter or of a module that contains it, with wildcards: "layer1", "stage4.2", "*.bn1"; or
+            "head", the modules of `head_names`, or "backbone", all others. A network's attribute of the name "backbone"
+            takes precedence, and one of the name "head" where `head_names` is empty.
+        head_names: Names of the attributes that form the head, `net.head_names`.
+        setting: Name of the setting that holds the pattern, for the error message.
 
     Raises:
         ConfigError: The network has no such part.
@@ -80,6 +80,6 @@ def _check_head(net: nn.Module, head_names: Sequence[str], setting: str) -> None
 
 
 def _places(name: str) -> list[str]:
-    """A name and those of all modules that hold it: "a", "a.b", "a.b.c"."""
+    """The name of a parameter and of all modules that contain it: "a", "a.b", "a.b.c"."""
     parts = name.split(".")
     return [".".join(parts[: end + 1]) for end in range(len(parts))]

@@ -1,4 +1,4 @@
-"""How the learning rate changes over a training."""
+"""Learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ def create_schedule(
     warmup_steps: int = 0,
     warmup_ratio: float = 1e-6,
 ) -> LRScheduler:
-    """Creates a schedule of the learning rate, to be stepped after each iteration.
+    """Creates a learning-rate schedule that is stepped after each iteration.
 
-    "poly" is lr * (1 - step / total_steps) ** power, exactly as the official code runs it. That code writes the new
-    rate after each step, so it lags by one iteration: the first two iterations run at the full rate, and iteration t at
-    the rate of t - 1. After `total_steps` the rate is zero. "cosine" is half a cosine from the full rate to zero,
-    "step" a tenth of the rate after 30, 60 and 90 % of the steps each.
+    "poly" is lr * (1 - step / total_steps) ** power, exactly as the official code runs it. That code sets the new rate
+    after each step, so it lags by one iteration: the first two iterations run at the full rate, and iteration t at the
+    rate of t - 1. After `total_steps` the rate is zero. "cosine" is half a cosine from the full rate to zero; "step"
+    divides the rate by 10 after 30, 60 and 90 % of the steps.
 
     Args:
         optimizer: The optimiser; its groups keep the ratios of their rates.
-        schedule: Its name; or a function that makes a schedule of an optimiser, such as one of torch's classes with its
-            arguments. It counts iterations, and starts after the warm-up.
-        total_steps: Number of iterations in the whole training; may be infinite for a schedule of one's own.
+        schedule: Its name; or a function of an optimiser that returns a schedule, such as a partial of one of torch's
+            classes. It is stepped per iteration and starts after the warm-up.
+        total_steps: Number of iterations in the whole training; may be infinite for a function.
         power: The exponent of "poly".
-        warmup_steps: Number of iterations over which the rate rises linearly from `warmup_ratio` of it to all of it.
+        warmup_steps: Number of iterations over which the rate rises linearly from `warmup_ratio` times its value to its
+            value.
         warmup_ratio: The factor at the first iteration, 0 to 1.
 
     Returns:
-        The schedule. The state of one given by name holds the iteration only, so that a training resumed with more
+        The schedule. The state of a named one is the iteration only, so that a training that is resumed with more
         steps follows the new total.
 
     Raises:
-        ConfigError: A number is outside its range, or the schedule cannot be had.
+        ConfigError: A number is outside its range, or the schedule is unknown.
 
     Source:
         HRNet-Semantic-Segmentation, lib/utils/utils.py (adjust_learning_rate) and lib/core/function.py; "step" as in
