@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from experiments.benchmarks.interleaved import Row, time_interleaved
 from experiments.benchmarks.traffic import traffic_of
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
-from hrseg.models import Segmenter, create_model
+from hrseg.models import Segmenter, create_model, optimize_for_cpu
 from hrseg.utils.malloc import keep_freed_memory
 
 ONE = "1 process"
@@ -173,7 +173,7 @@ class _Step(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         torch.manual_seed(0)
-        network = create_model(name, init="kaiming")
+        network = optimize_for_cpu(create_model(name, init="kaiming"))  # as `SegmentationTask` does
         assert isinstance(network, Segmenter)
         self.network = network.to(memory_format=torch.channels_last)
         weights = network.output_weights

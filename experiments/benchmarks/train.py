@@ -12,7 +12,7 @@ from torch import Tensor
 from experiments.benchmarks.interleaved import HRSEG, Row, default_device
 from experiments.benchmarks.workers import compare_apart
 from hrseg.losses import CrossEntropyLoss
-from hrseg.models import Segmenter, create_model
+from hrseg.models import Segmenter, create_model, optimize_for_cpu
 from hrseg.utils.malloc import keep_freed_memory
 
 PLAIN = "NCHW, F.interpolate, F.cross_entropy"
@@ -76,7 +76,7 @@ def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) 
     target = torch.randint(0, network.num_classes, (batch_size, *size), dtype=torch.uint8, device=device)
     target[:, : size[0] // 8] = 255
     if side == HRSEG:
-        network.to(memory_format=torch.channels_last)
+        optimize_for_cpu(network).to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
     criterion = CrossEntropyLoss(align_corners=network.align_corners)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)

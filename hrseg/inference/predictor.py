@@ -16,7 +16,7 @@ from hrseg.errors import ConfigError, DataFileError, WeightsError
 from hrseg.inference.description import EXPECTED, Description, check_checkpoint, describe_checkpoint
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, at_size, named_protocol
-from hrseg.models import Segmenter, fold_batch_norm, outputs_of
+from hrseg.models import Segmenter, fold_batch_norm, optimize_for_cpu, outputs_of
 from hrseg.models.rebuild import rebuild_network, require_description
 from hrseg.models.weights.read import read_content
 from hrseg.utils.images import as_rgb, read_image
@@ -60,8 +60,12 @@ class Predictor:
     ) -> None:
         check_normalization(mean, std)
         self.device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        # a network of ours is copied with its batch norms folded away: the same results, a quarter faster
-        network = fold_batch_norm(network) if isinstance(network, Segmenter) else network.eval()
+        # hrseg's own networks are copied with batch norm folded: the same results, a quarter faster
+        if isinstance(network, Segmenter):
+            network = fold_batch_norm(network)
+            if self.device.type == "cpu":
+                optimize_for_cpu(network)
+        network.eval()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.labels = labels
         self.protocol = protocol

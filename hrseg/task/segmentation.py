@@ -24,7 +24,7 @@ from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, name
 from hrseg.losses import AverageOver, Criterion, criterion_of
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
-from hrseg.models import create_model, outputs_of
+from hrseg.models import Network, create_model, optimize_for_cpu, outputs_of
 from hrseg.models.networks.batch_norm import check_single_values, single_values_as_config_error
 from hrseg.models.rebuild import describe_network
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
@@ -196,8 +196,10 @@ class SegmentationTask(LightningModule, RecordsArguments):
     # ------------------------------------------------------------------------------------------------- network
 
     def setup(self, stage: str) -> None:
-        """Looks at what the task is run with; compiles the network, once, if asked to."""
+        """Checks trainer and monitored scores; optimizes the network for a CPU; compiles it, once, if asked to."""
         check_trainer(self.trainer, self.labels)
+        if isinstance(self.network, Network) and self.trainer.strategy.root_device.type == "cpu":
+            optimize_for_cpu(self.network)
         if stage == "fit" and type(self) is SegmentationTask:  # others may log what they like
             scores = [f"val/{name}" for name in MEANS if self.labels.categories or name != "category_miou"]
             losses = ["train/loss", "val/loss"] if self.val_protocol.is_plain else ["train/loss"]

@@ -27,7 +27,8 @@ from hrseg.inference import (
     read_checkpoint,
     write_prediction,
 )
-from hrseg.models import create_model
+from hrseg.models import V2Head, create_model
+from hrseg.models.cpu import SplitV2Head
 from hrseg.task import SegmentationTask
 from hrseg.utils.images import read_image, read_label, write_image
 
@@ -68,6 +69,12 @@ def test_a_checkpoint_is_all_that_is_needed(checkpoint: Path) -> None:
     assert prediction.shape == (40, 67)
     assert prediction.dtype == np.uint8
     assert (prediction == expected).mean() > 0.999  # ties may fall either way
+
+
+def test_the_copy_of_the_network_is_optimized_for_the_cpu() -> None:
+    network = create_model(TINY, num_classes=2)
+    assert type(Predictor(network, TABLE, device="cpu").network.get_submodule("last_layer")) is SplitV2Head
+    assert type(network.get_submodule("last_layer")) is V2Head
 
 
 def test_a_file_and_its_pixels_are_the_same(checkpoint: Path, tmp_path: Path) -> None:

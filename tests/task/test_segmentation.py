@@ -23,11 +23,20 @@ from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize
 from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
 from hrseg.metrics import SegmentationMetrics
-from hrseg.models import create_model, save_weights
+from hrseg.models import V2Head, create_model, save_weights
+from hrseg.models.cpu import SplitV2Head
 from hrseg.task import SegmentationTask
 
 TABLE = LabelTable("toy", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), categories={"ab": (0, 1), "c": (2,)})
 TINY = "hrnetv2_w18_small_v1"
+
+
+class WithNorm(nn.Sequential):
+    """A network of a user's own, with batch norm."""
+
+    def __init__(self) -> None:
+        conv = nn.Conv2d(3, CAMVID.num_classes, 1)
+        super().__init__(OrderedDict(norm=nn.BatchNorm2d(3), conv=conv))
 
 
 class OneConv(nn.Module):
@@ -127,6 +136,16 @@ def test_a_fit_on_the_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr("hrseg.task.segmentation.keep_freed_memory", lambda: calls.append("kept"))
     trainer(max_steps=1, limit_val_batches=0).fit(SegmentationTask(TINY, CAMVID), camvid(camvid_root))
     assert calls == ["kept"]
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_networks_of_hrseg_are_optimized_for_the_cpu_that_they_run_on(verb: str, camvid_root: Path) -> None:
+    task, other = SegmentationTask(TINY, CAMVID), SegmentationTask(WithNorm(), CAMVID)
+    assert type(task.network.get_submodule("last_layer")) is V2Head
+    for each in (task, other):
+        getattr(trainer(fast_dev_run=1), verb)(each, camvid(camvid_root))
+    assert type(task.network.get_submodule("last_layer")) is SplitV2Head
+    assert type(other.network.get_submodule("norm")) is nn.BatchNorm2d
 
 
 def test_labels_may_be_given_as_they_stand_in_a_checkpoint() -> None:

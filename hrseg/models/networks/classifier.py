@@ -15,7 +15,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from hrseg.models.networks.base import Network
-from hrseg.models.networks.batch_norm import BatchNorm2d
 from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, Bottleneck, HRNet, HRNetVariant, initialize
 from hrseg.models.registry import FileFormat, register
 from hrseg.utils.checks import require_channels
@@ -75,7 +74,7 @@ def _biased_conv_bn(in_channels: int, out_channels: int, kernel: int, stride: in
     """As `conv_bn`, with a bias, useless before batch norm, that the official files hold."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2),
-        BatchNorm2d(out_channels),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
 

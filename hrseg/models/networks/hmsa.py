@@ -18,7 +18,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hrseg.models.networks.batch_norm import BatchNorm2d
 from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNetVariant, resize
 from hrseg.models.networks.ocr import NVIDIA, HRNetV2OCR, head_arguments
 from hrseg.models.registry import FileFormat, register
@@ -137,10 +136,10 @@ def _scale_attention(in_channels: int, bn_momentum: float, width: int = 256) -> 
     return nn.Sequential(
         OrderedDict(
             conv0=nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
-            bn0=BatchNorm2d(width, momentum=bn_momentum),
+            bn0=nn.BatchNorm2d(width, momentum=bn_momentum),
             re0=nn.ReLU(inplace=True),
             conv1=nn.Conv2d(width, width, 3, padding=1, bias=False),
-            bn1=BatchNorm2d(width, momentum=bn_momentum),
+            bn1=nn.BatchNorm2d(width, momentum=bn_momentum),
             re1=nn.ReLU(inplace=True),
             conv2=nn.Conv2d(width, 1, 1, bias=False),
             sig=nn.Sigmoid(),

@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.models.networks.base import Network, check_channel_order
-from hrseg.models.networks.batch_norm import BatchNorm2d
 from hrseg.models.networks.hrnet import (
     BasicBlock,
     Bottleneck,
@@ -98,19 +97,17 @@ class FeedForward(nn.Module):
         super().__init__()
         inner = width * self.expansion
         self.fc1 = nn.Conv2d(width, inner, 1)
-        self.norm1 = BatchNorm2d(inner)
+        self.norm1 = nn.BatchNorm2d(inner)
         self.dw3x3 = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
-        self.norm2 = BatchNorm2d(inner)
+        self.norm2 = nn.BatchNorm2d(inner)
         self.fc2 = nn.Conv2d(inner, width, 1)
-        self.norm3 = BatchNorm2d(width)
+        self.norm3 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, width, h, w) to the same shape."""
-        gelu = F.gelu if torch.is_grad_enabled() else torch.ops.aten.gelu_  # in place: a third of the memory
-        x = gelu(self.norm1(self.fc1(x)))
-        x = gelu(self.norm2(self.dw3x3(x)))
-        x = gelu(self.norm3(self.fc2(x)))
-        return x
+        x = self.norm2(self.dw3x3(F.gelu(self.norm1(self.fc1(x)))))  # nested: no map stays longer than it is needed
+        x = F.gelu(x)
+        return F.gelu(self.norm3(self.fc2(x)))
 
 
 class TransformerBlock(nn.Module):
@@ -177,9 +174,9 @@ def _depthwise_downsample(in_channels: int, out_channels: int, bias: bool = Fals
     """A depth-wise 3x3 convolution of stride 2 and a 1x1 one to the new width, each with batch norm."""
     return nn.Sequential(
         nn.Conv2d(in_channels, in_channels, 3, stride=2, padding=1, groups=in_channels, bias=bias),
-        BatchNorm2d(in_channels),
+        nn.BatchNorm2d(in_channels),
         nn.Conv2d(in_channels, out_channels, 1, bias=bias),
-        BatchNorm2d(out_channels),
+        nn.BatchNorm2d(out_channels),
     )
 
 
@@ -292,7 +289,7 @@ class HRFormerClassifier(HRFormer, Network):
             _depthwise_downsample(fine, coarse, bias=True).append(nn.ReLU(inplace=True))
             for fine, coarse in pairwise(outer)
         )
-        self.final_layer = nn.Sequential(nn.Conv2d(outer[-1], 2048, 1), BatchNorm2d(2048), nn.ReLU(inplace=True))
+        self.final_layer = nn.Sequential(nn.Conv2d(outer[-1], 2048, 1), nn.BatchNorm2d(2048), nn.ReLU(inplace=True))
         self.classifier = nn.Linear(2048, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hrseg.errors import ConfigError
-from hrseg.models.networks.batch_norm import BatchNorm2d
 from hrseg.models.registry import Backbone, Shapes
 from hrseg.utils.checks import is_number, is_whole, require, require_channels
 
@@ -40,7 +39,7 @@ def resize(maps: Tensor, size: Sequence[int], mode: str = "bilinear", align_corn
 def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
     """Convolution without bias, with same padding, batch norm, and optionally ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-    layers: list[nn.Module] = [conv, BatchNorm2d(out_channels)]
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(out_channels)]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
 
 
@@ -50,9 +49,9 @@ class BasicBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn1 = BatchNorm2d(width)
+        self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = BatchNorm2d(width)
+        self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, width, h, w) to the same shape."""
@@ -71,11 +70,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         out_channels = width * self.expansion
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = BatchNorm2d(width)
+        self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = BatchNorm2d(width)
+        self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = BatchNorm2d(out_channels)
+        self.bn3 = nn.BatchNorm2d(out_channels)
         same = in_channels == out_channels
         self.downsample = nn.Identity() if same else conv_bn(in_channels, out_channels, 1, relu=False)
 
@@ -256,9 +255,9 @@ class HRNet(nn.Module):
         self.widths = tuple(variant.width * 2**branch for branch in range(4))
 
         self.conv1 = nn.Conv2d(in_channels, 64, 3, stride=2, padding=1, bias=False)
-        self.bn1 = BatchNorm2d(64)
+        self.bn1 = nn.BatchNorm2d(64)
         self.conv2 = nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False)
-        self.bn2 = BatchNorm2d(64)
+        self.bn2 = nn.BatchNorm2d(64)
         layer1_width = variant.layer1_width * Bottleneck.expansion
         self.layer1 = nn.Sequential(
             Bottleneck(64, variant.layer1_width),

@@ -14,13 +14,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.models.networks.base import Network
 from hrseg.models.networks.classifier import initialize_fan_out
-from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNet, HRNetVariant, resize
+from hrseg.models.networks.heads import concatenate
+from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNet, HRNetVariant
 from hrseg.models.registry import FileFormat, register
 
 
@@ -72,8 +72,7 @@ class HRNetV2p(HRNet, Network):
             "0" to "4", finest first: (B, 256, h / 2**k, w / 2**k), where h and w are H / 4 and W / 4 rounded up, and
             each quotient is rounded down.
         """
-        finest, *coarser = self.features(images)
-        x = self.reduction_conv(torch.cat([finest, *(resize(x, finest.shape[-2:]) for x in coarser)], 1))
+        x = self.reduction_conv(concatenate(self.features(images)))
         levels = [x, *(F.avg_pool2d(x, 2**level) for level in range(1, len(self.fpn_conv)))]
         return OrderedDict((str(level), conv(levels[level])) for level, conv in enumerate(self.fpn_conv))
 

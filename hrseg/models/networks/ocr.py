@@ -19,12 +19,11 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.models.networks.base import Segmenter, check_channel_order
-from hrseg.models.networks.batch_norm import BatchNorm2d
-from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNet, HRNetVariant, Maps, initialize, resize
+from hrseg.models.networks.heads import concatenate
+from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNet, HRNetVariant, initialize
 from hrseg.models.registry import FileFormat, Shapes, register
 from hrseg.utils.checks import is_number, require, require_channels, require_kernel
 
@@ -71,11 +70,7 @@ class ObjectAttention(nn.Module):
         keys, values = self.f_object(regions).squeeze(3), self.f_down(regions).squeeze(3)
         scale = keys.shape[1] ** -0.5
         shares = _softmax(torch.bmm((scale * keys).transpose(1, 2), queries.flatten(2)), dim=1).to(values.dtype)
-        if queries.is_contiguous(memory_format=torch.channels_last):  # the products' order decides what they put out
-            context = torch.bmm(shares.transpose(1, 2), values.transpose(1, 2)).transpose(1, 2)
-        else:
-            context = torch.bmm(values, shares)
-        out: Tensor = self.f_up(context.reshape(queries.shape))
+        out: Tensor = self.f_up(torch.bmm(values, shares).reshape(queries.shape))
         return out
 
 
@@ -98,14 +93,8 @@ class SpatialOCR(nn.Module):
 
     def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
         """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to (B, mid, h, w)."""
-        context = self.object_context_block(pixels, regions)
-        # the convolution of [context, pixels] as a sum, which saves putting them side by side, the widest map of all
-        convolution, *layers = self.conv_bn_dropout
-        assert isinstance(convolution, nn.Conv2d)
-        for_context, for_pixels = convolution.weight.chunk(2, dim=1)
-        x = F.conv2d(context, for_context, convolution.bias)
-        x += F.conv2d(pixels, for_pixels)
-        for layer in layers:
+        x = torch.cat([self.object_context_block(pixels, regions), pixels], dim=1)
+        for layer in self.conv_bn_dropout:  # one by one, which frees the concatenation, the widest map of all
             x = layer(x)
         return x
 
@@ -184,16 +173,10 @@ class OCRHead(Segmenter):
         Returns:
             (B, mid_channels, H / 4, W / 4) and (B, K, H / 4, W / 4), sizes rounded up.
         """
-        pixels, scores = self._pixels_and_scores(self.features(images))
-        return self.ocr_distri_head(pixels, gather_regions(pixels, scores)), scores
-
-    def _pixels_and_scores(self, maps: Maps) -> tuple[Tensor, Tensor]:
-        """What stands side by side in full width is gone when the attention begins."""
-        finest, *coarser = maps
-        enlarged = (resize(x, finest.shape[-2:], align_corners=self.align_corners) for x in coarser)
-        wide = torch.cat([finest, *enlarged], dim=1)
-        scores = self.aux_head(wide)
-        return self.conv3x3_ocr(wide), scores
+        x = concatenate(self.features(images), self.align_corners)
+        scores = self.aux_head(x)
+        x = self.conv3x3_ocr(x)
+        return self.ocr_distri_head(x, gather_regions(x, scores)), scores
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Maps images (B, in_channels, H, W) to logits at stride 4.
@@ -279,7 +262,7 @@ def _softmax(x: Tensor, dim: int) -> Tensor:
 def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, negative_slope: float) -> list[nn.Module]:
     """Convolution, batch norm and activation; the bias, useless before batch norm, is in the official files."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
-    return [conv, BatchNorm2d(out_channels), _rectifier(negative_slope)]
+    return [conv, nn.BatchNorm2d(out_channels), _rectifier(negative_slope)]
 
 
 def _projection(*channels: int, bias: bool, negative_slope: float) -> nn.Sequential:
@@ -288,7 +271,7 @@ def _projection(*channels: int, bias: bool, negative_slope: float) -> nn.Sequent
     for inside, out in pairwise(channels):
         layers.append(nn.Conv2d(inside, out, 1, bias=bias))
         # the official code nests these one level deeper, and so do the names in its files
-        layers.append(nn.Sequential(BatchNorm2d(out), _rectifier(negative_slope)))
+        layers.append(nn.Sequential(nn.BatchNorm2d(out), _rectifier(negative_slope)))
     return nn.Sequential(*layers)
 
 

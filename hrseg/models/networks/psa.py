@@ -19,7 +19,6 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.models.networks.batch_norm import BatchNorm2d
 from hrseg.models.networks.hmsa import HRNetV2OCRMultiScale
 from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, MakeBlock
 from hrseg.models.networks.hrnetv2 import HRNetV2, head_arguments as plain_arguments
@@ -125,10 +124,10 @@ class PSABlock(nn.Module):
     def __init__(self, width: int, attention: MakeBlock) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn1 = BatchNorm2d(width)
+        self.bn1 = nn.BatchNorm2d(width)
         self.deattn = attention(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = BatchNorm2d(width)
+        self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, width, h, w) to the same shape."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrseg.models.cpu import SplitV2Head
 from hrseg.models.networks.folding import fold_batch_norm
 from hrseg.models.networks.heads import V2Head
 
@@ -33,11 +34,12 @@ def official_head(head: V2Head, maps: tuple[Tensor, ...]) -> Tensor:
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(16, 24), (13, 9)])
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", [V2Head, SplitV2Head])
 def test_logits_and_gradients_are_those_of_the_official_head(
-    training: bool, size: tuple[int, int], align_corners: bool
+    kind: type[V2Head], training: bool, size: tuple[int, int], align_corners: bool
 ) -> None:
     torch.manual_seed(0)
-    ours = V2Head(WIDTHS, 5, align_corners).double().train(training)
+    ours = kind(WIDTHS, 5, align_corners).double().train(training)
     theirs = copy.deepcopy(ours)
     maps = [x.requires_grad_() for x in maps_of(*size)]
     expected_maps = [x.detach().clone().requires_grad_() for x in maps]
@@ -51,9 +53,10 @@ def test_logits_and_gradients_are_those_of_the_official_head(
         torch.testing.assert_close(x, y)
 
 
-def test_a_folded_head_gives_the_same() -> None:
+@pytest.mark.parametrize("kind", [V2Head, SplitV2Head])
+def test_a_folded_head_gives_the_same(kind: type[V2Head]) -> None:
     torch.manual_seed(0)
-    head = V2Head(WIDTHS, 5, align_corners=False).double().eval()
+    head = kind(WIDTHS, 5, align_corners=False).double().eval()
     maps = maps_of(13, 9)
     expected = official_head(head, maps)
     torch.testing.assert_close(fold_batch_norm(head)(maps), expected, rtol=1e-9, atol=1e-9)
