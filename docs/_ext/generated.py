@@ -89,14 +89,17 @@ class PublicNames(Generated):
 
     def lines(self) -> list[str]:  # noqa: D102
         module = self.arguments[0]
-        names = public_names(module)
-        if module != "hrseg":
-            names = [name for name in names if name not in public_names("hrseg")]
         home = importlib.import_module(module)
+        names = public_names(module)
+        elsewhere = [] if module == "hrseg" else [name for name in names if name in public_names("hrseg")]
+        names = [name for name in names if name not in elsewhere]
         kinds = {name: kind_of(getattr(home, name)) for name in names}
         text = [f".. currentmodule:: {module}", "", ".. autosummary::", ""]
         text[-1:] = ["   :nosignatures:", ""]
         text += [f"   {name}" for name, kind in kinds.items() if kind != "data"]
+        if elsewhere:
+            links = ", ".join(f":py:obj:`{name} <hrseg.{name}>`" for name in elsewhere)
+            text += ["", f"Also here, and described with :doc:`hrseg <hrseg>`: {links}."]
         for name, kind in kinds.items():
             if kind == "data":
                 value = getattr(home, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_tests_that_are_named_exist() -> None:
 def test_source_files_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"`(hrseg/[\w/.]+|tests/[\w/.]+)`", page.read_text()):
         assert (ROOT / name).exists() or "foo" in name, f"{page}: {name}"
+
+
+def test_every_public_package_has_a_page_in_the_reference() -> None:
+    packages = {"hrseg", "visualize", "errors"}
+    for path in (ROOT / "hrseg").glob("*/__init__.py"):
+        package = importlib.import_module(f"hrseg.{path.parent.name}")
+        if getattr(package, "__all__", ()) and path.parent.name not in ("task", "cli"):  # the task is a name of hrseg
+            packages.add(path.parent.name)
+    pages = {path.stem for path in (ROOT / "docs/reference").glob("*.rst")}
+    assert pages == packages
+    listed = (ROOT / "docs/reference/index.md").read_text().split("```{toctree}")[1].split()
+    assert packages <= set(listed)
 
 
 def test_readme_is_short() -> None:
