@@ -11,7 +11,7 @@ from itertools import chain, product, repeat
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hrseg.cli import one_line
@@ -65,9 +65,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         rows.append(row)
         if options.output is not None:
             _append(options.output, {**row, **environment})
-    table = Table(*(name for name in (*_SETTINGS, *_RESULTS) if any(row.get(name) for row in rows)))
+    shown = [name for name in (*_SETTINGS, *_RESULTS) if any(row.get(name) for row in rows)]
+    table = Table(*(Column(name, overflow="fold") for name in shown))
     for row in rows:
-        table.add_row(*(Text(_cell(row.get(str(column.header)))) for column in table.columns))
+        table.add_row(*(Text(_cell(row.get(name))) for name in shown))
     Console().print(table)
     return 1 if any(row.get("failure") for row in rows) else 0
 

@@ -107,9 +107,10 @@ def measure_here(case: Case) -> Measured:
 
     Returns:
         "latency_ms", "min_ms" and "p90_ms": median, minimum and 90th percentile of the time per batch; "images_per_s"
-        by the median; "params_m": millions of parameters; "gmacs": billions of multiply-adds of convolutions, linear
-        layers and matrix products for one image; "peak_gib": memory allocated by PyTorch on a GPU, else resident memory
-        of the process, including the interpreter and PyTorch; "device"; "threads" of the CPU.
+        by the median; "params_m": millions of parameters, of a checkpoint with batch norm folded; "gmacs": billions of
+        multiply-adds of convolutions, linear layers and matrix products for one image; "peak_gib": memory allocated by
+        PyTorch on a GPU, else resident memory of the process, including the interpreter and PyTorch; "device";
+        "threads" of the CPU.
 
     Raises:
         HrsegError: The network or the device cannot be used, or the network refuses images of this size.
