@@ -1,4 +1,4 @@
-"""Pictures of label maps: arrays in, arrays out, and into a notebook.
+"""Visualisation of label maps, as arrays and in notebooks.
 
 Images are (H, W, 3) uint8 RGB, label maps (H, W) uint8 train ids.
 """
@@ -24,7 +24,7 @@ def overlay(image: np.ndarray, target: np.ndarray, labels: LabelTable, opacity: 
     Args:
         image: (H, W, 3) uint8.
         target: (H, W) uint8 train ids.
-        labels: Gives the colours.
+        labels: The label table.
         opacity: Weight of the colours, 0 to 1.
     """
     blended = cv2.addWeighted(labels.colorize(target), opacity, image, 1 - opacity, 0)
@@ -32,20 +32,20 @@ def overlay(image: np.ndarray, target: np.ndarray, labels: LabelTable, opacity: 
 
 
 def errors(prediction: np.ndarray, target: np.ndarray, labels: LabelTable) -> np.ndarray:
-    """Paints wrong pixels red, right ones green, ignored ones black, as (H, W, 3) uint8."""
+    """Colours wrong pixels red, right ones green, ignored ones black, as (H, W, 3) uint8."""
     picture = np.where((prediction == target)[..., None], np.array(_RIGHT, np.uint8), np.array(_WRONG, np.uint8))
     picture[target == labels.ignore_index] = 0
     return picture
 
 
 def show(picture: np.ndarray, width: int | None = None) -> None:
-    """Shows a picture (H, W, 3) uint8 RGB below the cell of a notebook, as a JPEG, so that the notebook stays small.
+    """Displays a picture in a notebook, as a JPEG, which keeps the notebook small.
 
     Args:
-        picture: What to show.
-        width: On the page, in its pixels; None is the picture's own.
+        picture: (H, W, 3) uint8 RGB.
+        width: Displayed width in pixels; None for the picture's own.
     """
-    from IPython.display import Image, display  # there is one in every notebook
+    from IPython.display import Image, display  # not a dependency; every notebook has it
 
     _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
     display(Image(data.tobytes(), format="jpeg", width=width))
@@ -58,19 +58,19 @@ def panel(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, labels:
 
 
 def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures (H, W, 3) uint8 of one height next to each other, with a white gap between them."""
+    """Joins pictures (H, W, 3) uint8 of equal height horizontally, with a white gap."""
     gap = np.full((pictures[0].shape[0], _GAP, 3), 255, np.uint8)
     parts = [part for picture in pictures for part in (picture, gap)]
     return np.hstack(parts[:-1])
 
 
 def heat(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Numbers (H, W) as colours (H, W, 3) uint8, from dark blue through green to yellow.
+    """Maps values (H, W) to the viridis colour map, as (H, W, 3) uint8.
 
     Args:
-        values: Of any type.
-        low: What is darkest; None is the smallest value.
-        high: What is brightest; None is the greatest value.
+        values: Of any number type.
+        low: Value of the darkest colour; None for the minimum.
+        high: Value of the brightest colour; None for the maximum.
     """
     low = float(values.min()) if low is None else low
     high = float(values.max()) if high is None else high
@@ -81,12 +81,12 @@ def heat(values: np.ndarray, low: float | None = None, high: float | None = None
 
 
 def channels(features: np.ndarray, number: int = 6, height: int = 96) -> np.ndarray:
-    """The channels of a feature map that vary most over the image, side by side, as (height, w, 3) uint8.
+    """The channels of a feature map with the largest standard deviation, side by side, as (height, w, 3) uint8.
 
     Args:
         features: (C, h, w), of any number type.
-        number: How many channels.
-        height: In pixels, to which they are upsampled by nearest neighbour, so that the map's own pixels are seen.
+        number: Number of channels.
+        height: In pixels, to which they are upsampled by nearest neighbour.
     """
     strongest = np.argsort(-features.std((1, 2)), kind="stable")[:number]
     size = height, round(height * features.shape[2] / features.shape[1])
@@ -97,12 +97,12 @@ def legend(labels: LabelTable, classes: Sequence[int], width: int) -> np.ndarray
     """Rows of colour swatches with class names.
 
     Args:
-        labels: Gives names and colours.
+        labels: The label table.
         classes: Train ids to show, in this order.
         width: Width in pixels.
 
     Returns:
-        (h, width, 3) uint8, white background, as many rows as the names need.
+        (h, width, 3) uint8 on white, with as many rows as needed.
     """
     scale = max(0.4, min(1.0, width / 1600))
     size = round(24 * scale)
@@ -128,13 +128,13 @@ def legend(labels: LabelTable, classes: Sequence[int], width: int) -> np.ndarray
 
 
 def overlay_with_legend(image: np.ndarray, target: np.ndarray, labels: LabelTable) -> np.ndarray:
-    """The overlay with a legend of the classes in it underneath, as (H + h, W, 3) uint8."""
+    """The overlay above a legend of its classes, as (H + h, W, 3) uint8."""
     present = [int(train_id) for train_id in np.unique(target) if train_id < labels.num_classes]
     return np.vstack([overlay(image, target, labels), legend(labels, present, image.shape[1])])
 
 
 def contact_sheet(panels: Sequence[np.ndarray], labels: LabelTable) -> np.ndarray:
-    """Panels of any size below each other, with a legend of all classes at the foot, as uint8 RGB."""
+    """Stacks panels of any size vertically, above a legend of all classes, as uint8 RGB."""
     width = max(picture.shape[1] for picture in panels)
     rows = [
         np.pad(picture, ((0, _GAP), (0, width - picture.shape[1]), (0, 0)), constant_values=255) for picture in panels
@@ -143,16 +143,16 @@ def contact_sheet(panels: Sequence[np.ndarray], labels: LabelTable) -> np.ndarra
 
 
 def confusion_picture(matrix: np.ndarray, labels: LabelTable) -> np.ndarray:
-    """Draws which classes are taken for which others.
+    """Draws a confusion matrix, normalised by row.
 
     Args:
         matrix: (K, K) or (K, K + 1) counts of pixels, row = true class, column = predicted class; a last column counts
             predictions that are no class.
-        labels: Gives the class names.
+        labels: The label table.
 
     Returns:
-        (h, w, 3) uint8: a cell is the darker the larger its share of the row's pixels, which stands in it in percent
-        from 1 on; rows of classes that never occur stay white.
+        (h, w, 3) uint8: the shade of a cell is its share of the row's pixels, printed in percent from 1 on; rows of
+        classes that never occur stay white.
     """
     names = [*labels.class_names, "none"][: matrix.shape[1]]
     cell, scale = 36, 0.45
@@ -172,7 +172,7 @@ def confusion_picture(matrix: np.ndarray, labels: LabelTable) -> np.ndarray:
 
 
 def _names(names: Sequence[str], width: int, line: int, scale: float) -> np.ndarray:
-    """Names below each other, as (line * names, width, 3) uint8."""
+    """Draws names on one line each, as (line * names, width, 3) uint8."""
     picture = np.full((line * len(names), width, 3), 255, np.uint8)
     for index, name in enumerate(names):
         position = (6, index * line + line // 2 + 5)

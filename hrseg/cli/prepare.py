@@ -1,4 +1,4 @@
-"""`hrseg prepare`: the labels of a data set, from what its makers ship."""
+"""`hrseg prepare`: label files of a data set from its original release."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ DATA_SETS = ("pascal-context",)
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Makes label files and lists, and says how many images each split has."""
+    """Writes label files and lists, and prints the number of images per split."""
     parser = OptionParser(
         prog=f"hrseg {verb}",
-        description="Make label files and lists for PASCAL-Context from the detail API's JSON or the original release; "
+        description="Write label files and lists of PASCAL-Context from the detail API's JSON or the original release; "
         "or renumber labels that `hrseg verify` found to be in VOC-first order.",
-        epilog="Labels that are there already are kept: a run that was cut off goes on where it was.",
+        epilog="Existing labels are kept, so that an interrupted run can be resumed.",
     )
     parser.add_argument("data_set", type=_known, help=", ".join(DATA_SETS))
-    parser.add_argument(
-        "--root", type=Path, required=True, help="folder VOC2010 with JPEGImages; the output goes there"
-    )
+    parser.add_argument("--root", type=Path, required=True, help="folder VOC2010 with JPEGImages, and for the output")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--json", type=Path, metavar="FILE", help="trainval_merged.json of the detail API")
     source.add_argument("--mat", type=Path, metavar="FOLDER", help="original release: labels.txt and trainval/*.mat")
     source.add_argument("--voc_first", type=Path, metavar="FOLDER", help="labels, NAME.png, in VOC-first order")
     parser.add_argument("--workers", type=int, metavar="N", help="processes; one per core by default")
-    parser.add_argument("--overwrite", action="store_true", help="make labels again that are there already")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing labels")
     options = parser.parse_args(arguments)
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"--workers is {options.workers}; expected 1 or more")
@@ -48,7 +46,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     print(f"labels: {options.root / 'SegmentationClassContext'}")
     print(f"lists: {options.root / 'ImageSets' / 'SegmentationContext'}")
 
-    from hrseg.data.datasets.pascal_context import PASCAL_CONTEXT_60  # torch: not before a mistake can be told
+    from hrseg.data.datasets.pascal_context import PASCAL_CONTEXT_60  # torch: only once mistakes are reported
 
     for split, number in counts.items():
         print(f"{split}: {number} images")

@@ -1,4 +1,4 @@
-"""`hrseg submit`: the archive for a benchmark's server."""
+"""`hrseg submit`: the archive for a benchmark server."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from hrseg.errors import ConfigError
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Packs what `hrseg predict` wrote into a run's folder."""
+    """Packs the predictions in a run's folder."""
     parser = OptionParser(
         prog=f"hrseg {verb}",
-        description="Check the predictions of a run and pack them as the data set's benchmark wants them. "
+        description="Check the predictions of a run and pack them in the format of the benchmark server. "
         "First: hrseg predict --ckpt_path RUN/checkpoints/best.ckpt",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/NAME/N")
     parser.add_argument("--output", type=Path, metavar="ZIP", help="file to write (RUN/submission.zip)")
-    parser.add_argument("--root", help="where the data are, if not where the run had them")
-    parser.add_argument("--trust", action="store_true", help="build a data module of any class that the run names")
+    parser.add_argument("--root", help="folder of the data set, if it has moved since the run")
+    parser.add_argument("--trust", action="store_true", help="build a data module of any class named by the run")
     options = parser.parse_args(arguments)
     config = options.run / "config.yaml"
     if not config.is_file():

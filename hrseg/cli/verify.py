@@ -1,4 +1,4 @@
-"""`hrseg verify`: checks every file of a data set; with `--guess`, a first classes file for masks."""
+"""`hrseg verify`: checks every file of a data set; with `--guess`, writes a first classes file for masks."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _SHOWN = 5  # findings of a kind on the terminal
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Checks a data set, or guesses the classes of masks if `--guess` is given."""
+    """Checks a data set, or with `--guess` lists the classes in masks."""
     parser = OptionParser(
         prog=f"hrseg {verb}",
         usage="hrseg verify --config RECIPE [--data.KEY VALUE] [--json FILE]\n"
         "       hrseg verify --data CLASS [--data.KEY VALUE] [--json FILE]\n"
         "       hrseg verify --guess ROOT [--masks FOLDER] [--mask_suffix SUFFIX] [--snap FOLDER] [--output FILE]",
-        description="Check every file of a data set, given as to `hrseg fit`; count its classes; suggest class "
-        "weights. Or write a first list of the classes that occur in masks, for you to edit.",
+        description="Check every file of a data set, with the options of `hrseg fit`; count its classes; suggest class "
+        "weights. Or write a first list of the classes in masks, to be edited.",
         allow_abbrev=False,
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the whole report to")
-    parser.add_argument("--guess", type=Path, metavar="ROOT", help="folder of a data set without a list of classes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the whole report")
+    parser.add_argument("--guess", type=Path, metavar="ROOT", help="folder of a data set without a classes file")
     parser.add_argument(
         "--masks",
         default="masks",
         metavar="FOLDER",
-        help="of the masks under ROOT, or under its folders train, val and test (%(default)s)",
+        help="folder of the masks in ROOT, or in its folders train, val and test (%(default)s)",
     )
-    parser.add_argument("--mask_suffix", default="", metavar="SUFFIX", help="what their names end with, such as _mask")
+    parser.add_argument("--mask_suffix", default="", metavar="SUFFIX", help="ending of the mask names, such as _mask")
     parser.add_argument(
         "--snap",
         metavar="FOLDER",
-        help="folder under ROOT to write masks to that were saved as JPEG or with smoothed edges, as PNG without noise",
+        help="folder in ROOT for masks, saved as JPEG or with smoothed edges, as PNG without the noise",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="classes to write (ROOT/classes.yaml)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="classes file to write (ROOT/classes.yaml)")
     options, others = parser.parse_known_args(arguments)
     if options.guess is not None:
         if others:

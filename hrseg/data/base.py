@@ -1,4 +1,4 @@
-"""`SegmentationDataModule`, which the module of each data set derives from."""
+"""`SegmentationDataModule`, the base class of the data modules."""
 
 from __future__ import annotations
 
@@ -33,45 +33,45 @@ _log = logging.getLogger(__name__)
 
 
 class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
-    """Loaders for training, validation, test and prediction; each data set derives from it.
+    """Base class of the data modules: dataloaders for training, validation, test and prediction.
 
-    A derived class states `labels`, `splits`, `layout` and `origin`, and implements `find_samples`. Training crops
-    and flips at random; everything else sees whole images. Images stay uint8 up to the device.
+    A subclass defines `labels`, `splits`, `layout` and `origin`, and implements `find_samples`. Training takes random
+    crops and flips, everything else whole images. Images stay uint8 up to the device.
 
     Args:
         root: The data set's folder.
-        batch_size: Training images per process.
+        batch_size: Training images per rank.
         crop_size: (height, width) of training crops in pixels, each at least 32.
-        base_size: Length of the images' long side at scale 1, in pixels; None for each image's own.
-        scale_range: Smallest and largest scale of training images.
-        scale_step: Distance between the scales that occur, each equally likely.
-        aspect_range: Smallest and largest factor on the width over the height of training images; openseg trains with
-            0.9 to 1.1, the HRNet papers with 1.
-        flip_probability: How often a training image is mirrored.
-        color_jitter: Brightness, contrast and saturation change by up to this share, hue by a quarter of it.
-        class_uniform: Share of training crops that are centred on a region of a class, each class as often as any
-            other, so that rare ones are seen; 0.5 in NVIDIA's trainings. The labels are looked through once.
-        transforms: Further albumentations transforms for training, after cropping and flipping.
-        eval_batch_size: Images per process in validation, test and prediction; their sizes may differ.
+        base_size: Long side of the images at scale 1, in pixels; None keeps each image's own.
+        scale_range: Smallest and largest random scale of training images.
+        scale_step: Step between the scales, each equally likely.
+        aspect_range: Smallest and largest random factor on the aspect ratio (width / height) of training images;
+            openseg trains with 0.9 to 1.1, the HRNet papers with 1.
+        flip_probability: Probability of a horizontal flip.
+        color_jitter: Largest change of brightness, contrast and saturation, 0 to 1; a quarter of it for the hue.
+        class_uniform: Share of training crops that are centred on a region of a class, with each class equally often,
+            so that rare ones are seen; 0.5 in NVIDIA's trainings. Scans the labels once.
+        transforms: Further albumentations transforms for training, after crop and flip.
+        eval_batch_size: Images per rank in validation, test and prediction; their sizes may differ.
         train_split: Split to train on.
-        extra_split: Split whose samples are mixed into the training, such as coarsely labelled ones; None for none.
-        extra_ratio: How many of these an epoch has for each sample of `train_split`, other ones each epoch.
+        extra_split: Split mixed into the training, such as coarsely labelled images; None for none.
+        extra_ratio: Its samples per sample of `train_split` in an epoch, drawn anew each epoch.
         val_split: Split to validate on.
-        test_split: Split that `test` scores.
-        predict_split: Split that `predict` segments; its labels are not read.
-        num_workers: Loading processes per training process; None for one per core of its share, 2 to 8.
-        seed: With epoch and index it decides order and augmentation, whatever the numbers of workers and ranks. None
-            takes the run's, that of `seed_everything`; a run that goes on keeps its own.
-        on_error: Whether files that cannot be used stop the run or are skipped.
-        input_size: (height, width) that every image is brought to first, whatever its aspect; labels are scored at
-            their own size. None leaves images as they are.
+        test_split: Split scored by `test`.
+        predict_split: Split segmented by `predict`; its labels are not read.
+        num_workers: Dataloader workers per rank; None for one per core of the rank's share, 2 to 8.
+        seed: With epoch and index it determines order and augmentation, whatever the numbers of workers and ranks.
+            None takes that of `seed_everything`; a resumed run keeps its own.
+        on_error: Whether unusable files stop the run or are skipped.
+        input_size: (height, width) to which every image is first resized, ignoring its aspect ratio; labels are scored
+            at their own size. None leaves images as they are.
 
     Raises:
         ConfigError: A value is out of range.
         UnknownNameError: There is no such split.
     """
 
-    timeout_minutes: float = 30.0  # how long a dataloader worker may take for a batch; of `hrseg --timeout_minutes`
+    timeout_minutes: float = 30.0  # for a dataloader worker to return a batch; set by `hrseg --timeout_minutes`
     labels: LabelTable
     splits: ClassVar[tuple[str, ...]]
     unlabelled_splits: ClassVar[tuple[str, ...]] = ()
@@ -133,7 +133,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes that are trained and scored."""
+        """Number of classes K, ignored ones not counted."""
         return self.labels.num_classes
 
     @property
@@ -143,25 +143,25 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
 
     @abstractmethod
     def find_samples(self, split: str) -> list[Sample]:
-        """Lists a split in a fixed order, the same on every machine.
+        """Lists the samples of a split, in the same order on every machine.
 
         Args:
             split: One of `splits`.
 
         Returns:
-            A sample for each image; `label` says where the label is expected, whether or not it is there.
+            A sample for each image, with the path where its label is expected, whether or not it exists.
         """
 
     def submission_name(self, name: str) -> str:
-        """The path in the archive for the benchmark's server of the prediction that belongs to a sample's name."""
+        """The path of a sample's prediction in the archive for the benchmark server."""
         return f"{name}.png"
 
     def stray_labels(self) -> list[Path]:
-        """Label files without an image, for `hrseg verify`; none where a data set cannot tell."""
+        """Label files without an image, for `hrseg verify`; empty where the data set cannot tell."""
         return []
 
     def check_counts(self, pixels_per_label_id: np.ndarray) -> list[str]:
-        """What `hrseg verify` is to tell beside the faults of single files.
+        """Findings of `hrseg verify` about the data set as a whole, such as labels in another numbering.
 
         Args:
             pixels_per_label_id: (256,) int64, over all labels; ignored pixels count for the first void id.
@@ -169,7 +169,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         return []
 
     def augmentation(self) -> A.Compose:
-        """What happens to training samples: scale and crop, flip, and the transforms that were asked for.
+        """The augmentation of training samples: random scale and crop, flip, colour jitter and `transforms`.
 
         With `input_size` the flip comes first, then the resize, so that crops are padded on the right, mirrored or not.
 
@@ -190,27 +190,27 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         return A.Compose([*steps, *self.transforms])
 
     def prepare_data(self) -> None:
-        """Looks through the labels, in one process for all, if training crops are to be centred on classes."""
+        """Scans the labels for `class_uniform`, on one rank of each machine."""
         if self.class_uniform and self.trainer is not None and self.trainer.state.fn == "fit":
             self.setup("fit")
             find_centroids(self._training_samples, self.labels, self.root)
 
     def setup(self, stage: str) -> None:
-        """Finds the samples that a stage needs, and checks that they are there.
+        """Lists the samples that a stage needs, and checks that their files exist.
 
         Args:
             stage: "fit", "validate", "test" or "predict".
 
         Raises:
             DataNotFoundError: The root, all images of a split, or a label are missing.
-            ConfigError: There are fewer images than processes, or than one batch takes.
+            ConfigError: There are fewer images than ranks, or than a step takes.
         """
         if not os.path.isdir(self.root):
             raise DataNotFoundError(
                 f"no folder {self.root.absolute()}; expected {self.layout} in it. {self.origin}; then set data.root"
             )
         if stage == "fit":
-            self._seed_of_run = self.seed  # not that of a training before this one
+            self._seed_of_run = self.seed  # not that of an earlier training
         needed = {
             "fit": (*self._training_splits, self.val_split),
             "validate": (self.val_split,),
@@ -225,11 +225,11 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         if stage == "fit" and len(self._samples[self.train_split]) < self.batch_size * self._world_size:
             raise ConfigError(
                 f"split {self.train_split} has {len(self._samples[self.train_split])} images, fewer than a step takes "
-                f"(batch_size {self.batch_size} x {self._world_size} processes); lower data.batch_size"
+                f"(batch_size {self.batch_size} x {self._world_size} ranks); lower data.batch_size"
             )
 
     def train_dataloader(self) -> SegmentationLoader:
-        """Shuffled crops; the samples that do not fill a batch are left out of the epoch."""
+        """Shuffled, augmented crops; the last incomplete batch is dropped."""
         samples = self._training_samples
         seed = self._settled_seed()
         dataset = SegmentationDataset(
@@ -267,14 +267,14 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         return self._eval_loader([sample._replace(label=None) for sample in self._samples[self.predict_split]])
 
     def teardown(self, stage: str) -> None:
-        """Says how many files were skipped."""
+        """Logs how many files were skipped."""
         for dataset in self._datasets:
             if number := int(dataset.skipped.sum()):
                 _log.warning("skipped %d of %d files of %s", number, len(dataset), self.labels.name)
         self._datasets.clear()
 
     def on_exception(self, exception: BaseException) -> None:
-        """Ends the workers of all loaders: where one hangs, others may, and Python would wait for them at its end."""
+        """Ends the workers of all dataloaders, for which Python would wait at exit where they hang."""
         run = self.trainer
         if run is not None:
             for loader in (run.train_dataloader, run.val_dataloaders, run.test_dataloaders, run.predict_dataloaders):
@@ -282,19 +282,19 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
                     loader.end_workers()
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed of order and augmentation, for the checkpoint."""
+        """The seed of order and augmentation."""
         return {"seed": self._seed_of_run}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the checkpoint's seed, unless one was given."""
+        """Restores the checkpoint's seed, unless one was given."""
         seed = state_dict.get("seed") if isinstance(state_dict, dict) else None
         if self.seed is None and isinstance(seed, int) and seed >= 0:
             self._seed_of_run = seed
 
     def _settled_seed(self) -> int:
-        """The seed that was given, that of the checkpoint to go on from, or rank 0's."""
+        """The given seed, the resumed checkpoint's, or rank 0's."""
         if self._seed_of_run is None:
-            # `torch.initial_seed` alone would do in a process's first training: the task seeds every step anew
+            # `torch.initial_seed` alone would do in the first training of a process: the task reseeds every step
             seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
             self._seed_of_run = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
         return self._seed_of_run
@@ -308,7 +308,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
     ) -> SegmentationLoader:
         self._datasets.append(dataset)
         if self.trainer is not None and self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
-            sampler = SequentialSampler(dataset)  # what Lightning would put there itself, with a warning
+            sampler = SequentialSampler(dataset)  # as Lightning would, with a warning
         workers = self.num_workers if self.num_workers is not None else self._sensible_workers()
         return SegmentationLoader(
             dataset,
@@ -358,7 +358,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
                 f"no image of {name} {split} in {self.root.absolute()}; expected {self.layout}{remedy}. {self.origin}"
             )
         if len(samples) < self._world_size:
-            raise ConfigError(f"{name} {split} has {len(samples)} images for {self._world_size} processes; use fewer")
+            raise ConfigError(f"{name} {split} has {len(samples)} images for {self._world_size} ranks; use fewer")
         complete = self.labels.complete_counts(split)
         if complete and len(samples) not in complete and self._rank == 0:
             _log.warning(

@@ -1,4 +1,4 @@
-"""What was found out about the files of a data set, kept until they change."""
+"""A disk cache of per-sample results, valid until the files change."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _log = logging.getLogger(__name__)
 def map_cached(
     function: Callable[[Sample], Any], samples: Iterable[Sample], kind: str, settings: Any, what: str
 ) -> tuple[dict[Sample, Any], int]:
-    """Applies a function to samples in parallel, and keeps the results; what is known is not computed again.
+    """Applies a function to samples in parallel, with the results cached on disk.
 
-    A result is known as long as the paths, sizes and times of change of its files and the settings are the same.
-    Ctrl-C loses nothing that was computed. Of several processes that ask for the same, on whatever machines share the
-    cache, one computes and the others wait for it.
+    A cached result is valid as long as paths, sizes and modification times of its files and the settings are the same.
+    Results up to an interrupt are kept. Of several processes, on machines that share the cache, one computes while the
+    others wait.
 
     Args:
-        function: To be found at the top level of a module; gives plain numbers, strings and lists.
-        samples: What it is applied to.
-        kind: The folder of the cache.
-        settings: All else that decides the results, as plain numbers, strings, lists and dicts.
-        what: What is being done, such as "reading".
+        function: Defined at the top level of a module; returns what JSON can hold.
+        samples: Its inputs.
+        kind: The folder in the cache directory.
+        settings: Everything else that the results depend on, as what JSON can hold.
+        what: For the progress bar, such as "reading".
 
     Returns:
-        The results, and how many of them were computed just now.
+        The results, and how many of them were not in the cache.
     """
     keys = {sample: _key(sample) for sample in samples}
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
@@ -45,7 +45,7 @@ def map_cached(
     if all(key in known for key in keys.values()):
         return {sample: known[key] for sample, key in keys.items()}, 0
     with locked(cache.with_suffix(".lock")):
-        known = _load(cache)  # another process may have been at it
+        known = _load(cache)  # another process may have computed them
         missing = [sample for sample, key in keys.items() if key not in known]
         try:
             results = map_in_processes(function, missing, what) if missing else ()
@@ -72,7 +72,7 @@ def _state(path: Path) -> str:
 def _load(cache: Path) -> dict[str, Any]:
     try:
         known = json.loads(cache.read_text())
-    except (OSError, ValueError):  # none there, or no longer whole
+    except (OSError, ValueError):  # missing or damaged
         return {}
     return known if isinstance(known, dict) else {}
 

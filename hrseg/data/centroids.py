@@ -1,4 +1,4 @@
-"""Where the classes are in the labels of a data set, so that training crops can be centred on them."""
+"""Centroids of the classes in the labels of a data set, on which training crops can be centred."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Centroid(NamedTuple):
 
 
 def find_centroids(samples: Sequence[Sample], labels: LabelTable, root: Path) -> list[list[Centroid]]:
-    """Looks through all labels, tile by tile; a cache answers for the files that have not changed.
+    """Finds the centroids of all classes in all labels, tile by tile; cached until the files change.
 
     Args:
         samples: Each with a label.
-        labels: The numbering of the label files.
-        root: The data set's folder; each has a cache of its own.
+        labels: The table of the label files.
+        root: The data set's folder, which has a cache of its own.
 
     Returns:
-        The centroids of each class, in train id order, tiles of 1024x1024 pixels.
+        For each class, in train id order, its centroids in tiles of 1024x1024 pixels.
 
     Raises:
-        DataFileError: A label cannot be read, or holds what is not in the table.
+        DataFileError: A label cannot be read, or holds a value that is not in the table.
 
     Source:
         NVIDIA/semantic-segmentation, datasets/uniform.py.
@@ -54,7 +54,7 @@ def find_centroids(samples: Sequence[Sample], labels: LabelTable, root: Path) ->
         dict.fromkeys(samples),
         "centroids",
         settings,
-        f"looking through {labels.name}",
+        f"scanning {labels.name}",
     )
     centroids: list[list[Centroid]] = [[] for _ in range(labels.num_classes)]
     for position, sample in enumerate(samples):

@@ -1,4 +1,4 @@
-"""What `SegmentationDataModule` refuses before any data is read."""
+"""Checks of the arguments of `SegmentationDataModule`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _is_size(size: tuple[int, int]) -> bool:
     return min(size) >= _SMALLEST_SIDE and size[0] * size[1] <= max_pixels()
 
 
-_Rule = tuple[Callable[[Any], bool], str]  # and what is expected
+_Rule = tuple[Callable[[Any], bool], str]  # a predicate, and what is expected
 _COUNT: _Rule = (lambda value: value >= 1, "1 or more")
 _SHARE: _Rule = (lambda value: 0 <= value <= 1, "0 to 1")
 _POSITIVE: _Rule = (lambda value: value > 0, "more than 0")
@@ -49,13 +49,13 @@ _RULES: dict[str, _Rule] = {
 
 
 def check_ranges(settings: Mapping[str, Any]) -> None:
-    """Raises a `ConfigError` where a setting of a data module, by its name, is outside its range."""
+    """Raises a `ConfigError` if an argument of a data module, by its name, is outside its range."""
     for name, (is_right, expected) in _RULES.items():
         require(is_right(settings[name]), f"data.{name}", settings[name], expected)
 
 
 def check_transforms(transforms: Sequence[A.BasicTransform | A.BaseCompose], ignore_index: int) -> None:
-    """Raises a `ConfigError` where one would fill labels with a class."""
+    """Raises a `ConfigError` if a transform would fill labels with a class."""
     for transform in _leaves(transforms):
         if getattr(transform, "fill_mask", None) not in (None, ignore_index):
             raise ConfigError(

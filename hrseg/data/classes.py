@@ -1,4 +1,4 @@
-"""The classes of a user's own data, as a small YAML file states them."""
+"""The classes file of a user's own data: YAML to label table."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def read_classes(classes: Path | Mapping[str, Any], data_name: str) -> LabelTabl
     """Reads the classes of a data set, whose masks may hold label ids or colours.
 
     Args:
-        classes: A YAML file, or what stands in one. `names` is a list; all else is optional: `colors`, [red, green,
+        classes: A YAML file, or its content. `names` is a list; all other keys are optional: `colors`, [red, green,
             blue] for each name; `ids`, the label id on disk of each name, 0, 1, 2, ... by default; `ignore`, the
-            label ids and colours that are neither trained nor scored, beside 255, which is ignored unless it is one
-            of the ids; `flip_pairs`, the names or train ids that change places when an image is mirrored;
-            `categories`, lists of names or train ids that are also scored together.
-        data_name: What messages call the data set.
+            label ids and colours that are neither trained nor scored, in addition to 255, which is ignored unless it
+            is one of the ids; `flip_pairs`, the names or train ids that are swapped when an image is flipped;
+            `categories`, lists of names or train ids that are also scored as groups.
+        data_name: Name of the data set in messages.
 
     Returns:
         The label table.
 
     Raises:
-        ConfigError: The file cannot be read, or a value is not what is expected.
-        UnknownNameError: A key is none of those above.
+        ConfigError: The file cannot be read, or a value is not as described.
+        UnknownNameError: A key is none of the above.
     """
     source = "data.classes" if isinstance(classes, Mapping) else str(classes)
     entries = classes if isinstance(classes, Mapping) else _load(classes)
@@ -91,13 +91,13 @@ def read_classes(classes: Path | Mapping[str, Any], data_name: str) -> LabelTabl
 
 
 def default_colors(number: int) -> tuple[Color, ...]:
-    """Different colours for so many classes: those of PASCAL VOC without its black.
+    """Distinct colours: the PASCAL VOC colour map without its black.
 
     >>> default_colors(3)
     ((128, 0, 0), (0, 128, 0), (128, 128, 0))
 
     Args:
-        number: 255 or less.
+        number: Of colours, 255 at most.
 
     Source:
         VOC2012 development kit, VOCcode/VOClabelcolormap.m.

@@ -1,4 +1,4 @@
-"""From files to batches: samples are read, checked, augmented and collated here."""
+"""`SegmentationDataset`: samples are read, checked and augmented."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
-    """One image and where its label is.
+    """An image file and its label file.
 
     Args:
-        name: Unique in the data set; predictions are written under it.
+        name: Unique in the data set; predictions are saved under it.
         image: The image file.
-        label: The label file; None where it is not wanted.
-        holds_train_ids: The label file was mapped to train ids already.
+        label: The label file; None for prediction.
+        holds_train_ids: Whether the label file holds train ids instead of label ids.
     """
 
     name: str
@@ -44,14 +44,14 @@ def read_sample(sample: Sample, labels: LabelTable) -> dict[str, np.ndarray]:
 
     Args:
         sample: What to read.
-        labels: The numbering, or the colours, of the label file.
+        labels: The table of the label file.
 
     Returns:
         "image", (H, W, 3) uint8 RGB, and "mask", (H, W) uint8 train ids, unless the sample has no label.
 
     Raises:
         DataFileError: A file cannot be read, or their sizes differ.
-        LabelRangeError: The label holds what is not in the table.
+        LabelRangeError: The label holds a value that is not in the table.
     """
     image = read_image(sample.image)
     if sample.label is None:
@@ -75,19 +75,19 @@ def read_target(sample: Sample, labels: LabelTable) -> np.ndarray:
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Reads, checks and augments samples.
 
-    An item is a dict of "image", (3, H, W) uint8 RGB tensor with the channels innermost in memory; "target", (H, W)
-    uint8 tensor of train ids and the ignore index, absent where the sample has no label; "name"; and "size", the
-    (height, width) of the file.
+    An item is a dict of "image", (3, H, W) uint8 RGB tensor in channels-last memory order; "target", (H, W) uint8
+    tensor of train ids and the ignore index, absent where the sample has no label; "name"; and "size", the (height,
+    width) of the file.
 
     Args:
-        samples: What to read.
-        labels: The numbering of the label files.
+        samples: The samples.
+        labels: The table of the label files.
         augment: Applied to image and label, with a random state that depends on seed, epoch and index alone; None
             for evaluation.
-        seed: Decides the augmentation.
-        on_error: Whether a file that cannot be used stops the run or is skipped: replaced by the next one in
-            training, left out in evaluation. Each is logged once and marked in `skipped`.
-        input_size: (height, width) that images are resized to, ignoring their aspect ratio; labels keep their size, at
+        seed: Of the augmentation.
+        on_error: Whether an unusable file stops the run or is skipped: replaced by the next sample in training, left
+            out in evaluation. Each is logged once and marked in `skipped`.
+        input_size: (height, width) to which images are resized, ignoring their aspect ratio; labels keep the size at
             which they are scored. None leaves images as they are. In training `augment` resizes both.
     """
 
@@ -107,7 +107,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.on_error = on_error
         self.input_size = input_size
         self.skipped = torch.zeros(len(samples), dtype=torch.bool)
-        self.skipped.share_memory_()  # type: ignore[no-untyped-call]  # all worker processes see it
+        self.skipped.share_memory_()  # type: ignore[no-untyped-call]  # with the dataloader workers
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -116,10 +116,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Loads one sample.
 
         Args:
-            key: Its index, or epoch and index; an index alone stands for epoch 0.
+            key: Epoch and index; an index alone means epoch 0.
 
         Raises:
-            DataFileError: A file cannot be used, whatever `on_error` says.
+            DataFileError: A file is unusable, whatever `on_error`.
         """
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
         sample = self.samples[key.position]
@@ -137,7 +137,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, keys: list[int] | list[SampleKey]) -> list[dict[str, Any] | HrsegError | None]:
         """Loads a batch for `DataLoader` and applies `on_error`; None stands for a sample that is left out.
 
-        Errors are returned: raised in a worker they would reach the user wrapped in that worker's traceback.
+        Errors are returned, since `DataLoader` would wrap what a worker raises in the worker's traceback.
         """
         return [self._load(key) for key in keys]
 
@@ -159,19 +159,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             except BaseException as error:
                 if can_be_pickled(error):
                     raise
-                # it would be lost, and the training wait for ever
+                # it would be lost, and the rank wait for ever
                 return TrainingError(f"{self.samples[position].image}: {type(error).__name__}: {error}")
         return DataFileError(f"none of the {len(self)} samples can be used; see the log") if is_training else None
 
     def _augmented(
         self, arrays: dict[str, np.ndarray], key: SampleKey, size_on_disk: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        # set_random_seed would give each transform the same stream, and so tie the flip to the scale
+        # set_random_seed would give all transforms the same stream, so that the flip depends on the scale
         assert self.augment is not None
         what = (self.seed, key.epoch, key.position, *(key.centre or ()))
         state = np.random.SeedSequence(what).generate_state(2, np.uint64)
         self.augment.set_random_state(np.random.default_rng(state[0]), random.Random(int(state[1])))
-        # as shares of height and width, which a resize leaves alone
+        # relative to height and width, which a resize does not change
         centre = key.centre and tuple((at + 0.5) / n for at, n in zip(key.centre, size_on_disk, strict=True))
         augmented: dict[str, np.ndarray] = self.augment(**arrays, centre=centre)
         del augmented["centre"]

@@ -1,4 +1,4 @@
-"""From samples to batches: collation, dataloader workers, and their timeout."""
+"""`SegmentationLoader`: collation, dataloader workers, and their timeout."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hrseg.utils import signals
 
 
 def collate(samples: Sequence[dict[str, Any] | HrsegError | None]) -> dict[str, Any] | HrsegError | None:
-    """Makes a batch of what `SegmentationDataset` gives; top-level, so that workers can be spawned.
+    """Collates items of `SegmentationDataset`.
 
     Args:
-        samples: Items, None for samples left out, or errors.
+        samples: Items, None for samples that are left out, or errors.
 
     Returns:
-        "image" (B, 3, H, W) in channels_last memory format, "target" (B, H, W), either as a list where sizes differ;
-        "name" and "size" as lists; the first error if there is one; None if nothing is left.
+        "image" (B, 3, H, W) in channels_last memory format and "target" (B, H, W), as lists where sizes differ; "name"
+        and "size" as lists. Or the first error, or None if no item is left.
     """
     items: list[dict[str, Any]] = []
     for sample in samples:
@@ -36,7 +36,7 @@ def collate(samples: Sequence[dict[str, Any] | HrsegError | None]) -> dict[str, 
         return None
     batch: dict[str, Any] = {key: [item[key] for item in items] for key in items[0]}
     if _have_one_size(batch["image"]):
-        # stacked with the channels innermost, the batch is channels_last without a copy
+        # stacked channels last, the batch is in channels_last without another copy
         batch["image"] = torch.stack([image.permute(1, 2, 0) for image in batch["image"]]).permute(0, 3, 1, 2)
     if "target" in batch and _have_one_size(batch["target"]):
         batch["target"] = torch.stack(batch["target"])
@@ -48,16 +48,15 @@ def _have_one_size(tensors: Sequence[torch.Tensor]) -> bool:
 
 
 class SegmentationLoader(DataLoader[dict[str, Any]]):
-    """A `DataLoader` that raises the errors that `collate` passes on, and leaves out batches without a sample.
+    """A `DataLoader` that raises the errors that `collate` returns, and leaves out empty batches.
 
-    It waits for its workers up to `timeout`, also where PyTorch waits for ever: for a stopped one to hand over a batch
-    that it has queued.
+    Its `timeout` also covers where PyTorch waits for ever: for a stopped worker to hand over a batch in its queue.
     """
 
-    _batches: Any = None  # PyTorch's iterator, with the workers
+    _batches: Any = None  # PyTorch's iterator, which has the workers
     _gave_up = False
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator does all that is needed
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator suffices
         with self._waiting():
             batches = self._batches = super().__iter__()
         while True:
@@ -72,10 +71,10 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Kills the workers if the block takes longer than the timeout.
+        """Kills the workers if the block exceeds the timeout.
 
         Raises:
-            TrainingError: They were killed.
+            TrainingError: It did.
         """
         if self.timeout == 0:
             yield
@@ -85,13 +84,13 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
         timer.start()
         try:
             yield
-        except Exception as error:  # in whatever PyTorch was doing
+        except Exception as error:  # wherever PyTorch was interrupted
             if not self._gave_up and not str(error).startswith("DataLoader timed out"):
                 raise
             self.end_workers()
             raise TrainingError(
                 f"a dataloader worker has not answered for {self.timeout / 60:g} minutes (--timeout_minutes); it "
-                "hangs, or was stopped. Look at the file system of the data, and start again with --run_dir to go on"
+                "hangs or was stopped. Check the file system of the data, and resume with --run_dir"
             ) from error
         finally:
             timer.cancel()
@@ -105,28 +104,28 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
             worker.kill()
 
     def end_workers(self) -> None:
-        """Ends the workers, stopped and hanging ones too, for which Python would wait at its end."""
+        """Ends the workers, including stopped and hanging ones, for which Python would wait at exit."""
         if self._batches is not None and self.num_workers:
-            with suppress(RuntimeError):  # of PyTorch's handler, where a worker was killed just now
-                self._batches._shutdown_workers()  # or it would complain of the kills that follow
+            with suppress(RuntimeError):  # PyTorch's signal handler raises it when a worker was killed
+                self._batches._shutdown_workers()  # before the kills, which it would report otherwise
             self._kill_workers()
             for worker in self._batches._workers:
                 worker.join()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what comes next follows from seed, epoch and step. That it exists tells Lightning so."""
+        """Empty: seed, epoch and step determine what follows. Defined so that Lightning does not warn."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""
+        """Restores nothing; see `state_dict`."""
 
 
 def start_worker(watched: ctypes.c_bool | None, worker_id: int) -> None:
-    """Prepares a loading process: OpenCV's threads are off, since there are as many processes as cores already.
+    """`worker_init_fn`: no OpenCV threads, as there is a worker for each core; signals as in the main process.
 
     Args:
         watched: See `signals.outlast_signals`.
-        worker_id: From 0, of the `DataLoader`.
+        worker_id: Index of the worker.
     """
     cv2.setNumThreads(0)
     signals.outlast_signals(watched)

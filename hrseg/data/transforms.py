@@ -1,4 +1,4 @@
-"""Augmentations as albumentations transforms: uint8 in, uint8 out, to be mixed with albumentations' own."""
+"""Augmentations as albumentations transforms, uint8 to uint8, to be composed with albumentations' own."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from hrseg.utils.resize import scaled_to
 
 
 class RandomScaleCrop(A.DualTransform):
-    """Resizes to a random scale and cuts a random window, in one step that resizes nothing but the window.
+    """Resizes to a random scale and crops a random window, in one step that resizes only the window.
 
-    The result is that of resizing the whole image (image bilinear, label nearest), padding it to the right and at the
-    bottom, and cropping: labels agree exactly, images to one level of 255 (to four before OpenCV 5, which rounded
-    positions to 1/32 of a pixel). Scale 1 copies.
+    The result is that of resizing the whole image (image bilinear, label nearest), padding it at the right and bottom,
+    and cropping: labels agree exactly, images to one level of 255 (to four before OpenCV 5, which rounded positions to
+    1/32 of a pixel). Scale 1 copies.
 
-    If it is called with `centre`, a place in the image as shares of its height and width from the top left, the
-    window lies around that instead, as far as the image's borders let it.
+    With `centre`, a position relative to height and width from the top left, the window is centred there instead, as
+    far as the image's borders allow.
 
     Args:
         crop_size: (height, width) of the window in pixels.
-        base_size: Length of the long side at scale 1, in pixels; None for the image's own. The aspect is kept.
+        base_size: Long side at scale 1, in pixels; None for the image's own. The aspect ratio is kept.
         scale_range: Smallest and largest scale, both included.
-        scale_step: Distance between the scales that occur; each is equally likely.
-        aspect_range: Smallest and largest factor on width over height, drawn evenly; the area stays.
-        ignore_index: What the label is padded with; the image is padded with black.
-        p: Probability of applying it.
+        scale_step: Step between the scales, each equally likely.
+        aspect_range: Smallest and largest factor on width / height, uniformly distributed; the area stays the same.
+        ignore_index: Padding of the label; the image is padded with zeros.
+        p: Probability of applying the transform.
 
     Source:
         HRNet-Semantic-Segmentation, lib/datasets/base_dataset.py: multi_scale_aug, rand_crop. There the short side
@@ -66,7 +66,7 @@ class RandomScaleCrop(A.DualTransform):
         self.ignore_index = ignore_index
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draws the scale, then the window."""
+        """Samples the scale, then the window."""
         low, high = self.scale_range
         steps = math.floor((high - low) / self.scale_step + 1e-6)
         scale = round(low + self.scale_step * self.py_random.randint(0, steps), 6)  # 0.5 + 0.1 * 7 is not quite 1.2
@@ -91,7 +91,7 @@ class RandomScaleCrop(A.DualTransform):
     def apply_to_mask(
         self, mask: np.ndarray, scaled_size: tuple[int, int], corner: tuple[int, int], **params: Any
     ) -> np.ndarray:
-        """Picks the window's pixels from the label."""
+        """Resizes the window of the label by nearest neighbour."""
         return self._padded(nearest_window(mask, scaled_size, corner, self.crop_size), self.ignore_index)
 
     def _padded(self, window: np.ndarray, fill: int) -> np.ndarray:
@@ -103,11 +103,11 @@ class RandomScaleCrop(A.DualTransform):
 
 
 class HorizontalFlip(A.DualTransform):
-    """Mirrors image and label; classes that have a side change places in the label.
+    """Flips image and label horizontally; swaps left and right classes in the label.
 
     Args:
-        flip_pairs: Pairs of train ids that change places (left arm, right arm), as in `LabelTable.flip_pairs`.
-        p: Probability of applying it.
+        flip_pairs: Pairs of train ids to swap (left arm, right arm), as in `LabelTable.flip_pairs`.
+        p: Probability of applying the transform.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
@@ -123,29 +123,29 @@ class HorizontalFlip(A.DualTransform):
             self._mirrored_id[[left, right]] = right, left
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
-        """Mirrors the image."""
+        """Flips the image."""
         return _mirrored(img)
 
     def apply_to_mask(self, mask: np.ndarray, **params: Any) -> np.ndarray:
-        """Mirrors the label and renames the classes that have a side."""
+        """Flips the label and swaps the paired classes."""
         return _mirrored(cv2.LUT(mask, self._mirrored_id) if self.flip_pairs else mask)
 
     def apply_to_centre(self, centre: tuple[float, float], **params: Any) -> tuple[float, float]:
-        """Mirrors the place that a crop after this is centred on."""
+        """Flips the position on which a later crop is centred."""
         return centre[0], 1 - centre[1]
 
     @property
     def targets(self) -> dict[str, Any]:
-        """What is mirrored, by its name in a sample."""
+        """The methods for each key of a sample."""
         return {**super().targets, "centre": self.apply_to_centre}
 
 
 class BrightnessShift(A.ImageOnlyTransform):
-    """Adds one whole number to all channels of all pixels; what leaves 0 to 255 stays at the end of it.
+    """Adds one integer to all channels of all pixels, clipped to 0 to 255.
 
     Args:
-        limit: The number lies between this and its negative, ends included, 1 to 255; each is equally likely.
-        p: Probability of applying it.
+        limit: The integer is drawn from -limit to limit, both included, each equally likely; 1 to 255.
+        p: Probability of applying the transform.
 
     Source:
         HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/datasets/base_dataset.py (RANDOM_BRIGHTNESS).
@@ -159,7 +159,7 @@ class BrightnessShift(A.ImageOnlyTransform):
         self.limit = limit
 
     def get_params(self) -> dict[str, int]:
-        """Draws the number."""
+        """Samples the shift."""
         return {"shift": self.py_random.randint(-self.limit, self.limit)}
 
     def apply(self, img: np.ndarray, shift: int = 0, **params: Any) -> np.ndarray:
@@ -170,13 +170,13 @@ class BrightnessShift(A.ImageOnlyTransform):
 def resized_window(
     image: np.ndarray, scaled_size: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:
-    """A window of the image as it would be after bilinear resizing, without resizing the rest.
+    """Crops a window of the bilinearly resized image without resizing the rest.
 
     Args:
         image: (H, W, 3) uint8.
-        scaled_size: (height, width) that the whole image would have.
+        scaled_size: (height, width) of the whole resized image.
         corner: (top, left) of the window in the resized image.
-        size: (height, width) of the window; what lies outside the resized image is left off.
+        size: (height, width) of the window; it is cut off at the resized image's borders.
 
     Returns:
         The window, no larger than `size`.
@@ -203,7 +203,7 @@ def resized_window(
 def nearest_window(
     label: np.ndarray, scaled_size: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:
-    """A window of the label as it would be after nearest-neighbour resizing; arguments as for `resized_window`."""
+    """Crops a window of the label resized by nearest neighbour; arguments as for `resized_window`."""
     top, left, bottom, right = _bounds(scaled_size, corner, size)
     if label.shape[:2] == scaled_size:
         return label[top:bottom, left:right]
@@ -214,7 +214,7 @@ def nearest_window(
 
 
 def _mirrored(array: np.ndarray) -> np.ndarray:
-    mirrored: np.ndarray = cv2.flip(array, 1)  # 40 times as fast as numpy's [:, ::-1]
+    mirrored: np.ndarray = cv2.flip(array, 1)  # 40 times faster than NumPy's [:, ::-1]
     return mirrored
 
 
@@ -224,10 +224,10 @@ def _bounds(scaled_size: tuple[int, int], corner: tuple[int, int], size: tuple[i
 
 
 def _source_span(length: int, scaled: int, start: int, stop: int) -> tuple[int, int, float, float]:
-    """What an axis of a resized window needs of the source: first and last pixel, and the map from window to span.
+    """The source pixels of one axis of a resized window: first, last, and the step and shift from window to span.
 
     Pixel i of the resized axis lies at (i + 0.5) * length / scaled - 0.5 in the source. The span is one pixel wider
-    than the interpolation reaches, so that only the border of the image itself is ever replicated.
+    than the interpolation reaches, so that only the border of the image itself is replicated.
     """
     step = length / scaled
     first = max(0, math.floor((start + 0.5) * step - 0.5) - 1)
@@ -236,7 +236,7 @@ def _source_span(length: int, scaled: int, start: int, stop: int) -> tuple[int, 
 
 
 def _nearest(length: int, scaled: int, start: int, stop: int) -> np.ndarray:
-    """Source indices of a resized axis in OpenCV's rule, which differs from i * length // scaled by its rounding."""
+    """Source indices of an axis by OpenCV's rule, which differs from i * length // scaled in its rounding."""
     indices = np.floor(np.arange(start, stop) * (1 / (scaled / length))).astype(np.intp)
     nearest: np.ndarray = np.minimum(indices, length - 1)
     return nearest

@@ -1,1 +1,1 @@
-"""What knows nothing of networks, data sets or runs: files, images, checks, signals."""
+"""Utilities independent of networks, data sets and runs: files, images, checks, signals."""

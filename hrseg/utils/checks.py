@@ -1,4 +1,4 @@
-"""Checks of the arguments that users give to constructors."""
+"""Checks of constructor arguments."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from hrseg.errors import ConfigError
 
-MAX_CHANNELS = 16384  # of a layer: beyond, weights alone take gigabytes, and the number is a mistake
+MAX_CHANNELS = 16384  # of a layer; with more, weights alone take gigabytes, and the number is a mistake
 
 
 def require(condition: bool, parameter: str, value: object, expected: str) -> None:
-    """Raises a `ConfigError` that names the parameter, its value and what was expected, unless the condition holds."""
+    """Raises a `ConfigError` that names parameter, value and expectation, unless the condition holds."""
     if not condition:
         text = repr(value)
         raise ConfigError(f"{parameter} is {text if len(text) <= 80 else text[:77] + '...'}; expected {expected}")
 
 
 def as_list(value: Any) -> list[Any]:
-    """One or several, as a list; None is none.
+    """Wraps a single value in a list; None becomes an empty list.
 
     >>> as_list(None), as_list("one"), as_list(("one", "two"))
     ([], ['one'], ['one', 'two'])
@@ -27,7 +27,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:
-    """Whether a value is an integer of a range, no bool.
+    """Whether a value is an integer, not a bool, from `least` to `most`.
 
     >>> is_whole(3), is_whole(0), is_whole(3.0), is_whole(True)
     (True, False, False, False)
@@ -38,7 +38,7 @@ def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:
 
 
 def is_number(value: object, least: float = -math.inf, below: float = math.inf) -> bool:
-    """Whether a value is a finite number of a half-open range, no bool.
+    """Whether a value is a finite number, not a bool, with `least` <= value < `below`.
 
     >>> is_number(0.5, 0, 1), is_number(1, 0, 1), is_number(math.nan), is_number("0.5")
     (True, False, False, False)
@@ -49,11 +49,11 @@ def is_number(value: object, least: float = -math.inf, below: float = math.inf) 
 
 
 def require_channels(**numbers: object) -> None:
-    """Raises a `ConfigError` unless each number is a possible number of channels of a layer."""
+    """Raises a `ConfigError` unless each number is a valid number of channels."""
     for name, value in numbers.items():
         require(is_whole(value, 1, MAX_CHANNELS), name, value, f"a number from 1 to {MAX_CHANNELS}")
 
 
 def require_kernel(name: str, value: object) -> None:
-    """Raises a `ConfigError` unless the value is a possible size of a convolution that keeps the size of its maps."""
+    """Raises a `ConfigError` unless the value is a valid size of a convolution with same padding."""
     require(is_whole(value, 1, 31) and value % 2 == 1, name, value, "an odd number from 1 to 31")  # type: ignore[operator]

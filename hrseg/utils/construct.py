@@ -1,4 +1,4 @@
-"""Objects as plain values, {"class_path": ..., "init_args": {...}} as in recipes, and objects made of those again."""
+"""Serialisation of objects as {"class_path": ..., "init_args": {...}}, as in recipes, and back."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from typing import Any, TypeVar
 from hrseg.errors import ConfigError
 
 _GIVEN = "_constructor_arguments"
-_MOST_NUMBERS = 1000  # of an array that is described as a list
+_MOST_NUMBERS = 1000  # of an array to be described as a list
 Base = TypeVar("Base")
 
 
 class NotDescribableError(Exception):
-    """A value that a class path and plain arguments cannot describe."""
+    """A value that cannot be described by class path and plain arguments."""
 
 
 class RecordsArguments:
-    """Base class of objects that remember the arguments of their constructor, so that `describe` can describe them.
+    """Base class of objects that record the arguments of their constructor, for `describe`.
 
     Raises:
         ConfigError: The constructor fails on an argument that is None, such as `crop_size: null`, which jsonargparse
-            lets pass.
+            accepts.
     """
 
     def __init_subclass__(cls, **settings: Any) -> None:
@@ -40,14 +40,14 @@ class RecordsArguments:
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
-    # as they are written in the signatures of hrseg; those of a user may be anything
+    # the signatures of hrseg; those of a user may have any annotations
     types = init.__annotations__ if init.__module__.startswith("hrseg.") else {}
     never_null = {name: text for name, text in types.items() if not {"None", "Any", "object"} & {*split(r"\W+", text)}}
     names = [*inspect.signature(init).parameters][1:]
 
     @wraps(init)
     def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
-        vars(self).setdefault(_GIVEN, (args, kwargs))  # those of the subclass, which is called first
+        vars(self).setdefault(_GIVEN, (args, kwargs))  # of the subclass, whose constructor is called first
         try:
             init(self, *args, **kwargs)
         except (TypeError, AttributeError) as error:
@@ -60,7 +60,7 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def record(class_type: Callable[..., Base], *args: Any, **kwargs: Any) -> Base:
-    """Constructs an object of any class and records the arguments in it: an instantiator for jsonargparse."""
+    """Constructs an object of any class and records its arguments: an instantiator for jsonargparse."""
     made = class_type(*args, **kwargs)
     vars(made).setdefault(_GIVEN, (args, kwargs))
     return made
@@ -70,11 +70,11 @@ def describe(value: Any) -> Any:
     """Describes a value by numbers, strings, lists and dictionaries.
 
     Args:
-        value: Plain, a path, a small array or tensor, a dataclass, a class, a `functools.partial` of a class, an object
-            whose constructor's arguments are recorded, a network of the Hugging Face hub, an albumentations transform.
+        value: A plain value, a path, a small array or tensor, a dataclass, a class, a `functools.partial` of a class,
+            an object with recorded arguments, a network of the Hugging Face hub, or an albumentations transform.
 
     Raises:
-        NotDescribableError: It is none of those, or made of what is none.
+        NotDescribableError: The value, or a part of it, is none of these.
 
     >>> describe({"size": (1, 2.5), "root": PurePath("data")})
     {'size': [1, 2.5], 'root': 'data'}
@@ -100,10 +100,10 @@ def describe(value: Any) -> Any:
 
 
 def arguments_of(value: Any) -> dict[str, Any]:
-    """All arguments of the constructor that made an object, defaults included.
+    """All constructor arguments of an object, including defaults.
 
     Raises:
-        NotDescribableError: They were not recorded.
+        NotDescribableError: The arguments were not recorded.
     """
     if inspect.isroutine(value):
         raise NotDescribableError(f"the function {value.__name__}")
@@ -118,13 +118,13 @@ def arguments_of(value: Any) -> dict[str, Any]:
 
 
 def given_names(value: Any) -> frozenset[str]:
-    """Names of the arguments that the constructor of an object was given, defaults not included; none if unknown."""
+    """Names of the arguments passed to the constructor of an object, without defaults; empty if unknown."""
     args, kwargs = getattr(value, _GIVEN, ((), {}))
     return frozenset(inspect.signature(type(value).__init__).bind_partial(value, *args, **kwargs).arguments) - {"self"}
 
 
 def _named(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments by name, with defaults; those under `*args` have the names of the class that they are passed on to."""
+    """Arguments by name, with defaults; those in `*args` by the names of the parent class."""
     signature = inspect.signature(vars(kind)["__init__"]) if "__init__" in vars(kind) else None
     if signature is None:
         return _named(kind.__mro__[1], args, kwargs)
@@ -157,7 +157,7 @@ def _arguments_of_transform(value: Any) -> dict[str, Any]:
 
 
 def _described_partial(value: partial[Any]) -> dict[str, Any]:
-    # that of jsonargparse has the class among the arguments of a function that calls it
+    # in jsonargparse's partials the class is an argument of the function
     of_jsonargparse = getattr(value.func, "__module__", "").startswith("jsonargparse") and value.args
     made = value.args[-1] if of_jsonargparse else value.func
     if not isinstance(made, type) or (value.args and not of_jsonargparse):
@@ -173,7 +173,7 @@ def _described_partial(value: partial[Any]) -> dict[str, Any]:
 
 
 def class_path(kind: type) -> str:
-    """The shortest path by which a class is imported.
+    """The shortest import path of a class.
 
     Raises:
         NotDescribableError: It is defined in a script, a notebook or a function.
@@ -197,7 +197,7 @@ def import_class(path: str, base: type[Base]) -> type[Base]:
     """The class at an import path.
 
     Raises:
-        ConfigError: There is none, or none of that kind.
+        ConfigError: There is none, or it is no subclass of `base`.
     """
     module, _, name = path.rpartition(".")
     try:
@@ -210,7 +210,7 @@ def import_class(path: str, base: type[Base]) -> type[Base]:
 
 
 def described_arguments(value: Any, skip: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arguments that an object was made with as plain values, and those that are none, with the reasons."""
+    """The describable constructor arguments of an object as plain values; the other ones with reasons."""
     plain: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, argument in arguments_of(value).items():
@@ -224,19 +224,19 @@ def described_arguments(value: Any, skip: Collection[str] = ()) -> tuple[dict[st
 
 
 def build(description: Mapping[str, Any], base: type[Base]) -> Base:
-    """Builds the object of a description, by the types of its constructor's parameters; it imports what is named.
+    """Builds an object from its description, importing the classes that it names.
 
     Raises:
-        ConfigError: The class is none of that kind, or does not take these arguments.
+        ConfigError: The class is no subclass of `base`, or does not accept these arguments.
     """
     return _parsed({"it": dict(description)}, lambda parser: parser.add_subclass_arguments(base, "it"))["it"]  # type: ignore[no-any-return]
 
 
 def build_arguments(kind: type, arguments: Mapping[str, Any], skip: Collection[str] = ()) -> dict[str, Any]:
-    """Builds the arguments of a constructor out of what `described_arguments` gave.
+    """Builds constructor arguments from the output of `described_arguments`.
 
     Raises:
-        ConfigError: The class does not take these arguments.
+        ConfigError: The class does not accept these arguments.
     """
     add = partial(_add_arguments, kind=kind, skip=set(skip))
     return {name: value for name, value in _parsed(dict(arguments), add).items() if name in arguments}

@@ -22,16 +22,16 @@ from hrseg.errors import OutputError
 
 _log = logging.getLogger(__name__)
 
-TEMPORARY = ".hrseg-"  # what the names of unfinished files and folders begin with
+TEMPORARY = ".hrseg-"  # prefix of unfinished files and folders
 _MOST_FOLDERS = 200
-_SECONDS_LEFT_ALONE = 24 * 3600.0  # in which what is unfinished may still be worked on
+_SECONDS_LEFT_ALONE = 24 * 3600.0  # in which an unfinished file may still be in use
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes plain numbers, strings, lists and dicts as JSON; NaN, which JSON does not know, becomes null.
+    """Writes JSON atomically; NaN, which JSON lacks, becomes null.
 
     Raises:
-        OutputError: The system refuses; what stood at `path` before is intact.
+        OutputError: The file cannot be written; the one before is intact.
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
@@ -46,10 +46,10 @@ def _without_nan(content: Any) -> Any:
 
 
 def save_pickle(content: Any, path: Path) -> None:
-    """As `torch.save`, down to the disk, with the error of the system where it refuses.
+    """`torch.save` with fsync, and with the system's error instead of PyTorch's.
 
     Raises:
-        OSError: The system refuses; the file may be left half written.
+        OSError: The file cannot be written; a part of it may be left.
     """
     import torch  # not for what only reads
 
@@ -57,7 +57,7 @@ def save_pickle(content: Any, path: Path) -> None:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            # torch closes its archive although a write was refused, and complains of that instead
+            # torch closes its archive after a failed write, and reports the failure of that instead
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         file.flush()
         os.fsync(file.fileno())
@@ -65,11 +65,11 @@ def save_pickle(content: Any, path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the system refuses while the block writes to `path` into an `OutputError` that names it."""
+    """Converts an OSError in the block, which writes to `path`, to an `OutputError` that names it."""
     try:
         if "\0" in str(path):
             raise OSError("its name holds a NUL")
-        if len(path.parts) > _MOST_FOLDERS:  # which Python would make one within the call for the next
+        if len(path.parts) > _MOST_FOLDERS:  # which Python creates recursively
             raise OSError(f"it lies in more than {_MOST_FOLDERS} folders, one in another")
         yield
     except OSError as error:
@@ -79,41 +79,41 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def require_writable(folder: Path) -> None:
-    """Makes a folder if it is missing, and tries it before work goes into what is to be written there.
+    """Creates a folder if it is missing, and writes a test file in it.
 
     Raises:
-        OutputError: The system refuses.
+        OutputError: It cannot be written to.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0")  # empty files can be made on a full disk, too
+            file.write(b"\0")  # an empty file can be created on a full disk
 
 
 def require_file_or_nothing(path: Path) -> None:
-    """Looks at a place before work goes into the file that is to take it.
+    """Checks that a path can be replaced by a file.
 
     Raises:
-        OutputError: A folder, a device or a pipe is there.
+        OutputError: It is a folder, a device or a pipe.
     """
     with writing(path):
-        if not path.name or (path.exists() and not path.is_file()):  # replaced, a device would be gone
+        if not path.name or (path.exists() and not path.is_file()):  # replacing a device would remove it
             raise OSError("it is a folder, a device or a pipe; expected the name of a file")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, which takes its place when the block ends well and is removed otherwise.
+    """Atomic write: yields a temporary path that replaces `path` if the block succeeds and is removed otherwise.
 
-    The folder is made if it is missing. Writers in other processes, on whatever machine, do not meet: the temporary
-    name is drawn by chance. What killed processes of this machine left in the folder is removed.
+    Creates the folder if it is missing. The temporary name is random, so that processes on any machines do not
+    conflict. Files that killed processes of this machine left in the folder are removed.
 
     Raises:
-        OutputError: The system refuses; what stood at `path` before is intact.
+        OutputError: The file cannot be written; the one before is intact.
     """
     with writing(path):
         require_file_or_nothing(path)
-        # the suffix stays last: OpenCV and `open_weights` go by it; of a long name the end suffices
+        # OpenCV and `open_weights` need the suffix; of a long name the end suffices
         temporary = path.with_name(f"{TEMPORARY}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.{path.name[-32:]}")
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_of_killed(path.parent.absolute())
@@ -126,16 +126,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @cache
 def _machine() -> str:
-    """Where the numbers of processes mean the same: a host, or a container on it."""
+    """Identifies the PID namespace: a host, or a container on it."""
     name = socket.gethostname()
     with suppress(OSError):
         name += os.readlink("/proc/self/ns/pid")  # of Linux
     return f"{crc32(name.encode()):08x}"
 
 
-@cache  # once a process for each folder
+@cache  # once per process and folder
 def _remove_of_killed(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere `os.kill` does kill
+    if os.name != "posix":  # elsewhere `os.kill(pid, 0)` kills
         return
     for path in folder.glob(f"{TEMPORARY}{_machine()}-*"):
         process = path.name.split("-")[2]
@@ -149,15 +149,15 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # of another user
         return True
     return True
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes what killed processes left unfinished in a folder and below, once it was not touched for a day.
+    """Removes unfinished files of killed processes below a folder, if they are older than a day.
 
-    Several processes may do so at once; what is not theirs to remove stays.
+    Several processes may do so at once; files that this process may not remove stay.
 
     Args:
         folder: May be missing.

@@ -1,4 +1,4 @@
-"""What the header of an image file says: format, size, bands, pages; what cannot be read is refused before decoding."""
+"""Headers of image files: format, size, bands and pages, checked before decoding."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from hrseg.errors import ConfigError, DataFileError, HrsegError
 
 MAX_PIXELS_VARIABLE = "HRSEG_MAX_PIXELS"
 
-_VERSION = 2  # goes up whenever the same files give other pixels or errors, so that what was cached is read again
+_VERSION = 2  # incremented whenever the same files give other pixels or errors, which invalidates caches
 
 _DEFAULT_MAX_PIXELS = 2**28  # 16384 x 16384: ten times the largest tiles of aerial data sets
-_MOST_PIXELS = 2**30  # OpenCV decodes no more
+_MOST_PIXELS = 2**30  # OpenCV's limit
 _ANIMATED = ("PNG", "GIF", "WEBP", "AVIF")  # formats that may hold several frames
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "AVIF", "JPEG2000")
 
-# TIFF tags, by the numbers of the specification
+# TIFF tags
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES = 254, 256, 257, 258, 262, 277
 _EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
-# those that are read, with their defaults
+# the tags that are read, with their defaults
 _TAGS: dict[int, tuple[int, ...]] = {_WIDTH: (0,), _HEIGHT: (0,), _BITS: (1,), _PHOTOMETRIC: (0,), _SAMPLES: (1,)}
 _TAGS |= {_SAMPLE_FORMAT: (1,), _EXTRA_SAMPLES: ()}
 _NO_PAGE = 1 | 4  # bits of the subfile type: a smaller version of another page, or its transparency mask
 _KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 _COLOR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # of grey, grey, RGB, palette, CMYK and YCbCr
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
-# extra samples: none, or an alpha, premultiplied or not; 0 is anything, such as near infrared
+# extra samples: none, or alpha, premultiplied or not; 0 is unspecified, such as near infrared
 _ALPHA: tuple[tuple[int, ...], ...] = ((), (1,), (2,))
-_MAX_PAGES, _MAX_BANDS = 1000, 65535  # that are counted
+_MAX_PAGES, _MAX_BANDS = 1000, 65535  # to be counted
 
 _pillow_lock = threading.Lock()
 
 
 class TiffLayout(NamedTuple):
-    """How the pixels of a TIFF are stored.
+    """The pixel layout of a TIFF.
 
     Args:
         bits: Bits of each band.
         kinds: Sample format of each band: 1 unsigned, 2 signed, 3 floats.
-        photometric: What the bands are, by the number of the specification.
-        extra_samples: What the bands beyond the colours are.
+        photometric: The tag PhotometricInterpretation.
+        extra_samples: The tag ExtraSamples.
     """
 
     bits: tuple[int, ...]
@@ -86,10 +86,10 @@ class TiffLayout(NamedTuple):
 
 
 def max_pixels() -> int:
-    """The most pixels that an image or label may have: `$HRSEG_MAX_PIXELS`, or 268,435,456 (16384 x 16384).
+    """Maximum number of pixels of an image or label: `$HRSEG_MAX_PIXELS`, or 268,435,456 (16384 x 16384).
 
     Raises:
-        ConfigError: The variable is no number, or out of range.
+        ConfigError: The variable is not a number, or out of range.
     """
     text = os.environ.get(MAX_PIXELS_VARIABLE)
     if not text:
@@ -103,12 +103,12 @@ def max_pixels() -> int:
 
 
 def reading_settings() -> list[int]:
-    """What decides, beside a file, what is read from it: a cache of that holds as long as these are the same."""
+    """What the result of reading a file depends on besides the file; part of the key of caches."""
     return [_VERSION, max_pixels()]
 
 
 def require_size(path: Path, height: int, width: int) -> None:
-    """Raises DataFileError where an image has more pixels than `max_pixels`."""
+    """Raises a `DataFileError` if an image has more pixels than `max_pixels`."""
     if height * width > max_pixels():
         raise DataFileError(
             f"{path} has {height}x{width} pixels (height x width), more than the {max_pixels()} that are decoded; cut "
@@ -117,19 +117,19 @@ def require_size(path: Path, height: int, width: int) -> None:
 
 
 def open_image(file: BinaryIO, path: Path, as_label: bool = False) -> ImageFile.ImageFile:
-    """Opens an image with Pillow, without decoding it.
+    """Opens an image with Pillow without decoding it.
 
     Args:
-        file: Its content, at the start.
-        path: Stands in messages.
-        as_label: Whether a label is to be read from it, which may have other bit depths than an image.
+        file: Its content, positioned at the start.
+        path: For messages.
+        as_label: Whether it is a label, which may have other bit depths than an image.
 
     Returns:
-        One of the formats of `hrseg.utils.images.IMAGE_SUFFIXES`, whatever the file's name.
+        The image, in a format of `hrseg.utils.images.IMAGE_SUFFIXES`, whatever the file's name.
 
     Raises:
-        DataFileError: It is no such image, has more pixels than `max_pixels`, several pages or frames, or is a TIFF of
-            other bands than are read.
+        DataFileError: It is not such an image, has more pixels than `max_pixels`, several pages or frames, or is a TIFF
+            with unsupported bands.
     """
     name = _format_of(file.read(16))
     if name is None:
@@ -149,20 +149,20 @@ def open_image(file: BinaryIO, path: Path, as_label: bool = False) -> ImageFile.
 
 @contextmanager
 def decoding(path: Path, image: Image.Image | None = None) -> Iterator[None]:
-    """Turns what Pillow raises of a file into a `DataFileError` that names it; `image` is decoded whatever its size."""
+    """Converts Pillow's exceptions to a `DataFileError`; with `image`, lifts Pillow's own size limit."""
     try:
         with _without_limit(image) if image is not None else nullcontext():
             yield
     except (MemoryError, Image.DecompressionBombError) as error:
         raise too_large(path) from error
-    except Exception as error:  # what a damaged file raises has no class of its own
+    except Exception as error:  # damaged files raise errors of no common class
         if isinstance(error, HrsegError) or (isinstance(error, OSError) and error.errno is not None):
-            raise  # Pillow's own OSErrors have no number
+            raise  # Pillow's own OSErrors have no errno
         raise unreadable(path) from error
 
 
 def unreadable(path: Path) -> DataFileError:
-    """The error for a file that no decoder reads."""
+    """The error for a file that cannot be decoded."""
     return DataFileError(f"{path} is truncated or no image that can be read; copy or extract the file again")
 
 
@@ -192,7 +192,7 @@ def _check_tiff(file: BinaryIO, path: Path, as_label: bool) -> None:
 
 
 def read_tiff_layout(file: BinaryIO, path: Path) -> tuple[TiffLayout, int]:
-    """Reads how the first page of a TIFF is stored, and how many pages it has, not counting overviews and masks.
+    """Reads the layout of the first page of a TIFF and the number of pages, without overviews and masks.
 
     Raises:
         DataFileError: The tags cannot be read, or the page has more pixels than `max_pixels`.
@@ -207,7 +207,7 @@ def read_tiff_layout(file: BinaryIO, path: Path) -> tuple[TiffLayout, int]:
             offsets.add(tags.next)
             file.seek(tags.next)
             tags.load(file)
-            # the first is what decoders read; if it is an overview, it is another page than the one meant
+            # decoders read the first page; if it is an overview, the actual image is another page
             if not first or not _integers(tags, _SUBFILE_TYPE, 0)[0] & _NO_PAGE:
                 num_pages += 1
             first = first or {tag: _integers(tags, tag, *default) for tag, default in _TAGS.items()}
@@ -227,7 +227,7 @@ def read_tiff_layout(file: BinaryIO, path: Path) -> tuple[TiffLayout, int]:
 
 @contextmanager
 def _without_limit(image: Image.Image) -> Iterator[None]:
-    """Lifts Pillow's own limit while an image that is within `max_pixels` is decoded."""
+    """Lifts Pillow's own size limit while an image within `max_pixels` is decoded."""
     if image.width * image.height <= (Image.MAX_IMAGE_PIXELS or image.width * image.height):
         yield
         return
@@ -240,7 +240,7 @@ def _without_limit(image: Image.Image) -> Iterator[None]:
 
 
 def _format_of(prefix: bytes) -> str | None:
-    """The name of the format whose files begin so, out of those that are read."""
+    """The supported format whose files have this prefix."""
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()
         for name in _FORMATS:

@@ -1,4 +1,4 @@
-"""Image and label files in, image and label files out; the only place that knows of OpenCV's channel order."""
+"""Reading and writing of image and label files; the only place with OpenCV's channel order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from hrseg.utils.paths import files_below
 
 try:
     from kornia_rs.io import decode_image_png_u8
-except ImportError:  # no wheel for this Python: OpenCV gives the same pixels, but takes three times as long for a PNG
+except ImportError:  # no wheel for this Python; OpenCV decodes the same pixels, three times slower
     decode_image_png_u8 = None
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ IMAGE_SUFFIXES = (
     *(".webp", ".gif", ".avif", ".jp2", ".j2k"),
 )
 
-# what is wrong with a file stands in our own error
+# our own errors report what is wrong with a file
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -53,39 +53,39 @@ _FILE_SYSTEM_AWAY = {
     for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN")
 }
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_BYTES_PER_PIXEL, _BYTES_OF_METADATA = 8, 2**26  # at most, of an image that is read
+_BYTES_PER_PIXEL, _BYTES_OF_METADATA = 8, 2**26  # at most, of an image file
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY, _PNG_RGB = 0, 2  # colour types without palette and alpha
 _BY_OPENCV = ("JPEG", "MPO", "PNG", "BMP", "WEBP")  # faster than Pillow; the EXIF orientation is applied
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
 _LOSSY_COMPRESSION = ("jpeg", "tiff_jpeg", "webp")  # within a TIFF
-# modes in which Pillow has what a viewer shows, and those by way of which they become RGB
+# Pillow's modes of displayable images, each with the mode through which it is converted to RGB
 _COLOR_MODES = dict.fromkeys(("1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"), "RGB")
 _COLOR_MODES |= {"P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
 _RANGE_TAGS = ((340, 341), (280, 281))  # (S)MinSampleValue and (S)MaxSampleValue of a TIFF
-_MIN_BRIGHTEST = 1 << 14  # of 16 bits; below it a sensor's 10, 12 or 14 bits were stored without scaling
+_MIN_BRIGHTEST = 1 << 14  # of 16 bits; below it are 10, 12 or 14 bits of a sensor, stored without scaling
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image as a camera's viewer would show it.
+    """Reads an image as a viewer displays it.
 
-    Greyscale becomes three equal channels, palettes and CMYK become RGB, alpha is dropped, and the orientation noted in
-    EXIF is applied. 16-bit PNGs become 8-bit by >> 8, as their format defines 65535 as white; one whose values all stay
-    below 2^14 would be nearly black and is refused. A 16-bit grey TIFF is scaled from the range that its tags
-    SMinSampleValue and SMaxSampleValue (or MinSampleValue and MaxSampleValue) state, and is refused without them. So
-    are other bit depths, bands that are neither colours nor a declared alpha, several pages, and animations.
+    Greyscale becomes three equal channels, palettes and CMYK become RGB, alpha is dropped, and the EXIF orientation is
+    applied. 16-bit PNGs are converted to 8 bits by >> 8, as the format defines 65535 as white; one with all values
+    below 2^14 would be nearly black and is refused. A 16-bit grey TIFF is scaled from the range in its tags
+    SMinSampleValue and SMaxSampleValue (or MinSampleValue and MaxSampleValue), and is refused without them. Other bit
+    depths, bands that are neither colours nor a declared alpha, several pages, and animations are refused.
 
     Args:
-        path: A file of any format in `IMAGE_SUFFIXES`; its content decides, not its suffix.
+        path: A file of a format in `IMAGE_SUFFIXES`, recognised by its content.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        DataFileError: The file is missing, truncated, no regular file, no image, has more pixels than
+        DataFileError: The file is missing, truncated, not a regular file, not an image, has more pixels than
             `$HRSEG_MAX_PIXELS`, or is refused as above.
-        FileSystemError: Its file system is away, and was waited for.
+        FileSystemError: Its file system was unavailable, after retries.
     """
     data = read_file(path)
     if _plain_png_mode(data) == "rgb":
@@ -99,11 +99,11 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
-    """Converts an image in memory to what `read_image` would give of its file.
+    """Converts an image in memory to the output of `read_image`.
 
     Args:
-        image: (H, W, 3) or (H, W, 4) uint8, RGB and perhaps alpha, which is dropped; (H, W) or (H, W, 1) uint8, grey;
-            or a Pillow image of any mode that `read_image` reads, whose EXIF orientation is applied.
+        image: (H, W, 3) uint8 RGB, (H, W, 4) uint8 RGB with alpha, which is dropped, (H, W) or (H, W, 1) uint8 grey, or
+            a Pillow image of a mode that `read_image` supports, whose EXIF orientation is applied.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -128,36 +128,35 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """The (height, width) that `read_image` gives a file, from its header alone.
+    """The (height, width) of the output of `read_image`, from the file header.
 
     Raises:
-        DataFileError: The file is missing, or no image that is read.
+        DataFileError: The file is missing, or not a supported image.
     """
     try:
         with _open_file(path) as file, open_image(file, path) as image, decoding(path):
-            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # a quarter, either way
-            # the size of a TIFF is turned already
+            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by 90 degrees
+            # the size of a TIFF is rotated already
             return image.size if is_turned and image.format != "TIFF" else (image.height, image.width)
     except OSError as error:
         raise _refused(path, error) from error
 
 
 def read_label(path: Path, in_color: bool = False) -> np.ndarray:
-    """Reads a label: the numbers that the file holds, which for a palette image are the indices, not the colours.
+    """Reads the values of a label file; of a palette image the indices, not the colours.
 
     Args:
-        path: A file of one channel without loss (PNG, TIFF, GIF, BMP); 16 and 32 bits are fine as long as no value
-            exceeds 255.
-        in_color: Whether the file may be a picture of the label instead, with or without alpha, which is dropped.
+        path: A lossless file of one channel (PNG, TIFF, GIF, BMP), also of 16 or 32 bits if no value exceeds 255.
+        in_color: Whether the file may be a colour-coded label, with or without alpha, which is dropped.
 
     Returns:
-        (H, W) uint8, as on disk, with the orientation noted in EXIF applied; of a picture (H, W, 3) uint8, RGB.
+        (H, W) uint8 values, with the EXIF orientation applied; (H, W, 3) uint8 RGB of a colour-coded label.
 
     Raises:
-        LossyLabelError: The format changes values.
-        DataFileError: The file is missing, truncated, no regular file, has several channels, pages or frames, floats,
-            values above 255, or more pixels than `$HRSEG_MAX_PIXELS`.
-        FileSystemError: Its file system is away, and was waited for.
+        LossyLabelError: The format is lossy.
+        DataFileError: The file is missing, truncated, not a regular file, has several channels, pages or frames,
+            floats, values above 255, or more pixels than `$HRSEG_MAX_PIXELS`.
+        FileSystemError: Its file system was unavailable, after retries.
     """
     data = read_file(path)
     mode = _plain_png_mode(data)
@@ -176,10 +175,10 @@ def read_label(path: Path, in_color: bool = False) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes an image or a label as PNG, whole or not at all, and makes its folder.
+    """Writes an image or a label as PNG, atomically; creates the folder.
 
     Args:
-        path: Ends in `.png`.
+        path: With suffix `.png`.
         image: (H, W, 3) uint8 RGB, or (H, W) uint8.
     """
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
@@ -189,17 +188,17 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def images_below(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Lists the image files below a folder as `files_below` does.
+    """Lists the image files below a folder; see `files_below`.
 
     Args:
-        folder: Where to look; nothing is found in a folder that is not there.
-        suffix: Only files whose name ends with it, such as "_mask", whatever their extension, "_mask.png" or ".jpg".
+        folder: May be missing.
+        suffix: Ending of the file names, such as "_mask" (with any extension), "_mask.png" or ".jpg".
 
     Returns:
-        The files by their path below the folder, without extension and suffix, in the order of these.
+        The files by their path below the folder, without extension and suffix, sorted.
 
     Raises:
-        DataFileError: Two files differ in their extension alone.
+        DataFileError: Two files differ only in their extension.
     """
     found: dict[str, Path] = {}
     for path in files_below(folder):
@@ -214,11 +213,11 @@ def images_below(folder: Path, suffix: str = "") -> dict[str, Path]:
 
 
 def read_file(path: Path) -> bytes:
-    """Reads the bytes of a file; waits for a file system that is away for a while, as those over a network may be.
+    """Reads the bytes of a file, with retries while its file system, such as one over a network, is unavailable.
 
     Raises:
-        DataFileError: The file is missing, no regular file, or larger than any image of `$HRSEG_MAX_PIXELS`.
-        FileSystemError: Its file system is still away.
+        DataFileError: The file is missing, not a regular file, or larger than any image of `$HRSEG_MAX_PIXELS`.
+        FileSystemError: Its file system is still unavailable.
     """
     pauses = iter(_PAUSES)
     while True:
@@ -239,7 +238,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _open_file(path: Path) -> BinaryIO:
-    """Opens a regular file; a pipe or a device, which would be waited for, is refused."""
+    """Opens a regular file; refuses pipes and devices, which may block."""
     most = _BYTES_PER_PIXEL * max_pixels() + _BYTES_OF_METADATA
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK))  # noqa: SIM115
     status = os.fstat(file.fileno())
@@ -269,29 +268,29 @@ def _decode(data: bytes, flags: int, path: Path) -> np.ndarray:
 
 
 def _decode_png(data: bytes, path: Path, mode: str) -> np.ndarray:
-    """Decodes an 8-bit PNG of exactly the channels that `mode` ("rgb" or "mono") names."""
+    """Decodes an 8-bit PNG with the channels of `mode` ("rgb" or "mono")."""
     width, height = struct.unpack_from(">II", data, 16)
     require_size(path, height, width)
     if decode_image_png_u8 is not None:
         try:
             image: np.ndarray = decode_image_png_u8(data, (height, width), mode)
-        except Exception as error:  # what a file that is truncated or corrupt raises has no class of its own
+        except Exception as error:  # truncated and corrupt files raise errors of no common class
             raise unreadable(path) from error
         except BaseException as error:
             if type(error).__name__ != "PanicException":
                 raise
-            raise too_large(path) from None  # Rust panics where NumPy gives no memory; its error cannot be pickled
+            raise too_large(path) from None  # Rust panics if NumPy cannot allocate; its error cannot be pickled
         return image if mode == "rgb" else image[..., 0]
     return _decode(data, cv2.IMREAD_COLOR_RGB if mode == "rgb" else cv2.IMREAD_GRAYSCALE, path)
 
 
 def _plain_png_mode(data: bytes) -> str | None:
-    """What `_decode_png` decodes a PNG as: "rgb" or "mono"; None for anything that it does not decode."""
+    """The mode for `_decode_png`, "rgb" or "mono"; None if it does not support the file."""
     if not data.startswith(_PNG_SIGNATURE + b"\0\0\0\rIHDR") or len(data) < 33 or data[24] != 8:
         return None
     if zlib.crc32(data[12:29]) != struct.unpack_from(">I", data, 29)[0]:
         return None
-    # orientations and animations; the names of these chunks may also occur by chance, which does no harm
+    # orientation and animation chunks; their names may also occur by chance, which is harmless
     before, after = data[: data.find(b"IDAT")], data[data.rfind(b"IDAT") :]
     if b"acTL" in before or b"eXIf" in before or b"eXIf" in after:
         return None
@@ -299,7 +298,7 @@ def _plain_png_mode(data: bytes) -> str | None:
 
 
 def _decode_indices(data: bytes, path: Path) -> np.ndarray:
-    """Decodes with Pillow, which, unlike OpenCV, does not turn palette indices into colours."""
+    """Decodes with Pillow, which, unlike OpenCV, keeps palette indices."""
     with open_image(io.BytesIO(data), path, as_label=True) as image:
         if image.format in _LOSSY or image.info.get("compression") in _LOSSY_COMPRESSION:
             raise LossyLabelError(
@@ -309,7 +308,7 @@ def _decode_indices(data: bytes, path: Path) -> np.ndarray:
         bits = data[24] if image.format == "PNG" else getattr(image, "tag_v2", {}).get(258, (8,))[0]
         with decoding(path, image):
             ImageOps.exif_transpose(image, in_place=True)
-            # GIF has no greyscale: of a grey palette the levels count, in whatever order they stand there
+            # GIF has no greyscale: a grey palette holds the values, in any order
             label = np.asarray(image.convert("L") if image.format == "GIF" and _is_grey(image) else image)
         if image.mode == "L" and bits in (2, 4):  # Pillow stretches these to 0-255
             label = label // (255 // (2**bits - 1))
@@ -336,7 +335,7 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def _deep_grey(image: Image.Image, path: Path) -> np.ndarray:
-    """Brings 16-bit grey to (H, W) uint8."""
+    """Converts 16-bit grey to (H, W) uint8."""
     with decoding(path, image):
         values = np.asarray(ImageOps.exif_transpose(image))
         tags = getattr(image, "tag_v2", {})
@@ -354,7 +353,7 @@ def _deep_grey(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def _to_eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
-    """Brings the values of a 16-bit PNG to uint8, unless the result would be nearly black."""
+    """Converts the values of a 16-bit PNG to uint8, unless the result would be nearly black."""
     brightest = int(values.max())
     if 0 < brightest < _MIN_BRIGHTEST:
         raise DataFileError(

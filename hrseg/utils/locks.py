@@ -12,19 +12,19 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def locked(lock: Path, seconds: float = -1) -> Iterator[None]:
-    """Keeps other processes that ask for the same lock waiting while the block runs, on whatever machine they are.
+    """Holds a file lock while the block runs, across processes and machines.
 
-    A process that is killed gives it back. Where the file system cannot lock, or the lock's folder cannot be written
-    to, the block runs all the same.
+    The lock of a killed process is released. If the file system does not support locks, or the lock's folder cannot be
+    written to, the block runs without.
 
     Args:
-        lock: A file, which stays; its content does not matter.
-        seconds: How long to wait; -1 for as long as it takes.
+        lock: The lock file, which is not removed.
+        seconds: Timeout; -1 waits indefinitely.
 
     Raises:
         TimeoutError: Another process still holds the lock.
     """
-    from filelock import FileLock, Timeout  # not for what only reads
+    from filelock import FileLock, Timeout  # not needed for reading
 
     file_lock = FileLock(lock)
     try:
@@ -32,7 +32,7 @@ def locked(lock: Path, seconds: float = -1) -> Iterator[None]:
         try:
             file_lock.acquire(timeout=0)
         except Timeout:
-            _log.info("waiting for another process, which is at work in %s", lock.parent)
+            _log.info("waiting for another process, which works in %s", lock.parent)
             file_lock.acquire(timeout=seconds)
     except Timeout:
         raise

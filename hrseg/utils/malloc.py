@@ -1,23 +1,23 @@
-"""Tuning of glibc's malloc for training on CPUs."""
+"""Tuning of malloc for training on CPUs."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
-_LARGEST_BLOCK_KEPT = 32 * 2**20  # larger ones go back at once: kept ones would lie about unused between smaller ones
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_LARGEST_BLOCK_KEPT = 32 * 2**20  # larger blocks are returned at once, as they would fragment the heap
 _KEPT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep up to 2 GiB of freed memory for what it allocates next.
+    """Keeps up to 2 GiB of freed memory in this process for later allocations.
 
-    A training step frees nearly all that it has allocated, and by default glibc hands that back to the system, which
-    for the next step maps and clears it again, page by page. The peak stays the same.
+    A training step frees nearly all memory that it allocates. By default glibc returns it to the system, which maps and
+    clears it again, page by page, for the next step. The peak is unchanged.
 
     Returns:
-        Whether the C library is one that can be told so: glibc, that is most of Linux.
+        Whether the C library supports this: glibc, that is most Linux distributions.
 
     Source:
         mallopt(3).

@@ -10,17 +10,17 @@ import torch
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory that was in use so far, in GiB: a GPU's, as allocated by PyTorch, or that of this process."""
+    """Peak memory in GiB: of a GPU, as allocated by PyTorch, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource  # Windows has none
+    import resource  # not on Windows
 
     unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kibibytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def available_memory(device: torch.device) -> float | None:
-    """The memory that this process can still get, in GiB: a GPU's, or the machine's and its swap; None if unknown.
+    """Memory available to this process, in GiB: of a GPU, or of the machine, swap included; None if unknown.
 
     Source:
         proc_meminfo(5).

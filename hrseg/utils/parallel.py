@@ -1,4 +1,4 @@
-"""Work on many files in as many processes as there are cores."""
+"""Parallel processing of many files, with a process per core."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import cv2
 from hrseg.errors import DataFileError
 from hrseg.utils.progress import track_progress
 
-# How processes are started. On Linux Python 3.14 has a server fork them: a signal to all processes of a job ends it and
-# those that load data, which should outlast that. Each of them would import PyTorch anew, too.
+# The start method. On Linux, Python 3.14 defaults to forkserver: a signal to all processes of a job would end its
+# server and the dataloader workers, which must outlast it; and each worker would import PyTorch anew.
 CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
 
 T = TypeVar("T")
@@ -27,27 +27,27 @@ R = TypeVar("R")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_processes(
     function: Callable[[T], R], items: Sequence[T], what: str, processes: int | None = None
 ) -> Iterator[R]:
-    """Applies a function in other processes, and tells how far it is.
+    """Applies a function to items in parallel processes, with a progress bar.
 
     Args:
-        function: To be found at the top level of a module.
-        items: What it is applied to.
-        what: What is being done, such as "reading".
-        processes: How many; None for one per core that may be used.
+        function: Defined at the top level of a module.
+        items: Its inputs.
+        what: For the progress bar, such as "reading".
+        processes: Number of processes; None for one per available core.
 
     Returns:
         The results in the order of the items.
 
     Raises:
-        DataFileError: The process of an item ended without an answer, when it was alone, too: a library crashed on
-            what the item holds, or there was no memory for it. Or it raised what cannot be passed on.
+        DataFileError: The process of an item died, also when it was the only one: a library crashed on the file, or
+            memory ran out. Or it raised an exception that cannot be pickled.
     """
     yield from track_progress(_results(function, items, what, processes), what, len(items))
 
@@ -66,7 +66,7 @@ def _results(function: Callable[[T], R], items: Sequence[T], what: str, processe
 
 
 def _one_by_one(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:
-    """Applies a function in one other process, so that an item that ends it is known."""
+    """Applies a function in a single process, so that the item that kills it is known."""
     with ProcessPoolExecutor(1, CONTEXT, initializer=_prepare) as pool:
         for item in items:
             try:
@@ -88,7 +88,7 @@ def _call(function: Callable[[T], R], item: T) -> R:
 
 
 def can_be_pickled(error: BaseException) -> bool:
-    """Whether an exception can be passed on to another process, as one of a library in Rust cannot."""
+    """Whether an exception can be pickled, which those of libraries in Rust cannot."""
     try:
         pickle.dumps(type(error))
     except Exception:  # PicklingError, AttributeError, or whatever else a class makes of it
@@ -101,5 +101,5 @@ def _name(item: object) -> object:
 
 
 def _prepare() -> None:
-    cv2.setNumThreads(0)  # there is a process for each core already
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the main process, which then ends these
+    cv2.setNumThreads(0)  # there is a process per core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the main process ends these

@@ -1,4 +1,4 @@
-"""How far a long loop is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long loops: a bar on a terminal, lines at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 
 def track_progress(items: Iterable[T], what: str, total: int, seconds: float = 15.0) -> Iterator[T]:
-    """Passes items on, and tells on the standard error how many are done.
+    """Yields items and reports progress on the standard error.
 
     Args:
-        items: What to go through.
-        what: What is being done, such as "predicting".
+        items: Any iterable.
+        what: Description of the task, such as "predicting".
         total: Number of items.
-        seconds: Least time between two lines, where there is no terminal for a bar.
+        seconds: Minimum interval between two lines, without a terminal.
     """
     if sys.stderr is not None and sys.stderr.isatty():  # None where it is closed
         yield from track(items, escape(what), total, console=Console(stderr=True))

@@ -10,11 +10,11 @@ from hrseg.utils.image_formats import MAX_PIXELS_VARIABLE, max_pixels
 
 
 def scaled_to(size: tuple[int, int], base_size: int | None, scale: float) -> tuple[int, int]:
-    """The size of an image whose long side becomes `base_size * scale`, rounded half up, the short side after it.
+    """The size of an image whose long side is scaled to `base_size * scale`, rounded half up; the short side follows.
 
     Args:
         size: (height, width) of the image.
-        base_size: Length of the long side at scale 1; None for the image's own.
+        base_size: Long side at scale 1; None for the image's own.
         scale: Factor on `base_size`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop at the next step boundary. The handlers only record them."""
+"""Termination signals, recorded by the handlers for a stop at the next step boundary."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from contextlib import contextmanager, suppress
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 
-# what a cluster sends, and a terminal that is closed; Windows has neither USR1 nor HUP
+# sent by clusters and by a closed terminal; Windows has neither USR1 nor HUP
 FROM_OUTSIDE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 _SIGNALS = (signal.SIGINT, *FROM_OUTSIDE)
 
 _received: signal.Signals | None = None
-_watcher = 0  # the process that watches; those forked from it have its handlers, too
-watched: ctypes.c_bool | None = None  # whether it does, for other processes: see `outlast_signals`
+_watcher = 0  # PID of the process that watches; its forks inherit the handlers
+watched: ctypes.c_bool | None = None  # shared with other processes; see `outlast_signals`
 
 
 class Interrupted(BaseException):
-    """A signal's end of a training, its state saved, or of another verb; no `except Exception` swallows it.
+    """Raised when a signal ends a training, whose state is saved, or another verb; not caught by `except Exception`.
 
     Args:
-        number: Of the signal that asked for it, in whichever process.
+        number: The signal, received by any rank.
     """
 
     def __init__(self, number: int) -> None:
@@ -33,25 +33,24 @@ class Interrupted(BaseException):
 
 
 def received() -> signal.Signals | None:
-    """The first signal that came since `watching` began; None if none did, or nobody is watching."""
+    """The first signal since `watching` began; None if there was none, or outside `watching`."""
     return _received
 
 
 def is_watching() -> bool:
-    """Whether signals are noted at present."""
+    """Whether signals are being recorded."""
     return _watcher == os.getpid()
 
 
 @contextmanager
 def watching(signals: Sequence[signal.Signals] = _SIGNALS) -> Iterator[None]:
-    """While the block runs, Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP are noted instead of ending the process.
+    """Records Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP in the block instead of ending the process.
 
-    SIGHUP stays ignored where it is, as under nohup. Ctrl-C a second time ends the process, as anywhere. Other threads
-    than the main one cannot watch: there nothing changes.
-    A block within another knows what came in that one before.
+    SIGHUP stays ignored where it is, as under nohup. A second Ctrl-C ends the process. In threads other than the main
+    one nothing changes. A nested block sees the signals of the outer one.
 
     Args:
-        signals: Those to note, where it is not all of them.
+        signals: The signals to record.
     """
     global _received, _watcher, watched
     if threading.current_thread() is not threading.main_thread():
@@ -73,7 +72,7 @@ def watching(signals: Sequence[signal.Signals] = _SIGNALS) -> Iterator[None]:
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """While the block runs, SIGTERM and SIGHUP raise `Interrupted`, so that what is half written is removed."""
+    """Raises `Interrupted` at SIGTERM and SIGHUP in the block, so that unfinished files are removed."""
     owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -89,7 +88,7 @@ def ending() -> Iterator[None]:
 
 
 def receive(number: int) -> None:
-    """Answers a signal that was not sent, as SIGPIPE is not to Python: noted by who watches, else `Interrupted`."""
+    """Handles a signal that Python does not receive, such as SIGPIPE: recorded in `watching`, else `Interrupted`."""
     if not is_watching():
         raise Interrupted(number)
     _note(number, None)
@@ -97,7 +96,7 @@ def receive(number: int) -> None:
 
 @contextmanager
 def _handled(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Has signals handled while the block runs, but for SIGHUP where it is ignored, as under nohup."""
+    """Installs a signal handler for the block, except for SIGHUP where it is ignored, as under nohup."""
     before = {
         number: signal.signal(number, handler)
         for number in signals
@@ -111,13 +110,13 @@ def _handled(signals: Sequence[signal.Signals], handler: Callable[[int, FrameTyp
 
 
 def outlast_signals(watched: ctypes.c_bool | None) -> None:
-    """Ignores termination signals in a dataloader worker as long as the process that it works for watches.
+    """Ignores termination signals in a dataloader worker while its main process watches.
 
-    SLURM and a terminal send them to all processes of a training, and it needs its data up to the next step boundary. A
-    DataLoader's workers would end with SIGTERM: PyTorch's own handler in them does so, unless their parent sent it.
+    SLURM and terminals send them to all processes of a training, which needs its data up to the next step boundary.
+    PyTorch's own handler in the workers would end them at SIGTERM.
 
     Args:
-        watched: The other process's `signals.watched`, in memory that both see.
+        watched: `signals.watched` of the main process, in shared memory.
     """
     if watched is None or not watched.value:
         return
@@ -139,7 +138,7 @@ def _note(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     if _received is None:
         _received = signal.Signals(number)
-        # not print, whose buffer the main program may be filling at this moment
+        # not print, which is not reentrant
         with suppress(OSError):  # the terminal may be gone
             os.write(2, f"\n{_received.name}: stopping after this step or validation{_hint(_received)}\n".encode())
 

@@ -1,4 +1,4 @@
-"""Small text, YAML and JSON files, read with limits."""
+"""Reading of text, YAML and JSON files with size limits."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from hrseg.errors import ConfigError, DataFileError
 from hrseg.utils.paths import expanded
 
 _MOST_BYTES = 2**18
-_MOST_NODES = 100_000  # of a YAML file, with each alias counted as what it stands for
+_MOST_NODES = 100_000  # of a YAML file with its aliases expanded
 _MOST_BYTES_OF_LIST = 2**26  # ten times the list of all images of COCO
 _LONGEST_NAME = 255  # bytes, of file systems
 _TEXT = "expected text in UTF-8, not UTF-16 or binary"
 
 
 def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
-    """Reads a text file in UTF-8, with or without byte-order mark.
+    """Reads a UTF-8 text file, with or without byte-order mark.
 
     Args:
-        path: A regular file; a pipe or device is not opened.
-        most_bytes: The largest size that is read.
+        path: A regular file; pipes and devices are not opened.
+        most_bytes: Maximum size.
 
     Raises:
-        ConfigError: It cannot be read, is larger, or is no text.
+        ConfigError: The file cannot be read, is too large, or is not text.
     """
     try:
         status = path.stat()
@@ -46,18 +46,18 @@ def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
 
 
 def read_list(path: Path) -> list[str]:
-    """Reads a list.
+    """Reads the list of a split, a text file with a sample per line.
 
     Args:
-        path: A text file; a line holds an id, a relative path, or several of them parted by blanks or tabs. Empty lines
-            are passed over, and so are the line ends of Windows.
+        path: The file; a line is an id, a relative path, or several of them separated by whitespace. Empty lines are
+            skipped.
 
     Returns:
-        The lines, without blanks at their ends, in the file's order.
+        The stripped lines, in the file's order.
 
     Raises:
-        DataFileError: The file cannot be read, holds no line, or an entry is an absolute path or leads out of the
-            data set's folder.
+        DataFileError: The file cannot be read, is empty, or has an absolute path or one that leads out of the data
+            set's folder.
     """
     try:
         lines = read_text(path, _MOST_BYTES_OF_LIST).splitlines()
@@ -89,19 +89,19 @@ def _read_stdin() -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Reads a YAML file of plain values; nothing is built of anchors that contain themselves or multiply.
+    """Reads a YAML file of plain values; refuses recursive and exponentially nested anchors.
 
     Args:
         path: As for `read_text`.
 
     Raises:
-        ConfigError: It cannot be read, is no YAML, or has more values than any file of settings.
+        ConfigError: The file cannot be read, is not YAML, or has too many values.
     """
     return _parse_yaml(read_text(path), path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file that hrseg wrote; empty where it is missing, damaged, or no object."""
+    """Reads a JSON file of hrseg; empty if it is missing, damaged, or not an object."""
     with suppress(ConfigError, ValueError, RecursionError):
         content = json.loads(read_text(path))
         if isinstance(content, dict):
@@ -113,12 +113,12 @@ def read_settings(source: str | Path) -> dict[str, Any]:
     """Reads a recipe, or the config.yaml of a run, as plain values.
 
     Args:
-        source: The file; what would be in it, which begins with a brace; or "-", the standard input.
+        source: The file; its content, which begins with a brace; or "-", the standard input.
 
     Raises:
-        ConfigError: There is no such file, or it is no YAML with names of settings.
+        ConfigError: There is no such file, or it is not a YAML mapping.
     """
-    from jsonargparse import get_loader  # knows 1e-3 as a number, and has no limits
+    from jsonargparse import get_loader  # parses 1e-3 as a number, but has no limits
 
     where: str | Path = expanded(source)
     try:
@@ -152,12 +152,12 @@ def _parse_yaml(text: str, where: str | Path) -> Any:
         raise
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply; expected a file of settings") from None
-    except Exception as error:  # numbers and dates that there are not are no YAMLErrors
+    except Exception as error:  # invalid numbers and dates raise other errors than YAMLError
         raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _count_nodes(node: Any, known: dict[int, int | None], where: str | Path) -> int:
-    """Values in a node; `known` holds the numbers of those seen, None for those that are being counted."""
+    """Number of values in a node; `known` has those of nodes seen, None for those being counted."""
     if id(node) in known:
         number = known[id(node)]
         if number is None:
@@ -176,10 +176,10 @@ def _count_nodes(node: Any, known: dict[int, int | None], where: str | Path) -> 
 
 
 def _require_distinct(keys: list[Any], where: str | Path) -> None:
-    """Raises a `ConfigError` where a mapping has a key twice, of which YAML takes the last without a word."""
+    """Raises a `ConfigError` if a mapping has a duplicate key, of which YAML silently takes the last."""
     seen: set[str] = set()
     for key in keys:
-        if isinstance(key.value, str) and key.value != "<<":  # what merges an anchor may stand more than once
+        if isinstance(key.value, str) and key.value != "<<":  # merge keys may occur more than once
             if key.value in seen:
                 line = key.start_mark.line + 1
                 raise ConfigError(f"{where}, line {line}: {key.value} stands twice; remove one")

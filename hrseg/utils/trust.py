@@ -1,8 +1,7 @@
-"""Which classes a checkpoint, or the config.yaml beside it, may have built: whoever made the file may be a stranger.
+"""The classes that an untrusted checkpoint, or the config.yaml beside it, may instantiate.
 
-Naming a class in a file is calling it. Only classes of known packages are allowed, and of these only kinds that
-compute: networks, losses, optimisers, schedules, protocols, data modules, image transforms and what scores borders.
-None is a function.
+A class named in a file is called. Only classes of known packages are allowed, and of these only kinds that compute:
+networks, losses, optimisers, schedules, protocols, data modules, image transforms and boundary scores. No functions.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any
 from hrseg.errors import ConfigError
 from hrseg.utils.paths import expanded
 
-# where classes of known packages are defined -> the kinds that may be built, as (module, class); and our dataclasses
+# modules of known packages -> the allowed base classes, as (module, class); dataclasses of hrseg are allowed, too
 _MODULE, _OPTIMIZER = ("torch.nn", "Module"), ("torch.optim", "Optimizer")
 _SCHEDULE = ("torch.optim.lr_scheduler", "LRScheduler")
 _TRANSFORMS = (("albumentations", "BasicTransform"), ("albumentations", "BaseCompose"))
@@ -38,30 +37,30 @@ _ALLOWED: dict[str, tuple[tuple[str, str], ...]] = {
     "hrseg.data": (_DATA, *_TRANSFORMS),
     "hrseg.callbacks": (("hrseg.callbacks", "BoundaryReport"),),
 }
-_OFFERED = "hrseg"  # whose names lead to one of the above
+_OFFERED = "hrseg"  # its public names are those of the above
 _PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
-_AROUND = re.compile(r"[\s\[\],'&!#]+")  # what YAML may put around a name
-# what would make jsonargparse read a string as YAML with a class in it: mappings, quotes, escapes; and timm, download
+_AROUND = re.compile(r"[\s\[\],'&!#]+")  # YAML syntax around a name
+# syntax by which jsonargparse parses a string as YAML with a class in it: mappings, quotes, escapes; timm's downloads
 _NESTED = re.compile(r"[{\"\n\r\x85\u2028\u2029]|:\s|:$|\[.*[:\\]|(?i:hf[-_]hub:|local-dir:)")
-# settings that are names of files; in place of a class, a parser reads any file for its settings
+# settings that are file names; for a class, a parser reads its settings from any file
 _FILES = ("data.init_args.classes", "data.init_args.splits", "model.weights", "model.init_args.weights")
 _SMP, _SMP_LOSSES = "segmentation_models_pytorch.", "segmentation_models_pytorch.losses."
 
 
 def require_trusted(settings: Any, where: str | os.PathLike[str], key: str = "") -> None:
-    """Looks at everything in settings that a parser could take for the name of a class, before it is imported.
+    """Checks everything in settings that a parser could import as a class.
 
     Args:
-        settings: Plain values, as of YAML.
-        where: The file that they are from, for the message.
-        key: Their place in it, likewise.
+        settings: Plain values, as from YAML.
+        where: Their file, for the message.
+        key: Their key in it, for the message.
 
     Raises:
-        ConfigError: They name something that is not on the list.
+        ConfigError: They name a class that is not allowed.
     """
     if isinstance(settings, Mapping):
         for name, value in settings.items():
-            if str(name).startswith("__"):  # what a parser notes for itself
+            if str(name).startswith("__"):  # of the parser itself
                 _refuse(name, where, key)
             require_trusted(name, where, key)
             require_trusted(value, where, f"{key}.{name}" if key else str(name))
@@ -88,13 +87,13 @@ def _require_trusted_text(text: str, where: str | os.PathLike[str], key: str) ->
 
 
 def _is_there(text: str) -> bool:
-    """Whether a string is the name of a file, pipe or device, as "-" is of the standard input."""
+    """Whether a string names an existing file, pipe or device, or "-", the standard input."""
     path = expanded(text)
     return text == "-" or (os.path.exists(path) and not os.path.isdir(path))
 
 
 def offline(settings: Any) -> Any:
-    """Settings, plain values, in which networks of segmentation_models_pytorch fetch no weights for a start."""
+    """Settings in which networks of segmentation_models_pytorch download no pretrained weights."""
     if isinstance(settings, (list, tuple)):
         return [offline(value) for value in settings]
     if not isinstance(settings, Mapping):
@@ -132,7 +131,7 @@ def is_trusted(path: str) -> bool:
 
 
 def _kinds_of(module: str) -> tuple[tuple[str, str], ...] | None:
-    """The kinds that may be built of what a module defines; None for modules that are not on the list."""
+    """The allowed base classes in a module; None if the module is not allowed."""
     return next((kinds for home, kinds in _ALLOWED.items() if f"{module}.".startswith(f"{home}.")), None)
 
 
@@ -140,7 +139,7 @@ def _is_importable(path: str) -> bool:
     root = path.partition(".")[0]
     try:
         return find_spec(root) is not None
-    except (ImportError, ValueError):  # a module that is loaded and has no specification, such as __main__
+    except (ImportError, ValueError):  # a loaded module without a spec, such as __main__
         return True
 
 

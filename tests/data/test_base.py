@@ -154,7 +154,7 @@ def test_a_partial_copy_is_logged(camvid_root: Path, caplog: pytest.LogCaptureFi
 
 
 def test_fewer_images_than_a_step_takes_is_an_error(camvid_root: Path) -> None:
-    with pytest.raises(ConfigError, match=r"5 images, fewer than a step takes \(batch_size 6 x 1 processes\)"):
+    with pytest.raises(ConfigError, match=r"5 images, fewer than a step takes \(batch_size 6 x 1 ranks\)"):
         camvid(camvid_root, batch_size=6).setup("fit")
 
 

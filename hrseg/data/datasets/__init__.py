@@ -1,1 +1,1 @@
-"""The data sets, one file each: a label table, and a data module that lists the samples of a split."""
+"""The data sets, one a file: a label table, and a data module that lists the samples of a split."""

@@ -1,11 +1,11 @@
-"""The classes of ADE20K's scene parsing benchmark, for weights that were trained on it."""
+"""ADE20K scene parsing: the label table, for pretrained weights; 150 classes."""
 
 from __future__ import annotations
 
 from hrseg.data.classes import default_colors
 from hrseg.data.labels import LabelTable
 
-# objectInfo150.txt of SceneParsing, the first name of each class; file values 1-150 are these, 0 is anything else
+# objectInfo150.txt of SceneParsing, the first name of each class; label ids 1-150, 0 is anything else
 _NAMES = """
 wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door,
 table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field,

@@ -1,4 +1,4 @@
-"""CamVid in its SegNet form: street scenes of 480x360 pixels, 11 classes."""
+"""CamVid in its SegNet version: street scenes of 480x360 pixels, 11 classes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Source:
 
 
 class CamVidDataModule(SegmentationDataModule):
-    """CamVid as SegNet ships it; arguments as for `SegmentationDataModule`.
+    """CamVid in the layout of SegNet; arguments as for `SegmentationDataModule`.
 
     Splits: train, val, trainval (both) and test.
     """

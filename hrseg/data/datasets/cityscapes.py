@@ -77,7 +77,7 @@ CITYSCAPES_CLASS_WEIGHTS = (
     *(0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
     *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
 )
-"""What the official recipes weight the loss with, in train id order.
+"""Class weights of the official recipes, in train id order.
 
 Source:
     HRNet-Semantic-Segmentation, lib/datasets/cityscapes.py.
@@ -85,10 +85,10 @@ Source:
 
 
 class CityscapesDataModule(SegmentationDataModule):
-    """Cityscapes in its makers' layout; arguments as for `SegmentationDataModule`.
+    """Cityscapes in its original layout; arguments as for `SegmentationDataModule`.
 
     Splits: train, val, trainval (both), train_extra with coarse labels, and test, whose labels are not public.
-    Labels are the `labelIds` files, or, where these are absent, `labelTrainIds` files made by cityscapesScripts.
+    Labels are the `labelIds` files or, where these are missing, the `labelTrainIds` files of cityscapesScripts.
     """
 
     labels = CITYSCAPES
@@ -104,16 +104,16 @@ class CityscapesDataModule(SegmentationDataModule):
     )
 
     def submission_name(self, name: str) -> str:
-        """The server goes by city, sequence and frame, and finds files in any folder."""
+        """The server matches city, sequence and frame, in any folder."""
         return f"{name}_pred_labelIds.png"
 
     def check_counts(self, pixels_per_label_id: np.ndarray) -> list[str]:
-        """Doubts that `labelIds` files hold label ids: most classes lie above the greatest train id."""
+        """Reports `labelIds` files that seem to hold train ids: no label id exceeds the greatest train id."""
         if pixels_per_label_id[self.num_classes :].any() or not pixels_per_label_id.any():
             return []
         return [
             f"no label id from {self.num_classes} to 33 occurs in the labels, as if they were train ids; expected "
-            "*_labelIds.png as their makers ship them: extract gtFine_trainvaltest.zip again, or rename the files to "
+            "*_labelIds.png as in the original release: extract gtFine_trainvaltest.zip again, or rename the files to "
             "*_labelTrainIds.png"
         ]
 

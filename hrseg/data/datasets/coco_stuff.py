@@ -1,11 +1,11 @@
-"""The classes of COCO-Stuff, for weights that were trained on it."""
+"""COCO-Stuff: the label table, for pretrained weights; 171 classes."""
 
 from __future__ import annotations
 
 from hrseg.data.classes import default_colors
 from hrseg.data.labels import LabelTable
 
-# labels.txt of COCO-Stuff: 80 things, then 91 kinds of stuff in alphabetical order
+# labels.txt of COCO-Stuff: 80 things, then 91 stuff classes in alphabetical order
 _NAMES = """
 person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
 parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
@@ -22,7 +22,7 @@ railroad, river, road, rock, roof, rug, salad, sand, sea, shelf, sky-other, skys
 stone, straw, structural-other, table, tent, textile-other, towel, tree, vegetable, wall-brick, wall-concrete,
 wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind, window-other, wood
 """
-# ids of things that no image has
+# ids of things without any image
 _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 # ids as in HRNet-Semantic-Segmentation, lib/datasets/cocostuff.py

@@ -27,33 +27,31 @@ _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 class FolderDataModule(SegmentationDataModule):
-    """Any images with masks of the same names; arguments beside these are as for `SegmentationDataModule`.
+    """Any images with masks of the same names; further arguments as for `SegmentationDataModule`.
 
-    Image and mask belong together if their paths below `images` and `masks` are the same, extensions and suffixes
-    apart. These two folders lie under the root, or, if they do not, in each of its folders train, val and test. A mask
-    holds label ids, palette indices, or, in three channels, the colours of the classes; each file may be of its own
-    kind.
+    Image and mask are a pair if their paths below `images` and `masks` are the same except for extension and suffix.
+    The two folders are in the root or in each of its folders train, val and test. A mask holds label ids, palette
+    indices, or, in three channels, the colours of the classes; files of different kinds may be mixed.
 
     Splits: train, val, trainval (both) and test.
 
     Args:
         root: The data set's folder.
-        classes: What `read_classes` of `hrseg.data.classes` takes: a YAML file, its path relative to the root, or
-            its content.
-        batch_size: Training images per process.
+        classes: A YAML file as for `hrseg.data.classes.read_classes`, its path relative to the root, or its content.
+        batch_size: Training images per rank.
         crop_size: (height, width) of training crops in pixels; smaller images are padded.
-        images: Folder of the images under the root, with all folders in it.
-        masks: Folder of the masks under the root.
-        image_suffix: What image names end with and mask names do not, such as "_leftImg8bit", ".jpg", or a list where
-            splits differ in it (["_training", "_test"]); other files are no images.
-        mask_suffix: The same of the masks, such as "_mask". With these, both may lie in one folder.
-        splits: What train, val and perhaps test are: sub-folders of `images` ({"train": "training", ...}); lists under
-            the root, which end with .txt and name an image a line, as a path below `images` ({"train": "fold_1.txt",
-            ...}); or shares of all images that are drawn at random ({"train": 0.8, ...}). None looks for sub-folders
-            train, val and test, then for lists train.txt, val.txt and test.txt, and draws 80, 10 and 10 % otherwise.
-        split_seed: Decides the draw. It is not `seed`, so that trainings with other seeds share their splits.
-        test_split: Split that `test` scores; None for test, or for val where there is no test.
-        predict_split: Split that `predict` segments; None likewise.
+        images: Folder of the images in the root, searched recursively.
+        masks: Folder of the masks in the root.
+        image_suffix: Ending of the image names that mask names lack, such as "_leftImg8bit" or ".jpg", or a list where
+            splits differ in it (["_training", "_test"]); other files are ignored.
+        mask_suffix: Ending of the mask names, such as "_mask". With suffixes, images and masks may share a folder.
+        splits: Definition of train, val and perhaps test: sub-folders of `images` ({"train": "training", ...}); lists
+            in the root, which end with .txt and name an image per line, as a path below `images` ({"train":
+            "fold_1.txt", ...}); or shares of a random split ({"train": 0.8, ...}). None looks for sub-folders train,
+            val and test, then for lists train.txt, val.txt and test.txt, and otherwise splits 80, 10 and 10 %.
+        split_seed: Seed of the random split. It is not `seed`, so that trainings with other seeds share their splits.
+        test_split: Split scored by `test`; None for test, or for val if there is no test.
+        predict_split: Split segmented by `predict`; None likewise.
 
     Raises:
         ConfigError: The classes cannot be read, or a value is out of range.
@@ -112,14 +110,14 @@ class FolderDataModule(SegmentationDataModule):
         )
 
     def setup(self, stage: str) -> None:
-        """As for any data set; says so if val stands for test."""
+        """See `SegmentationDataModule.setup`; also warns if val is used in place of test."""
         super().setup(stage)
         for verb, chosen in (("test", self.test_split), ("predict", self.predict_split)):
             if stage == verb and chosen == "val" and "test" not in self._sources and self._rank == 0:
                 _log.warning("%s has no split test: `hrseg %s` takes val", self.labels.name, verb)
 
     def find_samples(self, split: str) -> list[Sample]:
-        """Lists a split by name, or in its list's order."""
+        """Lists a split by name, or in the order of its list."""
         if split == "trainval":
             return self.find_samples("train") + self.find_samples("val")
         samples = []
@@ -143,7 +141,7 @@ class FolderDataModule(SegmentationDataModule):
 
     @cached_property
     def _sources(self) -> Mapping[str, str | float]:
-        """Where each split comes from; without those that there are not."""
+        """The source of each split that exists."""
         if self._given_splits:
             return self._given_splits
         folders = {part: part for part in _PARTS if any(name.startswith(f"{part}/") for name in self._images)}
@@ -154,7 +152,7 @@ class FolderDataModule(SegmentationDataModule):
 
     def _drawn(self, shares: Mapping[str, str | float]) -> dict[str, list[str]]:
         names = list(self._images)
-        # raw numbers of this generator are the same with every version of numpy; its permutations need not be
+        # unlike permutations, the raw numbers of a generator are the same in every version of NumPy
         order = np.argsort(np.random.PCG64(self.split_seed).random_raw(len(names)), kind="stable")
         num_val, num_test = (
             max(1, round(float(shares[part]) * len(names))) if part in shares else 0 for part in ("val", "test")
@@ -176,7 +174,7 @@ class FolderDataModule(SegmentationDataModule):
 
     @cached_property
     def _images(self) -> dict[str, Path]:
-        masks = set(self._masks.values())  # they may lie beside the images
+        masks = set(self._masks.values())  # may be in the same folder
         found = self._files(self.images, _listed(self.image_suffix))
         return {name: path for name, path in found.items() if path not in masks}
 
@@ -185,7 +183,7 @@ class FolderDataModule(SegmentationDataModule):
         return self._files(self.masks, _listed(self.mask_suffix))
 
     def _files(self, folder: str, suffixes: Sequence[str]) -> dict[str, Path]:
-        """The files below root/folder by name; or those below root/SPLIT/folder, by SPLIT/name."""
+        """The files below root/folder by name, or those below root/SPLIT/folder by SPLIT/name."""
         parts = [""] if isdir(self.root / folder) else self._part_folders
         found: dict[str, Path] = {}
         for part, suffix in product(parts, suffixes):
@@ -197,7 +195,7 @@ class FolderDataModule(SegmentationDataModule):
         return dict(sorted(found.items()))
 
     def _place(self, folder: str, name: str, ending: str) -> Path:
-        """Where a file of a name is expected."""
+        """The expected path of a file."""
         part, _, rest = name.partition("/")
         if part in self._part_folders and not isdir(self.root / folder):
             return self.root / part / folder / f"{rest}{ending}"

@@ -1,4 +1,4 @@
-"""LIP (Look Into Person): single persons, 20 classes of clothes and parts of the body."""
+"""LIP (Look Into Person): single persons, 20 classes of clothes and body parts."""
 
 from __future__ import annotations
 
@@ -68,15 +68,14 @@ Source:
 
 
 class LIPDataModule(SegmentationDataModule):
-    """LIP in its makers' layout; arguments as for `SegmentationDataModule`.
+    """LIP in its original layout; arguments as for `SegmentationDataModule`.
 
-    Every image is brought to `input_size` first, 473x473 in the HRNet paper, whatever its aspect, and its scores back
-    to the image's own size. The folder of mirrored labels is not needed: flipping swaps left and right by the table.
+    Every image is first resized to `input_size`, 473x473 in the HRNet paper, ignoring its aspect ratio; its logits are
+    resized back. The folder of flipped labels is not needed: flips swap left and right by the table.
 
     Splits: train, val, trainval (both), and test, whose labels are not public. A split is what its list names
-    (`train_id.txt`, an id a line, as the makers ship it, or `trainList.txt`, image and label a line, as the official
-    HRNet code has it; under the root, its folder `lists`, or `TrainVal_images`), or without one all that its folder
-    holds.
+    (`train_id.txt`, an id per line, as in the original release, or `trainList.txt`, image and label per line, as in the
+    official HRNet code; in the root, its folder `lists`, or `TrainVal_images`), or without a list all of its folder.
     """
 
     labels = LIP
@@ -115,7 +114,7 @@ class LIPDataModule(SegmentationDataModule):
             lines = read_list(list_file)
         samples = []
         for line in lines:
-            # an id; or image and label, which the official code's lists for training follow with two more columns
+            # an id; or image and label, and two more columns in the official code's training lists
             columns = line.split()
             image, label = columns[:2] if len(columns) > 1 else (f"{in_images}/{line}.jpg", f"{in_labels}/{line}.png")
             samples.append(Sample(Path(image).stem, images / image, labels / label))

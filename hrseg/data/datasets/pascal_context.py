@@ -14,7 +14,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataNotFoundError
 from hrseg.utils.text_files import read_list
 
-# name, colour, and how many of 1000 pixels, at least 1, it covers in 40 images of the data set (2008_000002 and on)
+# name, colour, and pixels per 1000 (at least 1) in 40 images of the data set (from 2008_000002 on)
 _CLASSES = (
     ("background", (120, 120, 120), 69),
     ("aeroplane", (180, 120, 120), 3),
@@ -84,9 +84,9 @@ PASCAL_CONTEXT_60 = LabelTable(
     colors=tuple(color for _, color, _ in _CLASSES),
     counts={"train": (4998, 4996), "val": (5105, 5104), "trainval": (10103, 10100)},
 )
-"""The classes of PASCAL-Context with the background, in alphabetical order.
+"""The classes of PASCAL-Context with background, in alphabetical order.
 
-The original labels are of 4,998 and 5,105 images; the detail API's are of 4,996 and 5,104.
+The original release labels 4,998 and 5,105 images, the detail API 4,996 and 5,104.
 
 Source:
     Mottaghi et al., "The Role of Context" (CVPR 2014); order of the detail API; colours as in mmsegmentation,
@@ -103,7 +103,7 @@ PASCAL_CONTEXT_59 = replace(
 )
 """The same files with the background ignored: label ids 1 to 59 are train ids 0 to 58."""
 
-# the order of the makers' own list of the 59: the classes of VOC, then the others
+# the order of the original list of the 59: the classes of VOC, then the others
 _VOC_FIRST = """
     background aeroplane bicycle bird boat bottle bus car cat chair cow table dog horse motorbike person pottedplant
     sheep sofa train tvmonitor bag bed bench book building cabinet ceiling cloth computer cup door fence floor
@@ -113,16 +113,16 @@ _VOC_FIRST = """
 
 
 class PascalContextDataModule(SegmentationDataModule):
-    """PASCAL-Context as `hrseg prepare pascal-context` makes it, which is mmsegmentation's layout.
+    """PASCAL-Context as made by `hrseg prepare pascal-context`, in mmsegmentation's layout.
 
     Splits: train, val and trainval (both). Arguments beside these are as for `SegmentationDataModule`.
 
     Args:
         root: The folder VOC2010, or the one above it.
-        batch_size: Training images per process.
+        batch_size: Training images per rank.
         crop_size: (height, width) of training crops in pixels.
         classes: 59 ignores the background, 60 makes it a class.
-        predict_split: Split that `predict` segments.
+        predict_split: Split segmented by `predict`.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval")
@@ -169,7 +169,7 @@ class PascalContextDataModule(SegmentationDataModule):
         return self.root / "VOC2010" if (self.root / "VOC2010").is_dir() else self.root
 
     def check_counts(self, pixels_per_label_id: np.ndarray) -> list[str]:
-        """Doubts that the labels are in alphabetical order."""
+        """Reports labels that seem to be in VOC-first order."""
         if not looks_voc_first(pixels_per_label_id[:60]):
             return []
         return [
@@ -181,7 +181,7 @@ class PascalContextDataModule(SegmentationDataModule):
 
 
 def voc_first_permutation() -> list[int]:
-    """The label id here of each label id in VOC-first order, an order that also circulates; 60 entries.
+    """The label id of each label id in VOC-first order, which some tools write; 60 entries.
 
     >>> voc_first_permutation()[:4]  # background, aeroplane, bicycle, bird
     [0, 1, 6, 7]
@@ -190,7 +190,7 @@ def voc_first_permutation() -> list[int]:
 
 
 def looks_voc_first(counts: np.ndarray) -> bool:
-    """Whether labels seem to be in VOC-first order: with it, their classes are likelier than as they stand.
+    """Whether labels seem to be in VOC-first order: it makes their class frequencies likelier.
 
     Args:
         counts: (60,) pixels of each label id, in ten images or more.

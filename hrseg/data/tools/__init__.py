@@ -1,1 +1,1 @@
-"""What the command does to data sets: verify, guess the classes, prepare labels, pack submissions."""
+"""Commands on data sets: verify, guess classes, prepare labels, pack submissions."""

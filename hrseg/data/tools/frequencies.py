@@ -1,4 +1,4 @@
-"""How often each class occurs, and class weights that make up for it."""
+"""Class frequencies, and class weights that balance them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How often each class occurs in a split, in train id order.
+    """Class frequencies of a split, in train id order.
 
     Args:
         pixels: (K,) int64, pixels of each class.
-        images: (K,) int64, images in which it occurs.
+        images: (K,) int64, images that contain the class.
         area: (K,) int64, pixels of any class in these images.
     """
 
@@ -33,7 +33,7 @@ class ClassCounts:
 
     @property
     def shares(self) -> np.ndarray:
-        """(K,) float64, each class's share of the pixels that are not ignored."""
+        """(K,) float64, share of each class in the pixels that are not ignored."""
         shares: np.ndarray = self.pixels / max(self.pixels.sum(), 1)
         return shares
 

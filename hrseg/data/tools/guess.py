@@ -1,4 +1,4 @@
-"""A first classes file for masks that nobody has described, and masks without the noise of a JPEG."""
+"""A first classes file from the values in masks, and masks cleaned of JPEG noise."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SINGLE_REGIONS_OF_INSTANCES = 0.6
 
 
 class _Value(NamedTuple):
-    """A label id or packed colour, in one mask or summed over masks."""
+    """Statistics of a label id or packed colour, in one mask or summed over masks."""
 
     pixels: int = 0
     inside: int = 0  # of the pixels, those whose right and lower neighbours are equal
@@ -43,7 +43,7 @@ class _Value(NamedTuple):
 
 
 class _Masks(NamedTuple):
-    """What was found in all masks of a folder."""
+    """The values in all masks."""
 
     paths: list[Path]
     in_color: bool
@@ -55,14 +55,14 @@ class _Masks(NamedTuple):
         return sum(value.pixels for value in self.values.values())
 
     def text(self, value: int) -> str:
-        """A label id or colour as it is written in a classes file."""
+        """A label id or colour in the notation of a classes file."""
         return str(list(unpack_color(value)) if self.in_color else value)
 
     def share(self, values: Sequence[int]) -> str:
         return f"{100 * sum(self.values[value].pixels for value in values) / self.total:.3g} % of all pixels"
 
     def real(self) -> list[int]:
-        """The values without those that are noise, sorted; all of them if there is no noise."""
+        """The values without noise, sorted."""
         values = sorted(self.values, key=unpack_color) if self.in_color else sorted(self.values)
         areas = [v for v in values if self.values[v].inside >= _INSIDE_OF_NOISE * self.values[v].pixels]
         noise = len(values) - len(areas)
@@ -77,29 +77,29 @@ class _Masks(NamedTuple):
 
 
 def mask_folders(root: Path, masks: str = "masks") -> dict[str, Path]:
-    """The folder of the masks under a root, or, if there is none, those under its folders train, val and test.
+    """The folder of the masks in a root, or, if there is none, those in its folders train, val and test.
 
     Returns:
-        The folders, by what comes between the root and `masks`.
+        The folders, by the path between root and `masks`.
     """
     parts = {part: root / part / masks for part in _PARTS if (root / part / masks).is_dir()}
     return parts if parts and not (root / masks).is_dir() else {"": root / masks}
 
 
 def guess_classes(folder: Path | Mapping[str, Path], suffix: str = "") -> str:
-    """Looks at all masks of a folder, and takes each label id or colour that occurs for a class.
+    """Lists the label ids or colours in masks as the classes of a first classes file.
 
-    255 is taken for void where it lies far from two or more other ids: its distance to the next is more than four times
-    the widest gap between them. Of 0 and 255, or 0, 128 and 255, it is a class. Colours are those of the first mask's
+    255 is taken as void if it is far from two or more other ids: its distance to the next is more than four times the
+    widest gap between them. Among 0 and 255, or 0, 128 and 255, it is a class. Colours are those of the first mask's
     palette, if it has one.
 
     Args:
-        folder: The masks, in sub-folders too; or several folders, as `mask_folders` gives them.
-        suffix: What the names of the masks end with, such as "_mask".
+        folder: The folder of the masks, searched recursively, or several folders as returned by `mask_folders`.
+        suffix: Ending of the mask names, such as "_mask".
 
     Returns:
-        YAML for `hrseg.data.classes.read_classes`, with comments that say how often each class occurs, what 255 was
-        taken for, and whether the values look like instances.
+        YAML for `hrseg.data.classes.read_classes`, with comments on the frequency of each class, on 255, and on values
+        that look like instances.
 
     Raises:
         DataNotFoundError: There is no mask.
@@ -139,20 +139,20 @@ def guess_classes(folder: Path | Mapping[str, Path], suffix: str = "") -> str:
 
 
 def snap_masks(folder: Path | Mapping[str, Path], suffix: str, output: Path) -> list[str]:
-    """Writes masks as PNG, each pixel at the nearest value that is no noise.
+    """Writes masks as PNG, with each pixel set to the nearest value that is not noise.
 
     Args:
-        folder: The masks, in sub-folders too; JPEGs are taken as well. Or several folders, as `mask_folders` gives
-            them.
-        suffix: What the names of the masks end with, such as "_mask".
-        output: Where to write them, under the same names, those of several folders in folders train, val and test;
-            made if it is missing.
+        folder: The folder of the masks, searched recursively, JPEGs included, or several folders as returned by
+            `mask_folders`.
+        suffix: Ending of the mask names, such as "_mask".
+        output: Folder to write them to, under the same names, those of several folders in folders train, val and test;
+            created if missing.
 
     Returns:
         The values, label ids or colours.
 
     Raises:
-        ConfigError: `output` holds files already, or is the folder of the masks.
+        ConfigError: `output` contains files, or is the folder of the masks.
         DataNotFoundError: There is no mask.
         DataFileError: A mask cannot be read, or no value covers an area.
     """
@@ -206,7 +206,7 @@ def _look_at(folders: Iterable[Path], suffix: str) -> _Masks:
 
 
 def _what_is_there(folder: Path) -> str:
-    """What a folder without masks holds, or what there is in place of one that is missing."""
+    """The content of a folder without masks, or of the nearest existing parent of a missing one."""
     place = next(place for place in (folder, *folder.parents) if place.is_dir())
     names = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(place.iterdir())]
     listed = f"{', '.join(names[:5]) or 'nothing'}{', ...' if len(names) > 5 else ''}"
@@ -221,7 +221,7 @@ def _too_many(path: Path, number: int) -> DataFileError:
 
 
 def _without_void(masks: _Masks, ids: list[int]) -> tuple[list[int], str]:
-    """The ids that are classes, and what is said of 255."""
+    """The ids that are classes, and the comment on 255."""
     others = [value for value in ids if value != 255]
     if others == ids or not others:
         return ids, ""

@@ -1,4 +1,4 @@
-"""Label files and lists of PASCAL-Context: from the detail API's JSON, MATLAB files, or labels in VOC-first order."""
+"""Label files and lists of PASCAL-Context from the detail API's JSON, MATLAB files, or labels in VOC-first order."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ _LABEL_KINDS = {
 
 Mask = tuple[int, int, dict[str, Any]]  # annotation id, class id, run lengths
 
-# draws the label, (H, W) uint8, of an image file of a (height, width)
+# draws the label, (H, W) uint8, of an image file of size (height, width)
 Draw = Callable[[Path, tuple[int, int]], np.ndarray]
 
 
 def prepare_from_json(root: Path, path: Path, workers: int | None = None, overwrite: bool = False) -> dict[str, int]:
-    """Writes the labels and lists that the detail API gives: 4,996 images for training, 5,104 for validation.
+    """Writes labels and lists of the detail API: 4,996 images for training, 5,104 for validation.
 
     Args:
         root: The folder VOC2010, with `JPEGImages`.
-        path: The file `trainval_merged.json`; it is read piece by piece.
+        path: The file `trainval_merged.json`, which is streamed.
         workers: Number of processes; None for one per core.
-        overwrite: Whether labels that are there already are made again.
+        overwrite: Whether existing labels are overwritten.
 
     Returns:
         Images per split.
@@ -89,13 +89,13 @@ def prepare_from_json(root: Path, path: Path, workers: int | None = None, overwr
 
 
 def prepare_from_mat(root: Path, folder: Path, workers: int | None = None, overwrite: bool = False) -> dict[str, int]:
-    """Writes the labels of the original release, split as VOC2010 is: 4,998 images and 5,105.
+    """Writes the labels of the original release, split as in VOC2010: 4,998 and 5,105 images.
 
     Args:
         root: The folder VOC2010, with `JPEGImages` and `ImageSets/Main`.
         folder: The release, with `labels.txt` and `trainval/*.mat`.
         workers: Number of processes; None for one per core.
-        overwrite: Whether labels that are there already are made again.
+        overwrite: Whether existing labels are overwritten.
 
     Returns:
         Images per split.
@@ -120,13 +120,13 @@ def prepare_from_mat(root: Path, folder: Path, workers: int | None = None, overw
 def prepare_from_voc_first(
     root: Path, folder: Path, workers: int | None = None, overwrite: bool = False
 ) -> dict[str, int]:
-    """Writes the labels of another folder, which are in VOC-first order, in the alphabetical one.
+    """Renumbers labels in VOC-first order to alphabetical order.
 
     Args:
         root: The folder VOC2010, with `JPEGImages` and `ImageSets/SegmentationContext`.
         folder: The labels to renumber, `NAME.png`; not the folder that the labels are written to.
         workers: Number of processes; None for one per core.
-        overwrite: Whether labels that are there already are made again.
+        overwrite: Whether existing labels are overwritten.
 
     Returns:
         Images per split.
@@ -156,7 +156,7 @@ def _require_packages(*names: str) -> None:
 
 
 def _read_array(path: Path, array: str, **types: type) -> Iterator[tuple[Any, ...]]:
-    """Yields the values of each entry of an array of a JSON file, by key and type, with one entry in memory."""
+    """Streams the values of each entry of an array in a JSON file, by key and type."""
     import ijson
 
     is_empty = True
@@ -183,7 +183,7 @@ def _read_array(path: Path, array: str, **types: type) -> Iterator[tuple[Any, ..
 
 
 def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Passes on what a parser reads; raises a ValueError at many lists in each other, whose paths would fill memory."""
+    """Passes on a parser's events; raises a ValueError at deep nesting, whose paths would fill the memory."""
     depth = 0
     for event, value in events:
         if event.endswith(("_map", "_array")):
@@ -194,7 +194,7 @@ def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _draw_masks(masks: Sequence[Mask], image: Path, size: tuple[int, int]) -> np.ndarray:
-    """Draws masks, each over those before."""
+    """Draws masks on top of each other."""
     from pycocotools import mask
 
     label = np.zeros(size, np.uint8)
@@ -213,7 +213,7 @@ def _draw_masks(masks: Sequence[Mask], image: Path, size: tuple[int, int]) -> np
 
 
 def are_run_lengths(counts: str, total: int) -> bool:
-    """Whether a compressed string of COCO holds run lengths, none negative, that add up to a number.
+    """Whether a compressed RLE string of COCO holds non-negative run lengths that add up to `total`.
 
     >>> are_run_lengths("43", 7), are_run_lengths("43", 8)
     (True, False)
@@ -323,7 +323,7 @@ def _write(
     workers: int | None,
     overwrite: bool,
 ) -> dict[str, int]:
-    """Writes all labels in several processes, and after them the lists."""
+    """Writes all labels in parallel, then the lists."""
     if not (root / "JPEGImages").is_dir():
         raise DataNotFoundError(
             f"no folder {root / 'JPEGImages'}; give the folder VOC2010 of VOCtrainval_03-May-2010.tar"

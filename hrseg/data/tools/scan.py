@@ -1,4 +1,4 @@
-"""Reading every file of a data set, but those only that have changed since the last time."""
+"""Scan of all files of a data set, with the results of unchanged files from a cache."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hrseg.errors import DataFileError, LabelRangeError
 from hrseg.utils.image_formats import reading_settings
 from hrseg.utils.images import read_file
 
-_VERSION = 1  # goes up whenever the same files give other results, so that what is in the cache is read again
+_VERSION = 1  # incremented whenever the same files give other results, which invalidates the cache
 
 
 class Scan(NamedTuple):
-    """What reading a sample gave.
+    """The result of reading a sample.
 
     Args:
-        digest: Hash of the image file's bytes; empty if there are none.
-        fault: Why the sample cannot be used; empty if it can.
-        is_range_fault: Whether that is a label value outside the table.
-        pixels: (value, pixels) for the train ids in the label and the ignore index; empty without a label.
+        digest: Hash of the image file; empty if it cannot be read.
+        fault: Why the sample is unusable; empty if it is usable.
+        is_range_fault: Whether the fault is a label value outside the table.
+        pixels: (value, pixels) of the train ids and the ignore index in the label; empty without a label.
     """
 
     digest: str
@@ -37,15 +37,15 @@ class Scan(NamedTuple):
 
 
 def scan_samples(samples: Iterable[Sample], labels: LabelTable, root: Path) -> tuple[dict[Sample, Scan], int]:
-    """Reads samples in parallel; a cache answers for those whose files and label table have not changed.
+    """Reads samples in parallel, or takes them from the cache if files and label table have not changed.
 
     Args:
-        samples: What to read.
-        labels: The table that the labels are read with.
-        root: The data set's folder; each has a cache of its own.
+        samples: The samples.
+        labels: The table of the label files.
+        root: The data set's folder, which has a cache of its own.
 
     Returns:
-        The results, and how many of them were read just now.
+        The results, and how many of them were not in the cache.
     """
     settings = [_VERSION, *reading_settings(), str(root.absolute()), labels.to_dict()]
     scans, num_read = map_cached(partial(scan, labels=labels), samples, "verify", settings, f"reading {labels.name}")
@@ -53,10 +53,10 @@ def scan_samples(samples: Iterable[Sample], labels: LabelTable, root: Path) -> t
 
 
 def scan(sample: Sample, labels: LabelTable) -> Scan:
-    """Reads one sample as training would."""
+    """Reads one sample as in training."""
     try:
         data = read_file(sample.image)
-    except DataFileError:  # `read_sample` says it again
+    except DataFileError:  # `read_sample` reports it
         data = b""
     digest = hashlib.blake2b(data, digest_size=16).hexdigest() if data else ""
     try:

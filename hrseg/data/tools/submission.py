@@ -1,4 +1,4 @@
-"""The archive that a benchmark's server takes."""
+"""The archive for a benchmark server."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hrseg.utils.progress import track_progress
 
 
 def write_submission(data: SegmentationDataModule, predictions: Path, archive: Path) -> int:
-    """Checks the predictions of `data.predict_split` one by one, and packs them as the benchmark's server wants them.
+    """Checks the predictions of `data.predict_split` and packs them in the format of the benchmark server.
 
     Args:
-        data: Says which images there are, and the names in the archive.
-        predictions: Folder of `NAME.png`, label ids, as `hrseg predict` writes them.
-        archive: The zip file to write; it appears whole or not at all.
+        data: Lists the images, and names the files in the archive.
+        predictions: Folder of `NAME.png`, label ids, as written by `hrseg predict`.
+        archive: The zip file, written atomically.
 
     Returns:
         The number of predictions in the archive.
 
     Raises:
-        DataNotFoundError: The split has no images, or not every one has its prediction.
-        DataFileError: A prediction cannot be read, has not its image's size, or holds what is no class.
+        DataNotFoundError: The split has no images, or a prediction is missing.
+        DataFileError: A prediction cannot be read, has another size than its image, or holds a value that is no class.
         OutputError: The archive cannot be written.
     """
     data.setup("predict")

@@ -1,4 +1,4 @@
-"""Checks every file of a data set, and counts its classes."""
+"""`verify`: checks every file of a data set and counts its classes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from hrseg.data.tools.frequencies import ClassCounts
 from hrseg.data.tools.scan import Scan, scan_samples
 from hrseg.errors import DataFileError, DataNotFoundError
 
-_UNION = "trainval"  # in every data set the split that holds train and val
+_UNION = "trainval"  # the union of train and val in every data set
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found.
+    """The result of `verify`.
 
     Args:
-        labels: The data set's classes.
-        train_split: The split that class weights are for.
-        num_images: Images of each split.
-        counts: How often each class occurs in each split with labels.
-        findings: One line for each thing that is wrong, by kind; empty if all is well.
-        remarks: One line for each thing that may be meant so: classes that never occur, labels that are all ignored.
+        labels: The label table.
+        train_split: The split of the class weights.
+        num_images: Images per split.
+        counts: Class frequencies of each split with labels.
+        findings: One line per problem, by kind; empty if there is none.
+        remarks: One line per oddity that may be intended: classes that never occur, labels that are ignored entirely.
         num_files: Images, with their labels, in all splits.
-        num_read: Those that were read just now; the cache answered for the others.
+        num_read: Those that were not in the cache.
     """
 
     labels: LabelTable
@@ -45,7 +45,7 @@ class Report:
     num_read: int
 
     def class_weights(self) -> dict[str, list[float]]:
-        """Weights for the losses, in train id order, by the rule that they follow; none without labels to train on."""
+        """Class weights for the losses, in train id order, by rule; empty if no training labels exist."""
         counts = self.counts.get(self.train_split)
         if counts is None:
             return {}
@@ -56,7 +56,7 @@ class Report:
         return {rule: weights.round(4).tolist() for rule, weights in rules.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain lists, numbers and strings."""
+        """The report as what JSON can hold."""
         splits: dict[str, dict[str, Any]] = {split: {"images": number} for split, number in self.num_images.items()}
         for split, counts in self.counts.items():
             columns = zip(self.labels.class_names, counts.pixels.tolist(), counts.images.tolist(), strict=True)
@@ -71,17 +71,16 @@ class Report:
 
 
 def verify(data: SegmentationDataModule) -> Report:
-    """Reads all images and labels of all splits, as training would.
+    """Reads all images and labels of all splits as in training; unchanged files come from a cache.
 
-    Splits that are only predicted may do without labels. For files that have not changed since the last time a cache
-    answers.
+    Splits that are only predicted may lack labels.
 
     Args:
-        data: Says where everything is.
+        data: The data set.
 
     Raises:
         DataNotFoundError: There is no image at all.
-        DataFileError: There is none because of the lists.
+        DataFileError: There is none because the lists are unusable.
     """
     data.prepare_data()
     samples, missing, unusable = _find(data)
@@ -163,7 +162,7 @@ def _remarks(
 
 
 def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[str], list[str]]:
-    """The samples of each split that has any, without the labels that are not there; what is missing; bad lists."""
+    """The samples of each split, with the labels that exist; missing files; unusable lists."""
     samples: dict[str, list[Sample]] = {}
     missing: list[str] = []
     unusable: list[str] = []

@@ -1,4 +1,4 @@
-"""`StreetScenesDataModule`: generated scenes as a data set like any other."""
+"""`StreetScenesDataModule`: generated street scenes as a data set."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from hrseg.errors import ConfigError
 from hrseg.utils.paths import cache_folder, expanded
 from hrseg.utils.resize import require_pixels
 
-_VERSION = 1  # goes up whenever the scenes change, so that old and new ones never mix
-_SMALLEST_SIDE = 64  # pixels; in smaller pictures thin things vanish
+_VERSION = 1  # incremented whenever the scenes change, so that old and new ones never mix
+_SMALLEST_SIDE = 64  # pixels; in smaller images thin objects vanish
 _MOST_SCENES = 1_000_000  # per split; beyond, drawing takes weeks, and the number is a mistake
 
 
 class StreetScenesDataModule(CityscapesDataModule):
-    """Street scenes that the computer draws, in Cityscapes' classes and layout; the default where no data is at hand.
+    """Generated street scenes in the classes and layout of Cityscapes, for use without a download.
 
-    The scenes are drawn once, by `prepare_data`, and kept; other settings get a folder of their own. All splits have
-    labels, and no scene occurs in two of them.
+    `prepare_data` draws the scenes once and keeps them, in a folder for each combination of settings. All splits have
+    labels, and no scene is in two of them.
 
     Args:
-        root: Folder that holds the folders of scenes; None for `$HRSEG_HOME`, or `~/.cache/hrseg` if that is not set.
-        batch_size: Training images per process.
+        root: Parent of the folders of scenes; None for the cache directory.
+        batch_size: Training images per rank.
         crop_size: (height, width) of training crops in pixels.
         image_size: (height, width) of the scenes in pixels.
-        num_train: Number of scenes to train on.
-        num_val: Number of scenes to validate on.
-        num_test: Number of scenes to test on.
-        scene_seed: Other seeds give other scenes.
-        scale_range: Smallest and largest scale of training images.
-        test_split: Split that `test` scores.
+        num_train: Number of training scenes.
+        num_val: Number of validation scenes.
+        num_test: Number of test scenes.
+        scene_seed: Seed of the scenes.
+        scale_range: Smallest and largest random scale of training images.
+        test_split: Split scored by `test`.
         kwargs: The other arguments of `SegmentationDataModule`.
 
     Raises:
@@ -78,6 +78,6 @@ class StreetScenesDataModule(CityscapesDataModule):
         super().__init__(home / name, batch_size, crop_size, scale_range=scale_range, test_split=test_split, **kwargs)
 
     def prepare_data(self) -> None:
-        """Draws the scenes, unless they are there."""
+        """Draws the scenes, unless they exist."""
         write_scenes(self.root, self.counts, self.image_size, self.scene_seed)
         super().prepare_data()

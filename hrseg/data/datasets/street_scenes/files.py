@@ -16,7 +16,7 @@ from hrseg.utils.files import writing
 from hrseg.utils.locks import locked
 from hrseg.utils.progress import track_progress
 
-MARKER = "scenes.json"  # the file that a complete folder has
+MARKER = "scenes.json"  # in complete folders only
 _CITY_LENGTH = 50  # scenes per folder and sequence
 
 _log = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ def is_complete(root: Path) -> bool:
 
 
 def write_scenes(root: Path, counts: Mapping[str, int], size: tuple[int, int] = (128, 256), seed: int = 0) -> None:
-    """Writes scenes to a folder, which appears when it is complete; a folder that is complete is left as it is.
+    """Writes scenes to a folder, atomically; a complete folder is left as it is.
 
-    Of several processes that ask for the same folder, one draws and the others wait for it.
+    Of several processes that write the same folder, one draws while the others wait.
 
     Args:
         root: The folder. leftImg8bit/SPLIT/CITY/*_leftImg8bit.png, gtFine/SPLIT/CITY/*_gtFine_labelIds.png and
@@ -45,7 +45,7 @@ def write_scenes(root: Path, counts: Mapping[str, int], size: tuple[int, int] = 
     if is_complete(root):
         return
     with locked(root.with_name(f".{root.name}.lock")):
-        if not is_complete(root):  # another process may have been at it
+        if not is_complete(root):  # another process may have drawn them
             _draw(root, counts, size, seed)
 
 
@@ -72,7 +72,7 @@ def _move(temporary: Path, root: Path) -> None:
     try:
         temporary.rename(root)
     except OSError:
-        if not is_complete(root):  # else another process was faster, where nothing can be locked
+        if not is_complete(root):  # otherwise another process was faster, on a file system without locks
             raise
 
 
