@@ -12,11 +12,15 @@ from types import ModuleType
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
-from hrseg.errors import ConfigError, UnknownNameError
-from hrseg.models import HRNetV2, Segmenter, create_model, list_models, register
+from hrseg.data.datasets.camvid import CAMVID
+from hrseg.errors import ConfigError, UnknownNameError, WeightsError
+from hrseg.inference import Predictor
+from hrseg.models import HRNetV2, Segmenter, create_model, list_models, load_weights, register, save_weights
 from hrseg.models.registry import BUILDERS, FAMILIES, Family
+from hrseg.task import SegmentationTask
 
 MODULE = """
 from torch import nn
@@ -75,6 +79,24 @@ def test_a_network_in_a_file_of_ones_own(own: ModuleType, tmp_path: Path) -> Non
         create_model("fully_t")
     with pytest.raises(UnknownNameError, match="did you mean num_classes"):
         create_model("fully_s", num_clases=3)
+
+
+def test_its_files_and_checkpoints(own: ModuleType, tmp_path: Path) -> None:
+    network = create_model("fully_l", num_classes=11)
+    save_weights(network, tmp_path / "own.safetensors")
+    task = SegmentationTask(network, CAMVID)
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(tmp_path / "best.ckpt")
+    for file in ("own.safetensors", "best.ckpt"):
+        again = create_model(from_file=tmp_path / file)
+        assert again.config == network.config
+        assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))
+        report = load_weights(create_model("fully_l", num_classes=3), tmp_path / file, reinit_head=True)
+        assert report.initialised == ("classify.weight", "classify.bias")
+        with pytest.raises(WeightsError, match=r"widen\.weight has shape"):
+            load_weights(create_model("fully_s", num_classes=11), tmp_path / file)
+    assert type(Predictor.from_checkpoint(tmp_path / "best.ckpt", device="cpu").network) is own.Fully
 
 
 def test_registering_needs_no_torch() -> None:

@@ -262,7 +262,7 @@ def _softmax(x: Tensor, dim: int) -> Tensor:
 def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, negative_slope: float) -> list[nn.Module]:
     """Convolution, batch norm and activation; the bias, useless before batch norm, is in the official files."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
-    return [conv, nn.BatchNorm2d(out_channels), _rectifier(negative_slope)]
+    return [conv, nn.BatchNorm2d(out_channels), _activation(negative_slope)]
 
 
 def _projection(*channels: int, bias: bool, negative_slope: float) -> nn.Sequential:
@@ -270,12 +270,12 @@ def _projection(*channels: int, bias: bool, negative_slope: float) -> nn.Sequent
     layers: list[nn.Module] = []
     for inside, out in pairwise(channels):
         layers.append(nn.Conv2d(inside, out, 1, bias=bias))
-        # the official code nests these one level deeper, and so do the names in its files
-        layers.append(nn.Sequential(nn.BatchNorm2d(out), _rectifier(negative_slope)))
+        # nested one level deeper, as in the official code and its files
+        layers.append(nn.Sequential(nn.BatchNorm2d(out), _activation(negative_slope)))
     return nn.Sequential(*layers)
 
 
-def _rectifier(negative_slope: float) -> nn.Module:
+def _activation(negative_slope: float) -> nn.Module:
     return nn.LeakyReLU(negative_slope, inplace=True) if negative_slope else nn.ReLU(inplace=True)
 
 

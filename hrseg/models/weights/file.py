@@ -15,6 +15,8 @@ from hrseg.models.weights.identify import describe
 from hrseg.models.weights.layouts import LAYOUTS, Entries, Layout, recognise, unwrapped
 from hrseg.models.weights.read import OWN_KEY, read_content
 
+_OF_TASK = "network."  # prefix of the network's keys in training checkpoints
+
 # arguments that change results without changing shapes, and what a network without the argument does
 FUNCTIONAL = {"fuse_mode": None, "align_corners": None, "channel_order": "rgb", "negative_slope": 0.0}
 
@@ -91,11 +93,15 @@ def open_weights(source: str | os.PathLike[str] | Mapping[str, Any] | WeightsFil
         entries, beside = unwrapped(_entries(content))
     except WeightsError as error:
         raise WeightsError(f"{where}: {error}") from error
-    layout = recognise(entries)
+    layout, config = recognise(entries), _own_config(content, where)
+    if layout is None and config:  # a network of a user's own, in a file or a training checkpoint of hrseg
+        layout = Layout("hrseg", ())
+        own = {key.removeprefix(_OF_TASK): entry for key, entry in entries.items() if key.startswith(_OF_TASK)}
+        entries, beside = (own, [key for key in entries if not key.startswith(_OF_TASK)]) if own else (entries, beside)
     if layout is None:
         known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
         raise WeightsError(f"{where}: no known layout; found entries {few(entries) or '(none)'}; known: {known}")
-    return WeightsFile(where, _own_config(content, where), layout, entries, tuple(beside))
+    return WeightsFile(where, config, layout, entries, tuple(beside))
 
 
 def _own_config(content: Mapping[str, Any], where: str) -> Mapping[str, Any]:
