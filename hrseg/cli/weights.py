@@ -126,10 +126,10 @@ def _get(names: Sequence[str], source: Path | None) -> int:
 
 
 def _convert(source: str, output: Path, to: str) -> int:
-    from hrseg.models.weights.convert import convert_weights  # torch: not for the other actions
+    from hrseg.models.convert import convert_weights  # torch: not for the other actions
 
     done = convert_weights(source, output, to)
-    print(f"{output}: {done.network}, {done.entries} entries, {done.layout}")
+    print(f"{output}: {done.network}, {done.entries} keys, {done.layout}")
     print(f"a random image gives the same; largest difference {done.difference:.1e} of the largest result")
     for note in done.notes:
         print(f"note: {note}")

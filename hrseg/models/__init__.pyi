@@ -1,4 +1,5 @@
 from .catalog import MODELS as MODELS, ModelInfo as ModelInfo, list_models as list_models
+from .convert import convert_weights as convert_weights
 from .cpu import optimize_for_cpu as optimize_for_cpu
 from .factory import create_model as create_model
 from .hub import from_pretrained as from_pretrained, push_to_hub as push_to_hub, save_pretrained as save_pretrained
@@ -21,6 +22,6 @@ from .networks.hrnetv2p import HRNetV2p as HRNetV2p
 from .networks.ocr import HRNetV2OCR as HRNetV2OCR
 from .networks.psa import PSA_BLOCKS as PSA_BLOCKS
 from .registry import register as register
-from .weights.convert import convert_weights as convert_weights
 from .weights.file import open_weights as open_weights
-from .weights.load import LoadReport as LoadReport, load_weights as load_weights, save_weights as save_weights
+from .weights.load import LoadReport as LoadReport, load_weights as load_weights
+from .weights.save import save_weights as save_weights

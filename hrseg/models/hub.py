@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from hrseg.errors import HrsegError, WeightsError
 from hrseg.models.factory import create_model
 from hrseg.models.networks.base import Network, Segmenter
-from hrseg.models.weights.load import save_weights
+from hrseg.models.weights.save import save_weights
 from hrseg.utils.files import write_json, writing
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"

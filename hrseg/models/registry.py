@@ -64,11 +64,13 @@ class FileFormat:
         layout: The `origin` of a row of `weights.layouts.LAYOUTS`, whose keys it uses; empty for our own keys.
         prefix: What stands in front of every key.
         under: The key that the file holds the state dict under; empty for a bare state dict.
+        backbone_only: Whether the head is left out.
     """
 
     layout: str = ""
     prefix: str = ""
     under: str = ""
+    backbone_only: bool = False
 
 
 @dataclass(frozen=True)

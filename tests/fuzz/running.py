@@ -28,7 +28,7 @@ import torch
 
 import hrseg.cli.lightning
 import hrseg.inference
-import hrseg.models.weights.convert  # noqa: F401  # what the verbs import, once for all cases
+import hrseg.models.convert  # noqa: F401  # what the verbs import, once for all cases
 from hrseg.cli import main as hrseg_main
 from tests.fuzz.cases import CASES, CHECKPOINT, is_long
 from tests.fuzz.place import FITTING, copy_of, make_data

@@ -92,7 +92,7 @@ def test_arguments_stand_over_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(create_model(SMALL, num_classes=5), path)
     assert create_model(from_file=path, bn_momentum=0.1).config["bn_momentum"] == 0.1
-    with pytest.raises(WeightsError, match="was made with fuse_mode='bilinear'"):
+    with pytest.raises(WeightsError, match="was trained with fuse_mode='bilinear'"):
         create_model(from_file=path, fuse_mode="nearest")
     with pytest.raises(WeightsError, match="the head does not fit"):
         create_model(from_file=path, num_classes=6)
@@ -138,7 +138,7 @@ def test_weights_of_the_same_network_supply_what_is_not_given(tmp_path: Path) ->
     save_weights(create_model(SMALL, num_classes=5, fuse_mode="nearest"), path)
     config = create_model(SMALL, weights=path).config
     assert (config["num_classes"], config["fuse_mode"]) == (5, "nearest")
-    with pytest.raises(WeightsError, match="was made with fuse_mode='nearest'"):
+    with pytest.raises(WeightsError, match="was trained with fuse_mode='nearest'"):
         create_model(SMALL, weights=path, fuse_mode="bilinear")
 
 

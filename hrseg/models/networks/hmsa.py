@@ -158,5 +158,5 @@ register(
     head_keys=("cls_head.weight", "scale_attn.conv0.weight"),
     classes_key="cls_head.weight",
     head_arguments=head_arguments,
-    formats={"official": NVIDIA, "timm": FileFormat()},
+    formats={"official": NVIDIA, "timm": FileFormat(backbone_only=True)},
 )

@@ -84,6 +84,6 @@ register(
     formats={
         "official": FileFormat(prefix="model."),  # where network and loss are one module
         "mmseg": FileFormat("mmsegmentation"),
-        "timm": FileFormat(),
+        "timm": FileFormat(backbone_only=True),
     },
 )

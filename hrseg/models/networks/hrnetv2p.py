@@ -86,5 +86,5 @@ register(
     arxiv="1908.07919",
     backbone=HRNET_BACKBONE,
     head_keys=("reduction_conv.0.weight",),
-    formats={"official": FileFormat("official detection"), "timm": FileFormat()},
+    formats={"official": FileFormat("official detection", under="state_dict"), "timm": FileFormat(backbone_only=True)},
 )

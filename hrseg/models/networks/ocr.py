@@ -312,6 +312,6 @@ register(
         # where network and loss are one module; inner biases are openseg's
         "official": lambda config: OPENSEG if config["inner_bias"] else FileFormat(prefix="model."),
         "mmseg": FileFormat("mmsegmentation OCR"),
-        "timm": FileFormat(),
+        "timm": FileFormat(backbone_only=True),
     },
 )

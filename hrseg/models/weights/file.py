@@ -1,7 +1,4 @@
-"""Reading files of weights: what they hold, in whose layout, and which network it is of.
-
-Files are never unpickled beyond tensors, containers and numbers: a file of weights may come from anywhere.
-"""
+"""`open_weights`: what a file of weights holds, in whose layout, and which network it is of."""
 
 from __future__ import annotations
 
@@ -11,17 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hrseg.errors import WeightsError
-from hrseg.models.weights.identify import describe
+from hrseg.models.weights.identify import identify
 from hrseg.models.weights.layouts import LAYOUTS, Entries, Layout, recognise, unwrapped
 from hrseg.models.weights.read import OWN_KEY, read_content
 
 _OF_TASK = "network."  # prefix of the network's keys in training checkpoints
 
-# arguments that change results without changing shapes, and what a network without the argument does
+# arguments that change the result but no shape, and their value for networks without the argument
 FUNCTIONAL = {"fuse_mode": None, "align_corners": None, "channel_order": "rgb", "negative_slope": 0.0}
 
-
-# where training scripts keep the entries; an average beside the weights themselves is not what was asked for
+# where training scripts keep the state dict; an average (EMA) is taken only where there is nothing else
 _AROUND = ("state_dict", "model", "model_state", "model_state_dict", "net", "network", "ema", "state_dict_ema")
 
 
@@ -32,9 +28,9 @@ class WeightsFile:
     Args:
         where: What messages call the file.
         config: Name and constructor arguments of the network, if the file is one of ours; empty if not.
-        layout: How its entries are named.
-        entries: By their own names, without what wrappers put before them.
-        beside: Names of what is not in the network itself.
+        layout: How its keys are named.
+        entries: The state dict with the file's keys, without the prefixes of wrappers.
+        beside: Keys that are not the network's, such as a loss's.
     """
 
     where: str
@@ -49,48 +45,53 @@ class WeightsFile:
         return "hrseg" if self.config else self.layout.origin
 
     def converted(self, wanted: Callable[[str], bool]) -> tuple[Entries, dict[str, str]]:
-        """The entries by our names, and the names of those dropped with their reasons.
+        """Renames keys to ours; returns the state dict, and the dropped keys with reasons.
 
         Args:
-            wanted: Whether the network has an entry of that name; such a one is never dropped.
+            wanted: Whether the network has a key; such a key is never dropped.
         """
-        layout = replace(self.layout, finish=_nothing_more) if self.config else self.layout
+        layout = replace(self.layout, finish=_unchanged) if self.config else self.layout
         found, dropped = layout.convert(self.entries, wanted)
-        return found, dropped | {name: self.layout.reason_to_drop(name) or "beside the network" for name in self.beside}
+        return found, dropped | {key: self.layout.reason_to_drop(key) or "beside the network" for key in self.beside}
 
     def description(self) -> dict[str, Any]:
         """Name and constructor arguments of the network, as far as the file tells.
 
-        There is no "name" if it is of a trunk alone, and nothing at all if that is none of ours.
+        Without "name" if the file holds a backbone alone; empty if that is of no known size.
         """
         if self.config:
             return dict(self.config)
-        found, _ = self.converted(lambda name: True)
-        try:
-            described = describe(found)
-        except (IndexError, ValueError):  # entries of our names and other numbers of dimensions
+        found, _ = self.converted(lambda key: True)
+        network = identify(found)
+        if network is None:
             return {}
-        return described | self.facts(found) if described else {}
+        name = {"name": network.family.name.replace("SIZE", network.size)} if network.family else {}
+        return {**name, **network.arguments, **self.facts(found)}
 
     def facts(self, found: Entries) -> dict[str, Any]:
-        """Of `FUNCTIONAL`, what is known of the network with these entries, which are by our names."""
+        """The settings of `FUNCTIONAL` that are known of the network with this state dict, whose keys are ours."""
         known = self.config or self.layout.facts_of(found)
         return {name: known[name] for name in FUNCTIONAL if name in known}
 
 
-def open_weights(source: str | os.PathLike[str] | Mapping[str, Any] | WeightsFile) -> WeightsFile:
-    """Reads a file of weights, or takes what `torch.load` would return for one, or what this function made of either.
+def open_weights(
+    source: str | os.PathLike[str] | Mapping[str, Any] | WeightsFile, where: str = "the given state dict"
+) -> WeightsFile:
+    """Opens a file of weights without running anything in it.
+
+    Args:
+        source: A file, what `torch.load` or `read_content` returned for one, or the result of this function.
+        where: What messages call a source that is not a file.
 
     Raises:
-        WeightsError: The file cannot be read or is of no known layout; it needs more than tensors and numbers to be
-            unpickled.
+        WeightsError: The file cannot be read without running code, or has no known layout.
     """
     if isinstance(source, WeightsFile):
         return source
-    where = "the given state dict" if isinstance(source, Mapping) else str(source)
     content = source if isinstance(source, Mapping) else read_content(source)
+    where = where if isinstance(source, Mapping) else str(source)
     try:
-        entries, beside = unwrapped(_entries(content))
+        entries, beside = unwrapped(_state_dict(content))
     except WeightsError as error:
         raise WeightsError(f"{where}: {error}") from error
     layout, config = recognise(entries), _own_config(content, where)
@@ -100,36 +101,36 @@ def open_weights(source: str | os.PathLike[str] | Mapping[str, Any] | WeightsFil
         entries, beside = (own, [key for key in entries if not key.startswith(_OF_TASK)]) if own else (entries, beside)
     if layout is None:
         known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
-        raise WeightsError(f"{where}: no known layout; found entries {few(entries) or '(none)'}; known: {known}")
+        raise WeightsError(f"{where}: no known layout; found keys {few(entries) or '(none)'}; known: {known}")
     return WeightsFile(where, config, layout, entries, tuple(beside))
 
 
+def few(texts: Iterable[str], number: int = 3) -> str:
+    """The first few of many texts, for a one-line message."""
+    texts = list(texts)
+    return ", ".join(texts[:number]) + (f" and {len(texts) - number} more" if len(texts) > number else "")
+
+
 def _own_config(content: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """Name and constructor arguments of the network as one of our files states them; empty if it is none."""
+    """Name and constructor arguments of the network as one of our files states them; empty for other files."""
     own = content.get(OWN_KEY) or {}
     config = (own.get("network") if isinstance(own, Mapping) else own) or {}
     if not isinstance(config, Mapping) or not isinstance(config.get("name", ""), str):
         raise WeightsError(
             f"{where} describes its network under {OWN_KEY!r} as {config!r:.60}; "
-            'expected {"name": "hrnetv2_w18", ...}. Leave that out, and its entries tell the network'
+            'expected {"name": "hrnetv2_w18", ...}. Remove that, and the network is identified by its keys'
         )
     return {} if "class_path" in config else config  # of a network that is none of ours
 
 
-def few(texts: Iterable[str], number: int = 3) -> str:
-    """The first few of many texts, for a message of one line."""
-    texts = list(texts)
-    return ", ".join(texts[:number]) + (f" and {len(texts) - number} more" if len(texts) > number else "")
-
-
-def _entries(content: Mapping[str, Any]) -> Entries:
-    """The entries, out of what training scripts put around them."""
+def _state_dict(content: Mapping[str, Any]) -> Entries:
+    """The state dict inside what training scripts put around it."""
     # some files hold a mere name under "model"
     inner = next((content[key] for key in _AROUND if isinstance(content.get(key), Mapping)), None)
     if inner is not None:
-        return _entries(inner)
-    return {name: entry for name, entry in content.items() if name != OWN_KEY}
+        return _state_dict(inner)
+    return {key: entry for key, entry in content.items() if key != OWN_KEY}
 
 
-def _nothing_more(entries: Entries) -> None:
-    """Leaves the entries of our own files as they are."""
+def _unchanged(entries: Entries) -> None:
+    """Leaves converted tensors as they are."""

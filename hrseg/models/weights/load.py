@@ -1,35 +1,26 @@
-"""`load_weights` and `save_weights`: weights of any known layout into a network, checked before anything changes."""
+"""`load_weights`: weights of any known layout into a network, checked before anything changes."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hrseg.errors import WeightsError
 from hrseg.models.networks.base import Network
-from hrseg.models.networks.hrformer import HRFormer
-from hrseg.models.networks.window_attention import resize_bias_tables
+from hrseg.models.registry import FAMILIES
 from hrseg.models.weights.file import FUNCTIONAL, WeightsFile, few, open_weights
-from hrseg.models.weights.identify import HEADS
+from hrseg.models.weights.identify import identify
 from hrseg.models.weights.layouts import Entries
-from hrseg.models.weights.read import OWN_KEY
-from hrseg.utils.files import replacing
 
 logger = logging.getLogger(__name__)
-
-_SIZE = r"w\d+(?:_small_v\d)?"
 
 
 @dataclass(frozen=True)
@@ -38,10 +29,10 @@ class LoadReport:
 
     Args:
         origin: The kind of file.
-        matched: Names of the network's entries that were loaded.
-        dropped: Names in the file that were not used, each with the reason.
-        initialised: Names of the network's entries that keep their own values: the head's where the file is of a
-            trunk, and those of attention inside the trunk where the file is of a plain one.
+        matched: Keys of the network that were loaded.
+        dropped: Keys of the file that were not used, each with the reason.
+        initialised: Keys of the network that keep their initialisation: the head's where the file holds a backbone,
+            and those of modules that the file's kind of backbone lacks.
     """
 
     origin: str
@@ -51,7 +42,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         reasons = list(self.dropped.values())
-        parts = [f"{len(self.matched)} entries loaded"]
+        parts = [f"{len(self.matched)} keys loaded"]
         parts += [f"{reasons.count(reason)} dropped ({reason})" for reason in dict.fromkeys(reasons)]
         if self.initialised:
             parts.append(f"{len(self.initialised)} left at their initialisation ({few(self.initialised)})")
@@ -65,76 +56,86 @@ def load_weights(
     strict: bool = True,
     reinit_head: bool = False,
 ) -> LoadReport:
-    """Loads weights into a network, which stays untouched if they do not fit.
+    """Loads weights into a network, which stays unchanged if they do not fit.
 
-    Known are the files of the official code for segmentation, classification, pose and detection in all their wrappers,
-    of HRFormer, PSA, NVIDIA, openseg, timm, segmentation-models-pytorch and OpenMMLab, and our own: safetensors, state
-    dicts and Lightning checkpoints. Files of classifiers and of trunks leave the head at its initialisation. Batch
-    norm's counters (`num_batches_tracked`), which old files lack, may be missing.
+    Supported are the files of the official code for segmentation, classification, pose and detection in all their
+    wrappers, of HRFormer, PSA, NVIDIA, openseg, timm, segmentation-models-pytorch and OpenMMLab, and our own:
+    safetensors, state dicts and Lightning checkpoints. Files of classifiers and backbones leave the head at its
+    initialisation. `num_batches_tracked` of batch norm, which old files lack, may be missing.
 
-    What travels with weights unsaid is checked too: in which order the channels come, and, of networks for
-    segmentation, whether corners are aligned and how maps are enlarged. Where the file itself does not say it, its
-    layout does; arguments that `create_model` was given override the layout with a warning, never the file itself.
+    Settings that change the result but no shape are checked too: the order of the channels and, for segmentation,
+    `align_corners` and `fuse_mode`. They are read from the file where it states them, else from its layout's defaults;
+    arguments that `create_model` was given override the layout with a warning, never the file itself.
 
     Args:
         network: Changed in place.
-        source: A file, what `torch.load` would return for one, or what `open_weights` made of either.
-        strict: Refuse entries that the network does not know, heads of which a part is missing, and weights of networks
-            that compute something else. If not, these are dropped, left at their initialisation, and warned of; and a
-            plain head is taken for the auxiliary head of OCR, as in the official code. The entries of the trunk must
-            all fit in any case.
+        source: A file, what `torch.load` would return for one, or the result of `open_weights`.
+        strict: Refuse unexpected keys, heads with missing keys, and weights of networks with other settings. Otherwise
+            these are dropped, left at their initialisation and warned of, and a plain head is loaded into the auxiliary
+            head of OCR, as in the official code. The backbone's keys must match in any case.
         reinit_head: Leave the head at its initialisation, whatever the file holds for it.
 
     Returns:
-        What was loaded, dropped, and left; the same is logged.
+        What was loaded, dropped and left; the same is logged.
 
     Raises:
-        WeightsError: The file cannot be read or is of no known layout; it needs more than tensors and numbers to be
-            unpickled; or it does not fit the network. The message names the constructor arguments that would fit.
+        WeightsError: The file cannot be read without running code, has no known layout, or does not fit the network.
+            The message names the constructor arguments that would fit.
     """
-    network = _bare(network)
+    network = _unwrapped(network)
     file = open_weights(source)
     title = f"{file.where} ({file.origin})"
-    wanted = network.state_dict()
-    found, dropped = file.converted(wanted.__contains__)
+    expected = network.state_dict()
+    found, dropped = file.converted(expected.__contains__)
     facts = file.facts(found)
-    head = {name for name in wanted if _part(name) in network.head_names}
+    head = {key for key in expected if _part(key) in network.head_names}
+    families = [family for family in FAMILIES.values() if isinstance(network, family.network)]
 
     if not strict:
-        _seed_aux_head(found, wanted)
+        _load_into_aliases(found, expected, network.head_aliases)
     if reinit_head:  # the file's head may be of another kind than the network's
-        heads = [name for name in found if name in head or (name not in wanted and _part(name) in HEADS)]
-        _drop(found, heads, dropped, "the head starts anew, as asked")
-    coarser = [name for name in found if name not in wanted and _is_of_coarser_maps(name, wanted)]
-    _drop(found, coarser, dropped, "coarser maps, which the network does not make")
-    if isinstance(network, HRFormer) and not any(name in head for name in found):
-        found = resize_bias_tables(found, network.window_size)
+        parts = {name for family in FAMILIES.values() for name in family.head_names}
+        heads = [key for key in found if key in head or (key not in expected and _part(key) in parts)]
+        _drop(found, heads, dropped, "head, discarded by reinit_head")
+    unused = "|".join(pattern for family in families for pattern in family.unused_keys)
+    if unused:
+        keys = [key for key in found if key not in expected and re.match(unused, key)]
+        _drop(found, keys, dropped, "not used by the network")
+    has_head = any(key in head for key in found)
+    if not has_head:
+        found = network.adapt_backbone(found)
 
-    unknown = [name for name in found if name not in wanted]
-    misfits = {name: text for name in wanted if (text := _misfit(name, found, wanted))}
-    startable = _startable(found, misfits, head, strict)
-    trunk_misfits = [text for name, text in misfits.items() if name not in head and name not in startable]
-    if trunk_misfits:
+    unexpected = [key for key in found if key not in expected]
+    misfits = {key: text for key in expected if (text := _misfit(key, found, expected))}
+    missing = {key for key in misfits if key not in found}
+    if not has_head:
+        backbones = [family.backbone for family in families if family.backbone is not None]
+        patterns = [pattern for backbone in backbones for pattern in backbone.optional_keys]
+        optional = head | _missing_together(missing, found, patterns)
+    else:
+        optional = set() if strict else missing & head
+    backbone_misfits = [text for key, text in misfits.items() if key not in head and key not in optional]
+    if backbone_misfits:
         raise WeightsError(
-            f"{title}: {len(trunk_misfits)} of {len(wanted) - len(head)} trunk entries do not fit: "
-            f"{few(trunk_misfits)}. {_remedy(file, network)}"
+            f"{title}: {len(backbone_misfits)} of {len(expected) - len(head)} backbone keys do not fit: "
+            f"{few(backbone_misfits)}. {_remedy(file, found, network)}"
         )
-    if unknown and strict:
+    if unexpected and strict:
         raise WeightsError(
-            f"{title}: {len(unknown)} entries unknown to the network: {few(unknown)}. {_remedy(file, network)}; "
+            f"{title}: {len(unexpected)} unexpected keys: {few(unexpected)}. {_remedy(file, found, network)}; "
             "strict=False drops them"
         )
-    head_misfits = [text for name, text in misfits.items() if name not in startable]
+    head_misfits = [text for key, text in misfits.items() if key not in optional]
     if head_misfits:
         raise WeightsError(
-            f"{title}: the head does not fit: {few(head_misfits)}. {_remedy(file, network)}, "
-            "or start its head anew with reinit_head=True (--model.reinit_head true)"
+            f"{title}: the head does not fit: {few(head_misfits)}. {_remedy(file, found, network)}, "
+            "or keep a new head with reinit_head=True (--model.reinit_head true)"
         )
-    # the trunk of a network for poses or detection is trained further, and gets used to how its maps are enlarged
-    if not reinit_head and not any(name in head for name in found):
+    # the backbone of a network for poses or detection is fine-tuned, and adapts to how maps are upsampled
+    if not reinit_head and not has_head:
         facts = {name: value for name, value in facts.items() if name not in ("fuse_mode", "align_corners")}
     _check_facts(facts, network, file, strict)
-    _drop(found, unknown, dropped, "unknown to the network")
+    _drop(found, unexpected, dropped, "unexpected")
     network.load_state_dict(found, strict=False)
     network.loaded_from = file.where
     report = LoadReport(file.origin, tuple(found), dropped, tuple(misfits))
@@ -142,101 +143,81 @@ def load_weights(
     return report
 
 
-def save_weights(network: Network, path: str | os.PathLike[str]) -> None:
-    """Saves a network's weights and its `config` as safetensors; the file appears whole or not at all.
-
-    Args:
-        network: To be saved; any device, memory format, or type.
-        path: Ends in .safetensors; missing folders are made.
-
-    Raises:
-        WeightsError: The path has another ending.
-        OutputError: The file cannot be written; what stood there before is intact.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{path}: weights are saved as safetensors; give a name that ends in .safetensors")
-    with replacing(path) as temporary:
-        write_weights(network, temporary)
+def _part(key: str) -> str:
+    """The attribute of the network that a key belongs to."""
+    return key.split(".")[0]
 
 
-def write_weights(network: Network, path: Path) -> None:
-    """As `save_weights`, in place of what stands at `path`, which may be left half written."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    write_tensors(tensors, path, {"format": "pt", OWN_KEY: json.dumps({"network": network.config})})
+def _drop(found: Entries, keys: Iterable[str], dropped: dict[str, str], reason: str) -> None:
+    for key in keys:
+        del found[key]
+        dropped[key] = reason
 
 
-def write_tensors(tensors: Entries, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes safetensors in place of what stands at `path`.
-
-    Raises:
-        OSError: The system refuses.
-    """
-    try:
-        save_file(tensors, path, metadata)
-    except SafetensorError as error:  # what it makes of the system's errors
-        raise OSError(str(error)) from error
+def _load_into_aliases(found: Entries, expected: Mapping[str, torch.Tensor], aliases: Mapping[str, str]) -> None:
+    """Renames unexpected keys with an alias to those of the network with the same shape."""
+    for theirs, ours in aliases.items():
+        for key in [key for key in found if key.startswith(theirs) and key not in expected]:
+            alias = ours + key.removeprefix(theirs)
+            if alias in expected and alias not in found and found[key].shape == expected[alias].shape:
+                found[alias] = found.pop(key)
 
 
-def _part(name: str) -> str:
-    """The attribute of the network that an entry belongs to."""
-    return name.split(".")[0]
+def _missing_together(missing: Iterable[str], found: Iterable[str], patterns: Iterable[str]) -> set[str]:
+    """The missing keys that match a pattern, unless a found key agrees with them in the pattern's first group."""
+    optional: set[str] = set()
+    for pattern in patterns:
+        groups = {match[1] for key in found if (match := re.match(pattern, key))}
+        optional |= {key for key in missing if (match := re.match(pattern, key)) and match[1] not in groups}
+    return optional
 
 
-def _drop(found: Entries, names: Iterable[str], dropped: dict[str, str], reason: str) -> None:
-    for name in names:
-        del found[name]
-        dropped[name] = reason
-
-
-def _is_of_coarser_maps(name: str, wanted: Mapping[str, object]) -> bool:
-    """Whether it belongs to a fusion that an HRNetV1 leaves out, of which only the finest map is used."""
-    match = re.match(r"(stage4\.\d+\.fuse_layers)\.[1-3]\.", name)
-    return match is not None and f"{match[1]}.0.1.0.weight" in wanted
+def _misfit(key: str, found: Entries, expected: Mapping[str, torch.Tensor]) -> str:
+    """What is wrong with the tensor of this key; empty if nothing is."""
+    if key not in found:
+        return "" if key.endswith("num_batches_tracked") else f"{key} is missing"
+    if not isinstance(found[key], torch.Tensor):
+        return f"{key} is a {type(found[key]).__name__}"
+    entry, ours = found[key], expected[key]
+    if entry.shape != ours.shape:
+        return f"{key} has shape {tuple(entry.shape)} instead of {tuple(ours.shape)}"
+    of_one_kind = entry.is_floating_point() >= ours.is_floating_point() and entry.is_meta <= ours.is_meta
+    if not of_one_kind or entry.is_complex() or entry.is_quantized or entry.layout != torch.strided:
+        return f"{key} is {entry.layout} {entry.dtype} on {entry.device} instead of {ours.dtype}".replace("torch.", "")
+    return "" if entry.is_meta or bool(entry.isfinite().all()) else f"{key} holds values that are not finite"
 
 
 def _check_facts(facts: Mapping[str, Any], network: Network, file: WeightsFile, strict: bool) -> None:
-    """Refuses weights that were trained with other arguments that change the network's function unnoticed."""
+    """Refuses weights that were trained with other settings that change the result but no shape."""
     ours = {name: getattr(network, name, FUNCTIONAL[name]) for name in facts}
     differing = [name for name, value in facts.items() if ours[name] != value]
     for name in _overrides(file, network):
         if name in differing:
             differing.remove(name)
-            usually = f"{file.origin} are usually made with {name}={facts[name]!r}"
-            logger.warning("%s: files of %s; taken with %r, as given", file.where, usually, ours[name])
+            usually = f"{file.origin} weights usually need {name}={facts[name]!r}"
+            logger.warning("%s: %s; keeping %r, as given", file.where, usually, ours[name])
     if not differing:
         return
     title = f"{file.where} ({file.origin})"
     fitting = ", ".join(f"{name}={facts[name]!r}" for name in differing)
-    message = f"{title} was made with {fitting}; the network has {', '.join(f'{n}={ours[n]!r}' for n in differing)}"
+    message = f"{title} was trained with {fitting}; the network has {', '.join(f'{n}={ours[n]!r}' for n in differing)}"
     if strict:
-        raise WeightsError(f"{message}. Build it with {fitting}, or load the weights all the same with strict=False")
-    logger.warning("%s. It will compute something else", message)
+        raise WeightsError(f"{message}. Build it with {fitting}, or load the weights anyway with strict=False")
+    logger.warning("%s. Results will differ", message)
 
 
 def _overrides(file: WeightsFile, network: Network) -> frozenset[str]:
-    """The arguments given by the user, which override what a layout is usually made with, not what a file states."""
+    """The arguments given by the user, which override the defaults of a layout, not what the file itself states."""
     return frozenset() if file.config else network.given & FUNCTIONAL.keys()
 
 
-def _startable(found: Entries, misfits: Mapping[str, str], head: set[str], strict: bool) -> set[str]:
-    """The entries that may stay at their initialisation where they are missing."""
-    missing = {name for name in misfits if name not in found}
-    if not any(name in head for name in found):
-        # attention inside the blocks of a trunk that was trained without
-        inside = set() if any(".deattn." in name for name in found) else {n for n in missing if ".deattn." in n}
-        # an HRNetV1's last fusion makes the finest map alone
-        coarser = {name for name in missing if re.match(r"stage4\.\d+\.fuse_layers\.[1-3]\.", name)}
-        return head | inside | coarser
-    return set() if strict else missing & head
-
-
-def _remedy(file: WeightsFile, network: Network) -> str:
-    """Which constructor arguments would fit the file."""
+def _remedy(file: WeightsFile, found: Entries, network: Network) -> str:
+    """Names the constructor arguments that would fit the file."""
     fitting = file.description()
-    if fitting.get("name", "").endswith("_cls") and network.head_names != ("classifier",):  # it is of use as a trunk
-        del fitting["num_classes"]
-        fitting["name"] = re.sub(_SIZE, re.findall(_SIZE, fitting["name"])[0], network.config["name"])
+    used, name = identify(found), network.config.get("name")
+    own = next((family for family in FAMILIES.values() if name in family.networks), None)
+    if used and used.family is None and own and used.size in own.builders:  # only the file's backbone is used
+        fitting = {"name": own.name.replace("SIZE", used.size), **used.arguments}
     kept = _overrides(file, network)
     differing = {k: value for k, value in fitting.items() if network.config.get(k, ...) != value and k not in kept}
     name = differing.pop("name", None)
@@ -247,23 +228,8 @@ def _remedy(file: WeightsFile, network: Network) -> str:
     return f"Build the network with {', '.join(arguments)}"
 
 
-def _misfit(name: str, found: Entries, wanted: Mapping[str, torch.Tensor]) -> str:
-    """Says what is wrong with the entry of that name; empty if nothing is."""
-    if name not in found:
-        return "" if name.endswith("num_batches_tracked") else f"{name} is missing"
-    if not isinstance(found[name], torch.Tensor):
-        return f"{name} is a {type(found[name]).__name__}"
-    entry, ours = found[name], wanted[name]
-    if entry.shape != ours.shape:
-        return f"{name} has shape {tuple(entry.shape)} instead of {tuple(ours.shape)}"
-    of_one_kind = entry.is_floating_point() >= ours.is_floating_point() and entry.is_meta <= ours.is_meta
-    if not of_one_kind or entry.is_complex() or entry.is_quantized or entry.layout != torch.strided:
-        return f"{name} is {entry.layout} {entry.dtype} on {entry.device} instead of {ours.dtype}".replace("torch.", "")
-    return "" if entry.is_meta or bool(entry.isfinite().all()) else f"{name} holds values that are not finite"
-
-
-def _bare(network: Network) -> Network:
-    """The network inside the wrappers of torch."""
+def _unwrapped(network: Network) -> Network:
+    """The network inside DataParallel, DistributedDataParallel and torch.compile."""
     while (inner := getattr(network, "_orig_mod", None) or _inside_parallel(network)) is not None:
         network = inner
     return network
@@ -271,11 +237,3 @@ def _bare(network: Network) -> Network:
 
 def _inside_parallel(network: nn.Module) -> Network | None:
     return network.module if isinstance(network, nn.DataParallel | DistributedDataParallel) else None
-
-
-def _seed_aux_head(found: Entries, wanted: Mapping[str, torch.Tensor]) -> None:
-    """Renames a plain head to the auxiliary head that has its place and shape."""
-    for name in [name for name in found if name.startswith("last_layer.") and name not in wanted]:
-        ours = name.replace("last_layer.", "aux_head.")
-        if ours in wanted and ours not in found and found[name].shape == wanted[ours].shape:
-            found[ours] = found.pop(name)

@@ -393,7 +393,7 @@ def test_the_classifier_starts_every_network(tmp_path: Path) -> None:
     network = create_model("hrnetv1_w18_small_v1")
     report = load_weights(network, path)
     assert {entry.split(".")[0] for entry in report.initialised} == {"final_layer"}
-    assert "coarser maps, which the network does not make" in report.dropped.values()
+    assert "not used by the network" in report.dropped.values()
 
 
 @pytest.mark.parametrize("fuse_mode", ["nearest", "bilinear"])
@@ -418,7 +418,7 @@ def test_a_pose_network_of_mmpose_with_its_head(head: str, caplog: pytest.LogCap
     assert_same_results(create_model(from_file=theirs), network)
     with caplog.at_level(logging.WARNING, "hrseg"):
         load_weights(create_model("hrnetv1_w18_small_v1", 17, fuse_mode="bilinear"), theirs)
-    assert "usually made with fuse_mode='nearest'; taken with 'bilinear', as given" in caplog.text
+    assert "weights usually need fuse_mode='nearest'; keeping 'bilinear', as given" in caplog.text
 
 
 def test_an_imagenet_trunk_of_the_pose_code_brings_a_head_nobody_has() -> None:
@@ -459,8 +459,8 @@ def test_somebody_elses_lightning_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("case", "name", "parameters", "message"),
     [
-        ("mmseg ocr", OCR, {}, "was made with align_corners=False; the network has align_corners=True"),
-        ("openseg", OCR, {"inner_bias": True, "aux_kernel": 3}, "was made with channel_order='bgr'"),
+        ("mmseg ocr", OCR, {}, "was trained with align_corners=False; the network has align_corners=True"),
+        ("openseg", OCR, {"inner_bias": True, "aux_kernel": 3}, "was trained with channel_order='bgr'"),
         ("official ade20k", SMALL, {"num_classes": 150}, "Build it with align_corners=True"),
         ("official", SMALL, {"num_classes": 20}, "Build the network with num_classes=19, or start its head anew"),
         ("official", "hrnetv2_w18_small_v2", {}, f"Build the network with '{SMALL}'$"),
@@ -500,7 +500,7 @@ def test_contradictions_are_overruled_by_strict(caplog: pytest.LogCaptureFixture
     network = create_model(SMALL, 150)
     with caplog.at_level(logging.WARNING, "hrseg"):
         load_weights(network, weights, strict=False)
-    assert "was made with align_corners=True; the network has align_corners=False" in caplog.text
+    assert "was trained with align_corners=True; the network has align_corners=False" in caplog.text
     assert torch.equal(network.get_parameter("conv1.weight"), weights["conv1.weight"])
 
 
@@ -529,9 +529,9 @@ def test_classifiers_start_anew_for_other_classes(name: str) -> None:
 
 def test_another_kind_of_trunk() -> None:
     former, net = lively("hrformer_t")[1], lively(SMALL)[1]
-    with pytest.raises(WeightsError, match=r"trunk entries do not fit.* Build the network with 'hrformer_t'"):
+    with pytest.raises(WeightsError, match=r"backbone keys do not fit.* Build the network with 'hrformer_t'"):
         load_weights(create_model(SMALL), former)
-    with pytest.raises(WeightsError, match=rf"trunk entries do not fit.* Build the network with '{SMALL}'"):
+    with pytest.raises(WeightsError, match=rf"backbone keys do not fit.* Build the network with '{SMALL}'"):
         load_weights(create_model("hrformer_t_ocr"), net)
 
 

@@ -138,7 +138,7 @@ def test_imagenet_files_leave_the_head_alone(
     assert len(report.dropped) == 126
     assert set(report.dropped.values()) == {"head of the ImageNet classifier"}
     assert {name.split(".")[0] for name in report.initialised} == {"last_layer"}
-    assert "426 entries loaded, 126 dropped (head of the ImageNet classifier), 8 left at their init" in caplog.text
+    assert "426 keys loaded, 126 dropped (head of the ImageNet classifier), 8 left at their init" in caplog.text
     assert str(path) in caplog.text
 
 
@@ -224,7 +224,7 @@ def test_another_trunk_is_refused_in_any_case(network: Segmenter, untouched: Cal
     weights = random_weights(segmentation_shapes(SIZES["hrnetv2_w18_small_v2"], 19))
     message = refused(network, weights, strict=strict)
     assert (
-        "trunk entries do not fit: layer1.0.conv1.weight has shape (64, 64, 1, 1) instead of (32, 64, 1, 1)" in message
+        "backbone keys do not fit: layer1.0.conv1.weight has shape (64, 64, 1, 1) instead of (32, 64, 1, 1)" in message
     )
     assert "more" in message
     assert untouched()
@@ -237,16 +237,16 @@ def test_a_missing_trunk_entry_is_refused_in_any_case(
     weights = official()
     del weights["stage4.0.fuse_layers.3.0.2.0.weight"]
     message = refused(network, weights, strict=strict)
-    assert "1 of 426 trunk entries do not fit: stage4.0.fuse_layers.3.0.2.0.weight is missing" in message
+    assert "1 of 426 backbone keys do not fit: stage4.0.fuse_layers.3.0.2.0.weight is missing" in message
     assert untouched()
 
 
 def test_unknown_entries_are_refused_or_dropped(network: Segmenter, untouched: Callable[[], bool]) -> None:
     weights = {**official(), "cls_head.weight": torch.ones(3), "conv1.extra": torch.ones(3)}
-    assert "2 entries unknown to the network: cls_head.weight, conv1.extra" in refused(network, weights)
+    assert "2 unexpected keys: cls_head.weight, conv1.extra" in refused(network, weights)
     assert untouched()
     report = load_weights(network, weights, strict=False)
-    assert report.dropped == dict.fromkeys(("cls_head.weight", "conv1.extra"), "unknown to the network")
+    assert report.dropped == dict.fromkeys(("cls_head.weight", "conv1.extra"), "unexpected")
     assert_holds(network, official())
 
 
@@ -260,7 +260,7 @@ def test_another_number_of_classes(network: Segmenter, untouched: Callable[[], b
     assert_holds(network, head)
     assert len(report.matched) == TRUNK_ENTRIES
     assert {name.split(".")[0] for name in report.dropped} == {"last_layer"}
-    assert set(report.dropped.values()) == {"the head starts anew, as asked"}
+    assert set(report.dropped.values()) == {"head, discarded by reinit_head"}
 
 
 def test_half_a_head_is_refused(network: Segmenter, untouched: Callable[[], bool]) -> None:
@@ -279,7 +279,7 @@ def test_what_is_no_tensor_is_refused(network: Segmenter, untouched: Callable[[]
 def test_unknown_layouts_are_named(network: Segmenter) -> None:
     weights = {f"encoder.{number}.weight": torch.ones(1) for number in range(9)}
     message = refused(network, weights)
-    assert "found entries encoder.0.weight, encoder.1.weight, encoder.2.weight and 6 more" in message
+    assert "found keys encoder.0.weight, encoder.1.weight, encoder.2.weight and 6 more" in message
     assert "known: mmsegmentation OCR, mmsegmentation, NVIDIA, " in message
     assert "(none)" in refused(network, {})
 
@@ -414,7 +414,7 @@ def test_what_the_user_gives_counts_more_than_what_files_of_a_layout_usually_are
 ) -> None:
     weights = create_model(SMALL, align_corners=True).state_dict()
     assert create_model(from_file=weights, align_corners=True).align_corners
-    assert "usually made with align_corners=False; taken with True, as given" in caplog.text
+    assert "weights usually need align_corners=False; keeping True, as given" in caplog.text
     with pytest.raises(WeightsError, match="Build it with align_corners=False"):  # the file itself says so
         create_model(from_file={**weights, "hrseg": {"network": create_model(SMALL).config}}, align_corners=True)
 
@@ -433,7 +433,7 @@ def test_an_explicit_argument_and_official_weights_of_another_habit_were_refused
     weights = create_model(name).state_dict()
     network = create_model(name, **{argument: value})
     load_weights(network, weights)
-    assert f"usually made with {argument}={usual!r}; taken with {value!r}, as given" in caplog.text
+    assert f"weights usually need {argument}={usual!r}; keeping {value!r}, as given" in caplog.text
     built = type(network)(VARIANTS["w18_small_v1"], **{argument: value})
     load_weights(built, weights)
     by_default = create_model(name)

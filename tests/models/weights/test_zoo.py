@@ -311,7 +311,7 @@ JUNK = {
     "a pointer of git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", r"cannot be read"),
     "half an archive": (b"PK\x03\x04" + bytes(100), r"cannot be read"),
     "a pickled function": (saved(anything), r"holds a pickled \S*anything"),
-    "another layout": (saved({"fc.weight": torch.zeros(1)}), r"no known layout; found entries fc\.weight"),
+    "another layout": (saved({"fc.weight": torch.zeros(1)}), r"no known layout; found keys fc\.weight"),
 }
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from hrseg.cli import main
 from hrseg.errors import ConfigError, UnknownNameError, WeightsError
 from hrseg.models import create_model, save_weights
-from hrseg.models.weights.convert import FORMATS, convert_weights
+from hrseg.models.convert import FORMATS, convert_weights
 from tests.models.weights.test_layouts import OCR, SMALL, Weights, assert_same_results, lively, without
 from tests.references.foreign_names import DETECTION, MMSEG_FCN, MMSEG_OCR, NVIDIA, OPENSEG, renamed
 
@@ -103,12 +103,12 @@ def test_classifiers_for_timm(tmp_path: Path, suffix: str) -> None:
         assert (theirs(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_trunks_for_timm(tmp_path: Path) -> None:
+def test_backbones_for_timm(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     path = tmp_path / "theirs.safetensors"
     done = convert_weights(saved(tmp_path, SMALL, fuse_mode="nearest"), path, "timm")
     assert (done.entries, len(load_file(path))) == (426, 426)
-    assert "the trunk alone, for timm's hrnet_w18_small with features_only" in done.notes[0]
+    assert "the backbone alone, for timm's hrnet_w18_small with features_only" in done.notes[0]
 
 
 def test_foreign_weights_become_ours(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_foreign_weights_become_ours(tmp_path: Path) -> None:
             "mmsegmentation has no .* with align_corners=True; .* not written",
         ),
         (SMALL, {"fuse_mode": "nearest"}, "mmseg", "with fuse_mode='nearest'"),
-        (f"{OCR}_hmsa", {}, "mmseg", f"mmsegmentation has no {OCR}_hmsa; it has HRNetV2"),
+        (f"{OCR}_hmsa", {}, "mmseg", f"mmsegmentation has no {OCR}_hmsa; it has hrnetv2_SIZE, hrnetv2_SIZE_ocr"),
         (f"{SMALL}_psa_p", {}, "mmseg", f"mmsegmentation has no {SMALL}_psa_p"),
-        (SMALL, {}, "timm", "timm enlarges maps with fuse_mode='nearest', this hrnetv2_w18_small_v1 with 'bilinear'"),
+        (SMALL, {}, "timm", "timm upsamples maps with fuse_mode='nearest', this hrnetv2_w18_small_v1 with 'bilinear'"),
         ("hrformer_t", {}, "timm", "timm has no hrformer_t"),
         ("hrnetv1_w18_small_v1", {"fuse_mode": "nearest"}, "timm", "timm has no hrnetv1_w18_small_v1"),
         (SMALL, {"head_kernel": 3}, "official", "the official code has no head with"),
@@ -207,7 +207,7 @@ def test_a_full_disk_while_converting(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_results_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hrseg.models.weights.convert._without_idle_biases", without_any_bias)
+    monkeypatch.setattr("hrseg.models.convert._without_idle_biases", without_any_bias)
     with pytest.raises(WeightsError, match=r"is not written: its results would differ by \d"):
         convert_weights(saved(tmp_path, SMALL), tmp_path / "theirs.pth", "mmseg")
     assert not (tmp_path / "theirs.pth").exists()
@@ -232,8 +232,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = tmp_path / "new" / "theirs.pth"
     assert main(["weights", "convert", str(path), str(out), "--to", "mmseg"]) == 0
     text = capsys.readouterr().out
-    assert f"{out}: {SMALL}, 434 entries, mmsegmentation" in text
+    assert f"{out}: {SMALL}, 434 keys, mmsegmentation" in text
     assert re.search(r"a random image gives the same; largest difference \d\.\de-\d\d of the largest result", text)
-    assert "note: mmsegmentation computes the same for sizes that 32 divides" in text
+    assert "note: mmsegmentation gives the same results for image sizes divisible by 32" in text
     assert main(["weights", "convert", str(path), str(out), "--to", "timm"]) == 2
-    assert "timm enlarges maps" in capsys.readouterr().err
+    assert "timm upsamples maps" in capsys.readouterr().err

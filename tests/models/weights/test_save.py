@@ -66,8 +66,8 @@ def test_weights_made_with_other_arguments_are_refused(tmp_path: Path, argument:
     with pytest.raises(WeightsError) as caught:
         load_weights(network, path)
     message = str(caught.value)
-    assert f"was made with {argument}={value!r}; the network has {argument}=" in message
-    assert message.endswith(f"Build it with {argument}={value!r}, or load the weights all the same with strict=False")
+    assert f"was trained with {argument}={value!r}; the network has {argument}=" in message
+    assert message.endswith(f"Build it with {argument}={value!r}, or load the weights anyway with strict=False")
     assert_holds(network, before)
 
 
@@ -81,7 +81,7 @@ def test_an_interrupted_save_leaves_the_file_before(tmp_path: Path, monkeypatch:
         Path(filename).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hrseg.models.weights.load.save_file", full_disk)
+    monkeypatch.setattr("hrseg.models.weights.save.save_file", full_disk)
     with pytest.raises(OutputError, match=r"weights.safetensors cannot be written: No space left on device; make room"):
         save_weights(network, path)
     assert path.read_bytes() == before
