@@ -5,7 +5,6 @@ A name is a network, a point and a tag: `hrnetv2_w48.cityscapes`. They are liste
 
 from __future__ import annotations
 
-import re
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -18,20 +17,14 @@ from hrseg.models.weights.published import ZOO, Checkpoint
 from hrseg.utils.paths import cache_folder
 
 
-def _trunk(model: str) -> str:
-    """The network whose ImageNet classifier has the same trunk."""
-    return re.sub(r"^hrnetv(1|2p)_", "hrnetv2_", re.sub(r"(_psa_[ps]|_ocr|_hmsa|_cls)+$", "", model))
-
-
 def _by_tag() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for checkpoint in ZOO.values():
         fitting = found.setdefault(checkpoint.tag, {})
-        for model in MODELS:
-            if model == checkpoint.network or (
-                checkpoint.tag.startswith("imagenet") and _trunk(model) == checkpoint.network
-            ):
-                fitting.setdefault(model, checkpoint.name)
+        of_backbone = checkpoint.tag.startswith("imagenet")
+        for name, model in MODELS.items():
+            if checkpoint.network == name or (of_backbone and checkpoint.network == model.pretrained_as):
+                fitting.setdefault(name, checkpoint.name)
     return {tag: fitting for tag, fitting in found.items() if fitting}
 
 
@@ -209,7 +202,7 @@ def _require_network(checkpoint: Checkpoint, path: Path) -> None:
 
     found = open_weights(path).description().get("name", checkpoint.network)  # a trunk alone does not tell its name
     if checkpoint.tag.startswith("imagenet"):
-        fits = _trunk(found) == _trunk(checkpoint.network)
+        fits = found in MODELS and MODELS[found].pretrained_as == MODELS[checkpoint.network].pretrained_as
     else:  # of some it is not published whether they have several scales
         fits = checkpoint.network in (found, found.removesuffix("_hmsa"))
     if not fits:
