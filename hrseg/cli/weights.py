@@ -1,4 +1,4 @@
-"""`hrseg weights`: what was published, fetching it, checking what is here, and writing it for other code bases."""
+"""`hrseg weights`: lists, downloads, checks and converts pretrained weights."""
 
 from __future__ import annotations
 
@@ -24,27 +24,33 @@ from hrseg.utils.paths import cache_folder
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Lists, fetches, checks, or converts."""
+    """Entry point of the verb."""
     parser = OptionParser(
         prog=f"hrseg {verb}",
-        description="Published weights: list them, fetch them, check those that are on this machine. They go to "
-        "$HRSEG_HOME/weights, or ~/.cache/hrseg/weights if that is not set; what the Hugging Face hub has goes to the "
-        "hub's own cache.",
+        description="Pretrained weights: list, download, check and convert them. They go to $HRSEG_HOME/weights "
+        "or, if that is not set, ~/.cache/hrseg/weights; those from the Hugging Face hub in its own cache.",
     )
     actions = parser.add_subparsers(dest="action", metavar="list|get|check|convert", required=True)
-    listing = actions.add_parser("list", help="names, published results, and where each is to be had; all of one name")
-    getting = actions.add_parser("get", help="fetch weights and print where they are")
-    checking = actions.add_parser("check", help="read what is here again, and compare sizes and hashes")
+    listing = actions.add_parser("list", help="names, published results and sources; everything about one name")
+    getting = actions.add_parser("get", help="download weights and print their paths")
+    checking = actions.add_parser("check", help="check sizes and hashes of the weights on this machine")
     for action in (listing, checking):
         action.add_argument(
-            "pattern", nargs="?", default="*", help="such as 'hrnetv2_w48.*', or of networks, such as hrnetv2_w48"
+            "pattern",
+            nargs="?",
+            default="*",
+            help="of weights, such as 'hrnetv2_w48.*', or of networks, such as hrnetv2_w48",
         )
-    getting.add_argument("names", nargs="+", metavar="NAME", help="of `hrseg weights list`")
+    getting.add_argument("names", nargs="+", metavar="NAME", help="from `hrseg weights list`")
     getting.add_argument(
-        "--from", dest="source", type=Path, metavar="FILE", help="fetched by hand: the weights, or an archive with them"
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="a manual download: the weights, or an archive that contains them",
     )
-    converting = actions.add_parser("convert", help="write weights of any layout for another code base")
-    converting.add_argument("source", metavar="IN", help="a file of weights, or a name of `hrseg weights list`")
+    converting = actions.add_parser("convert", help="convert weights of any layout for another code base")
+    converting.add_argument("source", metavar="IN", help="a file of weights, or a name from `hrseg weights list`")
     converting.add_argument("output", metavar="OUT", type=Path, help="the file to write")
     converting.add_argument(
         "--to", required=True, metavar="FORMAT", help="official, mmseg, timm, or safetensors (ours)"
@@ -74,7 +80,7 @@ def _list(names: Sequence[str]) -> None:
         here = "yes" if find_weights(name) else ""
         print(f"{name:{width}}  {_result(checkpoint):19}  {_places(checkpoint):11}  {here:4}  {checkpoint.data}")
     print(
-        "\nResults are the publishers', not measured here. Links were copied, never tried. Give one name for all of it."
+        "\nResults are the publishers', not measured here. Links were copied, never tried. Give one name for details."
     )
 
 
@@ -103,9 +109,9 @@ def _get(names: Sequence[str], source: Path | None) -> int:
     if source is not None and len(names) > 1:
         raise ConfigError(f"--from {source} is one file, for {len(names)} names; give one name")
     for name in names:
-        if name not in ZOO:  # before anything is fetched
+        if name not in ZOO:  # before anything is downloaded
             raise unknown_weights(name)
-    # downloads may wait and start anew: who sits at the terminal wants to know
+    # waiting for other processes and retries are worth a line
     logging.basicConfig(format="%(message)s")
     for talkative in ("hrseg.models.weights.download", "hrseg.utils.locks"):
         logging.getLogger(talkative).setLevel(logging.INFO)
@@ -130,7 +136,7 @@ def _convert(source: str, output: Path, to: str) -> int:
 
     done = convert_weights(source, output, to)
     print(f"{output}: {done.network}, {done.entries} keys, {done.layout}")
-    print(f"a random image gives the same; largest difference {done.difference:.1e} of the largest result")
+    print(f"checked with a random image: largest difference {done.difference:.1e} of the largest result")
     for note in done.notes:
         print(f"note: {note}")
     return 0
@@ -142,8 +148,8 @@ def _check(names: Sequence[str]) -> int:
     if not found:
         where = f"neither in {cache_folder() / 'weights'} nor in the hub's cache"
         if len(names) == 1:
-            raise WeightsError(f"{names[0]} is {where}; `hrseg weights get {names[0]}` fetches it, or says how to")
-        print(f"none of these {len(names)} weights is here, {where}")
+            raise WeightsError(f"{names[0]} is {where}; `hrseg weights get {names[0]}` downloads it, or says how to")
+        print(f"none of these {len(names)} weights is on this machine, {where}")
     faults = 0
     for name, path in found.items():
         sound, finding = check_weights(name, path)

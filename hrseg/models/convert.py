@@ -117,9 +117,10 @@ def _content(network: Network, to: str) -> dict[str, Any]:
     form = _format(network, to)
     if to == "official" and (config.get("negative_slope") or config.get("head_kernel", 1) != 1):
         raise WeightsError("the official code has no head with leaky ReLU or a first convolution of 3x3")
-    if to == "timm" and config["fuse_mode"] != "nearest":
+    fuse_mode = getattr(network, "fuse_mode", None)
+    if to == "timm" and fuse_mode != "nearest":
         raise WeightsError(
-            f"timm upsamples maps with fuse_mode='nearest', this {config['name']} with {config['fuse_mode']!r}; "
+            f"timm upsamples maps with fuse_mode='nearest', this {config['name']} with {fuse_mode!r}; "
             "the weights would fit, but results would differ"
         )
     state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}

@@ -82,7 +82,9 @@ def test_by_hand_then_get_and_check(capsys: pytest.CaptureFixture[str], home: Pa
     torch.save(create_model("hrnetv2_w18_small_v1").state_dict(), download)
     path = home / "weights" / SMALL / ZOO[SMALL].page_file
     assert run("weights", ["check"]) == 0
-    text = f"none of these {len(ZOO)} weights is here, neither in {home / 'weights'} nor in the hub's cache\n"
+    text = (
+        f"none of these {len(ZOO)} weights is on this machine, neither in {home / 'weights'} nor in the hub's cache\n"
+    )
     assert capsys.readouterr().out == text
     assert run("weights", ["get", SMALL, "--from", str(download)]) == 0
     assert run("weights", ["get", SMALL]) == 0
@@ -122,7 +124,7 @@ def test_weights_of_a_network_by_its_name(capsys: pytest.CaptureFixture[str]) ->
             r"toy\.txt has another suffix than fcn_hr48.*-59b7973e\.pth; give the file",
         ),
         (["get", HASHED, "--from", HASHED_FILE], r"-59b7973e\.pth has a sha256 that starts with .*; expected 59b7973e"),
-        (["check", HAND], f"{HAND} is neither in .* `hrseg weights get {HAND}` fetches it, or says how to"),
+        (["check", HAND], f"{HAND} is neither in .* `hrseg weights get {HAND}` downloads it, or says how to"),
         (["check", "nothing"], "unknown weights 'nothing'"),
         (["get", "hrnetv2_w44"], "hrnetv2_w44 is a network; give one of its weights: hrnetv2_w44.imagenet$"),
         (["get", "imagenet"], r"there are imagenet weights of several networks; give hrformer_b\.imagenet or"),

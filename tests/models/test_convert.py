@@ -233,7 +233,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["weights", "convert", str(path), str(out), "--to", "mmseg"]) == 0
     text = capsys.readouterr().out
     assert f"{out}: {SMALL}, 434 keys, mmsegmentation" in text
-    assert re.search(r"a random image gives the same; largest difference \d\.\de-\d\d of the largest result", text)
+    assert re.search(r"checked with a random image: largest difference \d\.\de-\d\d of the largest result", text)
     assert "note: mmsegmentation gives the same results for image sizes divisible by 32" in text
     assert main(["weights", "convert", str(path), str(out), "--to", "timm"]) == 2
     assert "timm upsamples maps" in capsys.readouterr().err

@@ -1,7 +1,7 @@
-"""How each code base names the entries of its files, and what its files leave unsaid; one row of `LAYOUTS` each.
+"""How each code base names the keys of its state dicts, and what its files leave unsaid; one row of `LAYOUTS` each.
 
-A layout is recognised by the names of the entries alone. What it is converted to are the names of our networks, which
-are those of the official code.
+A layout is recognised by its keys alone, and converted to the keys of our networks, which are those of the official
+code.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from hrseg.errors import WeightsError
 
 logger = logging.getLogger(__name__)
 
-Entries = dict[str, Any]  # of a file, by name: tensors, where it is sound
+Entries = dict[str, Any]  # a state dict; of a damaged file, not all values are tensors
 Facts = Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One code base's way of naming.
+    """The keys of one code base.
 
     Args:
         origin: What reports call it.
-        proofs: Starts of names that tell the layout; each is found.
-        names: Starts of their names, each with what we have in its place; the longest that fits counts.
-        extras: Patterns of the names of what is no part of most of our networks, each with the reason to drop it.
-        facts: Constructor arguments of the networks that such files are of, where names and shapes do not tell them; a
-            function of the converted entries if it depends on these.
-        finish: Changes converted entries in place where names are not all.
+        proofs: Prefixes of keys by which the layout is recognised; a file must have all of them.
+        names: Prefixes of their keys, each with ours; the longest match counts.
+        extras: Patterns of keys that most of our networks lack, each with the reason to drop them.
+        facts: Constructor arguments of the networks of such files, where keys and shapes do not tell them; a function
+            of the converted state dict if they depend on it.
+        finish: Changes the converted state dict in place where renaming is not enough.
     """
 
     origin: str
@@ -44,15 +44,15 @@ class Layout:
     finish: Callable[[Entries], None] = lambda entries: None
 
     def is_of(self, entries: Entries) -> bool:
-        """Whether the entries are named in this way."""
+        """Whether the keys are of this layout."""
         return all(any(name.startswith(proof) for name in entries) for proof in self.proofs)
 
     def convert(self, entries: Entries, wanted: Callable[[str], bool]) -> tuple[Entries, dict[str, str]]:
-        """Parts a file's entries into those of the network, by our names, and the dropped names with their reasons.
+        """Renames keys to ours; returns the state dict, and the dropped keys with reasons.
 
         Args:
-            entries: By the file's names.
-            wanted: Whether the network has an entry of that name of ours; such a one is never dropped.
+            entries: With the file's keys.
+            wanted: Whether the network has one of our keys; such a key is never dropped.
         """
         dropped = {n: reason for n in entries if (reason := self.reason_to_drop(n)) and not wanted(self._ours(n))}
         found = {self._ours(name): entry for name, entry in entries.items() if name not in dropped}
@@ -60,67 +60,67 @@ class Layout:
         return found, dropped
 
     def reason_to_drop(self, name: str) -> str:
-        """Why the entry of that name is no part of our networks; empty if it may be."""
+        """Why a key is no part of our networks; empty if it may be."""
         return next((reason for pattern, reason in self.extras.items() if re.match(pattern, name)), "")
 
     def facts_of(self, entries: Entries) -> Facts:
-        """The constructor arguments that go with entries by our names."""
+        """The constructor arguments that go with a converted state dict."""
         return self.facts(entries) if callable(self.facts) else self.facts
 
     def theirs(self, name: str) -> str:
-        """Their name of an entry of ours."""
-        return _with_another_start(name, {ours: theirs for theirs, ours in self.names.items()})
+        """Their name of one of our keys."""
+        return _replace_prefix(name, {ours: theirs for theirs, ours in self.names.items()})
 
     def _ours(self, name: str) -> str:
-        return _with_another_start(name, self.names)
+        return _replace_prefix(name, self.names)
 
 
-def _with_another_start(name: str, starts: Mapping[str, str]) -> str:
-    """Replaces the longest start of a name that there is another one for."""
+def _replace_prefix(name: str, starts: Mapping[str, str]) -> str:
+    """Replaces the longest prefix that there is another one for."""
     fitting = max((start for start in starts if name.startswith(start)), key=len, default=None)
     return name if fitting is None else starts[fitting] + name.removeprefix(fitting)
 
 
 def named_layout(origin: str) -> Layout:
-    """The layout that is called so."""
+    """The row of `LAYOUTS` with this origin."""
     return next(layout for layout in LAYOUTS if layout.origin == origin)
 
 
 def recognise(entries: Entries) -> Layout | None:
-    """The first of `LAYOUTS` that the entries are named by; None if there is none."""
+    """The first of `LAYOUTS` that the keys match; None if there is none."""
     return next((layout for layout in LAYOUTS if layout.is_of(entries)), None)
 
 
 def unwrapped(entries: Entries) -> tuple[Entries, list[str]]:
-    """Takes off what Lightning modules, DistributedDataParallel, torch.compile and wrappers put before all names.
+    """Removes the prefixes of Lightning modules, DistributedDataParallel, torch.compile and other wrappers.
 
     Returns:
-        The entries under it, and the names beside it.
+        The state dict under the prefix, and the other keys.
 
     Raises:
         WeightsError: There are several networks, such as a teacher and a student.
     """
     plain = {str(name).replace("_orig_mod.", ""): entry for name, entry in entries.items()}
-    wrapper, *others = dict.fromkeys(match[1] for name in plain if (match := _IN_TRUNK.match(name))) or [""]
+    wrapper, *others = dict.fromkeys(match[1] for name in plain if (match := _IN_BACKBONE.match(name))) or [""]
     if others:
         raise WeightsError(
-            f"there are several networks, under {', '.join(map(repr, (wrapper, *others)))}; give the entries of one"
+            f"there are several networks, under {', '.join(map(repr, (wrapper, *others)))}; give the state dict of one"
         )
     found = {name.removeprefix(wrapper): entry for name, entry in plain.items() if name.startswith(wrapper)}
     return found, [name for name in plain if not name.startswith(wrapper)]
 
 
-# the first block of a branch, in every code base; before it a prefix that tells the layout, and before that a wrapper's
-_IN_TRUNK = re.compile(r"(.*?)(?:backbone\.|encoder\.model\.)?stage2\.0\.branches\.0\.0\.")
+# the first block of a branch, in every code base, behind the prefixes of a wrapper and of the layout
+_IN_BACKBONE = re.compile(r"(.*?)(?:backbone\.|encoder\.model\.)?stage2\.0\.branches\.0\.0\.")
 
 
 def _conv_bn(theirs: str, conv: str, norm: str) -> dict[str, str]:
-    """Names of a convolution with batch norm in OpenMMLab's code, and ours."""
+    """Prefixes of a convolution with batch norm in OpenMMLab's code, and ours."""
     return {f"{theirs}.conv.": f"{conv}.", f"{theirs}.bn.": f"{norm}."}
 
 
 def _zero_biases(*names: str) -> Callable[[Entries], None]:
-    """Adds the biases that a code base leaves out in front of batch norm, where they are of no effect."""
+    """Adds zeros for the biases that a code base omits in front of batch norm, where they have no effect."""
 
     def add(entries: Entries) -> None:
         for name in names:
@@ -132,7 +132,7 @@ def _zero_biases(*names: str) -> Callable[[Entries], None]:
 
 
 def _plain_gammas(entries: Entries) -> None:
-    """Turns weights of InPlaceABN, whose sign is of no effect, into those of a plain batch norm."""
+    """Converts scales of InPlaceABN, whose sign has no effect, to those of plain batch norm."""
     for name, entry in entries.items():
         if f"{name.removesuffix('weight')}running_var" in entries and isinstance(entry, torch.Tensor):
             entries[name] = entry.abs() + _INPLACE_EPSILON
@@ -141,22 +141,22 @@ def _plain_gammas(entries: Entries) -> None:
 def _plain_gammas_of_old_files(entries: Entries) -> None:
     """As `_plain_gammas`, for the official files of torch 0.4.
 
-    Their names are those of later files, but they lack batch norm's counters. Where no weight is negative, such a file
-    may also be one that lost its counters; InPlaceABN's epsilon is then left out, a difference that no result shows.
-    Where one is, it is taken for one of torch 0.4, and the log says so.
+    Their keys are those of later files, but they lack `num_batches_tracked`. Where no scale is negative, the file may
+    as well be a later one without it: InPlaceABN's epsilon is then left out, a difference that no result shows. Where
+    one is, the file is taken for one of torch 0.4, with a warning.
     """
     gammas = [entry for name, entry in entries.items() if f"{name.removesuffix('weight')}running_var" in entries]
     counted = any(name.endswith("num_batches_tracked") for name in entries)
     if not counted and any(isinstance(gamma, torch.Tensor) and bool((gamma < 0).any()) for gamma in gammas):
         logger.warning(
-            "batch norm without counters and with negative weights: taken for InPlaceABN of torch 0.4, which uses the "
-            "absolute values; if it is not, put num_batches_tracked back into the file"
+            "batch norm with negative scales and without num_batches_tracked: taken for InPlaceABN of torch 0.4, which "
+            "uses absolute values; if it is not, put num_batches_tracked back into the file"
         )
         _plain_gammas(entries)
 
 
 def _hrformer_of_mmpose(entries: Entries) -> None:
-    """Renames parts of the blocks, and parts the one matrix of queries, keys and values into three."""
+    """Renames parts of the blocks, and splits the matrix of queries, keys and values into three."""
     for name in list(entries):
         if not re.match(r"stage[234]\.", name):
             continue
@@ -169,7 +169,7 @@ def _hrformer_of_mmpose(entries: Entries) -> None:
 
 
 def _plain_facts(entries: Entries) -> Facts:
-    """Without OCR, the official recipes align corners for ADE20K and COCO-Stuff alone; other data may be either."""
+    """Without OCR, the official recipes set `align_corners` for ADE20K and COCO-Stuff; other data may have either."""
     last = entries.get("last_layer.3.weight")
     classes = len(last) if isinstance(last, torch.Tensor) and last.ndim else 0
     aligned = {19: False, 20: False, 59: False, 60: False, 150: True, 171: True}.get(classes)
@@ -215,7 +215,7 @@ _OPENSEG_OCR = {
     "aux_head.1.0.": "aux_head.1.",
     "aux_head.2.": "aux_head.3.",
 }
-# where batch norm and its rectifier are one layer, names lack a level
+# where batch norm and activation are one layer, keys lack a level
 _OPENSEG_INPLACE = {
     "backbone.": "",
     "conv3x3.": "conv3x3_ocr.",

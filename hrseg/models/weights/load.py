@@ -73,7 +73,7 @@ def load_weights(
         strict: Refuse unexpected keys, heads with missing keys, and weights of networks with other settings. Otherwise
             these are dropped, left at their initialisation and warned of, and a plain head is loaded into the auxiliary
             head of OCR, as in the official code. The backbone's keys must match in any case.
-        reinit_head: Leave the head at its initialisation, whatever the file holds for it.
+        reinit_head: Leave the head at its initialisation, whatever the file holds.
 
     Returns:
         What was loaded, dropped and left; the same is logged.
@@ -129,7 +129,7 @@ def load_weights(
     if head_misfits:
         raise WeightsError(
             f"{title}: the head does not fit: {few(head_misfits)}. {_remedy(file, found, network)}, "
-            "or keep a new head with reinit_head=True (--model.reinit_head true)"
+            "or reinitialise the head with reinit_head=True (--model.reinit_head true)"
         )
     # the backbone of a network for poses or detection is fine-tuned, and adapts to how maps are upsampled
     if not reinit_head and not has_head:

@@ -49,7 +49,7 @@ def mirror_of(path: Path, mirrors: Iterable[Mirror]) -> Mirror:
 
 
 def require_published(path: Path, mirror: Mirror) -> None:
-    """Compares a file that was put in its place by hand with its published hash.
+    """Compares a file that was placed manually with its published hash.
 
     Raises:
         WeightsError: The file cannot be read, or is not the published one.

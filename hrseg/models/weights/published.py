@@ -1,11 +1,11 @@
-"""The published weights as data: where each file is to be had, what it was trained on, what was published of it.
+"""The published weights as data: where to download each, what it was trained on, and the published results.
 
 Links, hashes and figures are copied from the projects' own pages and configurations. None of the links could be tried
-from the machines that hrseg is made on, and no figure was measured again. The mirrors of a name hold the same published
-weights in different files; that they are equal to the last bit was not verified. A licence is that of the project that
-published the weights; the images they were trained on may be under another.
+where hrseg is developed, and no figure was measured again. The mirrors of a name hold the same published weights in
+different files; that they are equal to the last bit was not verified. A licence is that of the project that published
+the weights; the images they were trained on may be under another.
 
-Needs no torch, so that listing is quick.
+Needs no torch, so listing is quick.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights that somebody published.
+    """Published weights.
 
     Args:
-        network: Name of the network that the file holds. Not all of them are networks that `create_model` knows.
+        network: Name of the network; not all of them are networks of hrseg.
         tag: The rest of the name: what the weights were trained for, and by whom if not by the network's authors.
-        data: What they were trained on.
+        data: Training data.
         protocol: How the published result was obtained; empty if nothing was published.
         result: The published result in per cent; None if there is none.
-        result_ms: The same with several scales, and flip where the publisher flips; None if there is none.
-        metric: What the results are.
-        mirrors: Places that need no browser, the one to be tried first in front.
-        page: Where a browser is needed; empty if nothing is known to be there.
-        page_file: What the file is called there, or what to call it where that is not known.
+        result_ms: The same with multi-scale testing, and flip where the publisher flips; None if there is none.
+        metric: Of the results.
+        mirrors: Downloads that need no browser, in the order to be tried.
+        page: Download that needs a browser; empty if none is known.
+        page_file: Name of the file there, or the name to give it where that is not known.
         licence: Of the project that published them; empty if it states none.
-        parameters: Constructor arguments that the weights were trained with, and that differ or may be mistaken.
+        parameters: Constructor arguments of the training that differ from the defaults or are easily mistaken.
         channels: Order of the colour channels.
-        mean: Of the channels of images in 0..1, in that order, to be taken off.
-        std: Of the channels, to be divided by.
+        mean: Of the channels of images in 0..1, in that order; subtracted.
+        std: Standard deviation of the channels; divided by.
         note: What a user has to know.
     """
 
@@ -68,7 +68,7 @@ class Checkpoint:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names that the file may have, the likeliest in front."""
+        """Names that the file may have, the most likely first."""
         by_hand = (self.page_file,) if self.page else ()
         return tuple(dict.fromkeys((*by_hand, *(mirror.file for mirror in self.mirrors))))
 
@@ -103,7 +103,7 @@ _CONTEXT_MS = "PASCAL-Context val, 59 classes, sliding window, seven scales and 
 
 
 def _imagenet() -> Iterator[Checkpoint]:
-    """Classifiers; networks for segmentation take their trunks."""
+    """Classifiers, whose backbones segmentation networks start from."""
 
     def row(size: str, tag: str, *mirrors: Mirror, error: float | None = None, **others: Any) -> Checkpoint:
         protocol = "ImageNet val, 224x224 centre crop of 256" if error is not None else ""

@@ -1,4 +1,4 @@
-"""Reading files of tensors: nothing in them is run, and what is no such file is told by what it is instead."""
+"""Reads files of tensors without running anything in them, and says of other files what they are instead."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from hrseg.errors import WeightsError
 from hrseg.utils.paths import expanded
 
-OWN_KEY = "hrseg"  # of what our files hold besides the entries: {"network": config}; in safetensors as JSON metadata
+OWN_KEY = "hrseg"  # under which our files describe themselves: {"network": config}; in safetensors as JSON metadata
 
 _EXPECTED = "expected weights as .safetensors, .pth or .ckpt"
-# official training files hold their best score as a numpy number, which torch refuses unless it is named here
+# official checkpoints hold their best score as a numpy number, which torch refuses unless it is listed here
 _NUMPY_NUMBERS: list[Any] = [
     (multiarray.scalar, "numpy.core.multiarray.scalar"),
     (multiarray.scalar, "numpy._core.multiarray.scalar"),
@@ -34,9 +34,9 @@ _NUMPY_NUMBERS: list[Any] = [
 _NAMES_LISTED = 8  # of foreign objects; a malicious file may hold any number
 
 _UNPACK = "unpack it and give the file inside"
-# what a file starts with that is none of ours -> what it is, and what to do about it; the first that fits counts
+# first bytes of files that are not weights -> what the file is, and the remedy; the first match counts
 _OTHER_FILES = {
-    rb"\s*<": ("it is a web page", "fetch the file again, with a browser or a login where its link needs one"),
+    rb"\s*<": ("it is a web page", "download the file again, with a browser or a login where its link needs one"),
     rb"version https://git-lfs": ("it is a Git LFS pointer to the file", "run `git lfs pull` in its repository"),
     rb"\s*[{\[]": ("it is JSON", _EXPECTED),
     rb"\x1f\x8b": ("it is compressed with gzip", _UNPACK),
@@ -47,31 +47,29 @@ _OF_TORCH = rb"(?s)PK\x03\x04|\x80[\x02-\x05].{0,11}l\xfc\x9cF\xf9 j\xa8P\x19"  
 _READ_PROTOCOL = 2  # of pickles, the one that torch.save takes
 _LOAD_OF_TORCH = "torch.load({}, weights_only=False)"
 _LOAD_OF_PICKLE = 'pickle.load(open({}, "rb"))'
-_BEGINNING = 512  # bytes that tell the kind of a file
+_BEGINNING = 512  # bytes by which the kind of a file is recognised
 
 
 def read_content(source: str | os.PathLike[str], values: bool = True) -> dict[str, Any]:
-    """Reads a file of tensors, containers and numbers; whatever else it holds is not unpickled.
+    """Reads a file of tensors, containers and numbers; nothing else in it is unpickled.
 
     Args:
-        source: Made by `torch.save`, or safetensors under any name; `~` is the user's home.
-        values: Whether to read the values of the tensors, too. Without them large files are read as quickly as small
-            ones, and the tensors are on the device "meta".
+        source: Written by `torch.save`, or safetensors under any name; `~` is the user's home.
+        values: Whether to read the values of the tensors; without them, large files are read as fast as small ones,
+            and the tensors are on the device "meta".
 
     Returns:
-        The content as `torch.load` gives it; of safetensors, the entries, and what our own files describe of
-        themselves among them, under "hrseg".
+        What `torch.load` returns; of safetensors, the state dict, with our own files' description under "hrseg".
 
     Raises:
-        WeightsError: The file is missing, is damaged or something else, or needs more than tensors and numbers to be
-            unpickled.
+        WeightsError: The file is missing, damaged or not one of weights, or cannot be unpickled without running code.
     """
     if not os.fspath(source):
         raise WeightsError(f"the name of a file of weights is empty; {_EXPECTED}")
     path = expanded(source)
     try:
         content = _read_safetensors(path, values) if _is_safetensors(path) else _read_pickle(path, values)
-    except Exception as error:  # damaged pickles raise whatever they like
+    except Exception as error:  # damaged pickles raise anything
         raise WeightsError(_complaint(path, error)) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}; expected a state dict")
@@ -79,7 +77,7 @@ def read_content(source: str | os.PathLike[str], values: bool = True) -> dict[st
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By the name, or by the content: the length of a JSON object in 8 bytes, and the object."""
+    """By the name, or by the content: 8 bytes with the length of a JSON object, and the object."""
     beginning = _beginning(path)
     is_header = beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") < path.stat().st_size
     return path.suffix == ".safetensors" or is_header
@@ -89,7 +87,7 @@ def _read_safetensors(path: Path, values: bool) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         entries = {
             name: file.get_tensor(name) if values else torch.empty(file.get_slice(name).get_shape(), device="meta")
-            for name in file.keys()  # noqa: SIM118 (the file is no mapping)
+            for name in file.keys()  # noqa: SIM118 (the file is not a mapping)
         }
         own = json.loads((file.metadata() or {}).get(OWN_KEY, "{}"))
     return entries | {OWN_KEY: own}
@@ -97,14 +95,14 @@ def _read_safetensors(path: Path, values: bool) -> dict[str, Any]:
 
 def _read_pickle(path: Path, values: bool) -> Any:
     with torch.serialization.safe_globals(_NUMPY_NUMBERS), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what then cannot be read, and is told in one line
+        warnings.simplefilter("ignore")  # of what then cannot be read, and is reported as a one-line error
         return torch.load(path, map_location="cpu" if values else "meta", weights_only=True)
 
 
 def _complaint(path: Path, error: Exception) -> str:
-    """Why a file could not be read, and what to do, in one line: never torch's advice to run what the file holds."""
+    """Why a file could not be read, and the remedy, in one line; never torch's advice to run what the file holds."""
     if isinstance(error, FileNotFoundError):
-        last = path.with_name("last.ckpt")  # all that a run has before its first validation
+        last = path.with_name("last.ckpt")  # the only checkpoint of a run before its first validation
         return f"no file {path}; {f'there is {last}' if last.is_file() else _EXPECTED}"
     if isinstance(error, IsADirectoryError):
         return f"{path} is a folder; {_EXPECTED}"
@@ -119,22 +117,22 @@ def _complaint(path: Path, error: Exception) -> str:
 
 
 def _foreign_objects(path: Path, error: Exception) -> Sequence[str]:
-    """Names of all that would have to be imported to read a pickle, or of the first where they cannot be listed."""
+    """Names of all objects that unpickling would import, or of the first where they cannot be listed."""
     refused = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, UnpicklingError) else None
     if refused is None:
         return ()
     try:
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or (refused[1],)
-    except Exception:  # it is none of the zip archives that torch.save has made since torch 1.6
+    except Exception:  # not one of the zip archives that torch.save writes since torch 1.6
         return (refused[1],)
 
 
 def _kind(path: Path, error: Exception) -> tuple[str, str]:
-    """What a file is that cannot be read, and what to do about it."""
+    """What a file is that cannot be read, and the remedy."""
     beginning = _beginning(path)
     if not beginning:
-        return "it is empty", "fetch or copy it again"
+        return "it is empty", "download or copy it again"
     for start, kind in _OTHER_FILES.items():
         if re.match(start, beginning):
             return kind
@@ -152,18 +150,18 @@ def _kind(path: Path, error: Exception) -> tuple[str, str]:
         return "it is a pickle that torch.save did not make", _by_hand(path, _LOAD_OF_PICKLE)
     elif not isinstance(error, (SafetensorError, json.JSONDecodeError)):
         return f"it starts with {beginning[:8].hex(' ')}, as no file of weights does", _EXPECTED
-    # torch's own text after this error is the advice to read the file unsafely
+    # torch's own message is the advice to read the file unsafely
     reason = "" if isinstance(error, UnpicklingError) else str(error).split("\n")[0].split(". ")[0]
     cut = f"it is damaged, or cut short at {path.stat().st_size} bytes"
-    return f"{cut}: {reason}" if reason else cut, "fetch or copy it again"
+    return f"{cut}: {reason}" if reason else cut, "download or copy it again"
 
 
 def _members(path: Path) -> set[str]:
-    """Names, without folders, of what a zip archive holds; empty for damaged ones and other files."""
+    """Names, without folders, of the files in a zip archive; empty for damaged archives and other files."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.rpartition("/")[2] for name in archive.namelist()}
-    except Exception:  # damaged archives raise whatever they like
+    except Exception:  # damaged archives raise anything
         return set()
 
 
@@ -177,7 +175,7 @@ def _beginning(path: Path) -> bytes:
 
 
 def _by_hand(path: Path, loader: str) -> str:
-    """The remedy for a file that is safe to read only for those who know where it is from."""
+    """The remedy for a file that is safe to read only if its source is trusted."""
     loaded = loader.format(json.dumps(str(path), ensure_ascii=False))
     tensors = 'c.state_dict() if hasattr(c, "state_dict") else c.get("state_dict", c)'
     code = f'import pickle, torch; c = {loaded}; torch.save({tensors}, "tensors.pth")'

@@ -1,6 +1,6 @@
-"""Named weights: found on this machine, or fetched.
+"""Pretrained weights by name: found on this machine, or downloaded.
 
-A name is a network, a point and a tag: `hrnetv2_w48.cityscapes`. They are listed in `hrseg.models.weights.published`.
+A name is a network, a point and a tag: `hrnetv2_w48.cityscapes`. `hrseg.models.weights.published` lists them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAMED_WEIGHTS = _by_tag()
 
 
 def list_weights(pattern: str = "*") -> list[str]:
-    """Names of the weights that fit a shell pattern, or that are for networks that fit it, in alphabetical order.
+    """Sorted names of the weights that match a shell pattern, or that are for networks that match it.
 
     >>> list_weights("hrnetv2_w48.imagenet*")
     ['hrnetv2_w48.imagenet', 'hrnetv2_w48.imagenet_cutmix', 'hrnetv2_w48.imagenet_ssld']
@@ -46,7 +46,7 @@ def list_weights(pattern: str = "*") -> list[str]:
 
 
 def unknown_weights(name: str) -> HrsegError:
-    """The error where weights are wanted by a name or pattern that is none: what is near, or fits the network."""
+    """The error for a name or pattern without weights: suggests similar names, or weights of the network."""
     if name in MODELS:
         return WeightsError(f"{name} is a network; give one of its weights: {', '.join(list_weights(name))}")
     if name in NAMED_WEIGHTS:
@@ -58,24 +58,24 @@ def unknown_weights(name: str) -> HrsegError:
 
 
 def weights_folder(name: str) -> Path:
-    """Where the files of named weights lie that are not from the hub: in `$HRSEG_HOME`, or `~/.cache/hrseg`."""
+    """The folder of named weights that are not from the hub: in `$HRSEG_HOME`, or `~/.cache/hrseg`."""
     return cache_folder() / "weights" / name
 
 
 def fetch_weights(model: str, weights: str) -> Path:
-    """Fetches named weights for a model, or finds them on this machine.
+    """Finds named weights for a network on this machine, or downloads them.
 
     Args:
-        model: Name of the model.
+        model: Name of the network.
         weights: A key of `NAMED_WEIGHTS` or of `ZOO`.
 
     Returns:
         The file.
 
     Raises:
-        WeightsError: There are none for this model, hrseg does not read them, or they are not here and cannot be
-            fetched.
-        OutputError: Where they belong cannot be written to.
+        WeightsError: There are none for this network, hrseg cannot read them, or they are not on this machine and
+            cannot be downloaded.
+        OutputError: Their folder cannot be written to.
     """
     name = weights if weights in ZOO else NAMED_WEIGHTS.get(weights, {}).get(model)
     if name is None:
@@ -86,25 +86,25 @@ def fetch_weights(model: str, weights: str) -> Path:
 
 
 def get_weights(name: str, *, for_other_code: bool = False) -> Path:
-    """Fetches weights by their whole name, or finds them on this machine; no network is needed where they are.
+    """Finds weights by their full name on this machine, or downloads them.
 
     Args:
         name: A key of `ZOO`.
-        for_other_code: Also those in a format that hrseg does not read.
+        for_other_code: Accept formats that hrseg cannot read.
 
     Returns:
         The file.
 
     Raises:
         WeightsError, UnknownNameError: No weights have that name.
-        WeightsError: They are in a format that hrseg does not read; they are not here and cannot be fetched, or only
-            with a browser; or what was put here by hand is not what was published. The message says what to do.
-        OutputError: Where they belong cannot be written to.
+        WeightsError: hrseg cannot read their format; they are not on this machine and cannot be downloaded, or only
+            with a browser; or a file that was placed manually is not the published one. The message names the remedy.
+        OutputError: Their folder cannot be written to.
     """
     checkpoint, folder = _checkpoint(name), weights_folder(name)
     if not (checkpoint.readable or for_other_code):
         raise WeightsError(
-            f"{name} cannot be loaded: {checkpoint.note}; take other weights, or fetch the file for other code with "
+            f"{name} cannot be loaded: {checkpoint.note}; take other weights, or download the file for other code with "
             f"`hrseg weights get {name}`"
         )
     if path := find_weights(name):
@@ -112,7 +112,7 @@ def get_weights(name: str, *, for_other_code: bool = False) -> Path:
         return path
     if not checkpoint.mirrors:
         raise WeightsError(
-            f"{name} is not in {folder}, and its link needs a browser: {checkpoint.page}. Fetch it there, and run "
+            f"{name} is not in {folder}, and its link needs a browser: {checkpoint.page}. Download it there, and run "
             f"`hrseg weights get {name} --from FILE`, or put it into that folder as {checkpoint.page_file}"
         )
     try:
@@ -120,25 +120,25 @@ def get_weights(name: str, *, for_other_code: bool = False) -> Path:
     except WeightsError as error:
         page = f" {checkpoint.page_file} is also at {checkpoint.page}." if checkpoint.page else ""
         raise WeightsError(
-            f"{name}: {error}. These links were copied, never tried.{page} Fetch the file by hand where there is a "
-            f"network and put it into {folder} under its name, or give its path as weights="
+            f"{name}: {error}. These links were copied, never tried.{page} Download the file manually where there "
+            f"is a network and put it into {folder} under its name, or give its path as weights="
         ) from error
 
 
 def place_weights(name: str, source: Path) -> Path:
-    """Takes a file that was fetched by hand, or an archive with it inside, into the folder of the weights.
+    """Copies a manually downloaded file, or an archive that contains it, into the folder of the weights.
 
     Args:
         name: A key of `ZOO`.
-        source: Any file; it is copied.
+        source: The file, under any name.
 
     Returns:
-        The file in its place.
+        The copy.
 
     Raises:
         WeightsError, UnknownNameError: No weights have that name.
         WeightsError: There is no such file, it cannot be read, or it is not the published one.
-        OutputError: Where it belongs cannot be written to.
+        OutputError: The folder cannot be written to.
     """
     checkpoint = _checkpoint(name)
     examine = partial(_require_network, checkpoint)
@@ -146,7 +146,7 @@ def place_weights(name: str, source: Path) -> Path:
 
 
 def find_weights(name: str) -> Path | None:
-    """The file of named weights if it is on this machine, in our cache or the hub's; asks no network.
+    """The file of named weights if it is on this machine, in our cache or the hub's; uses no network.
 
     Raises:
         WeightsError, UnknownNameError: No weights have that name.
@@ -165,14 +165,14 @@ def find_weights(name: str) -> Path | None:
 
 
 def check_weights(name: str, path: Path) -> tuple[bool, str]:
-    """Reads a file of named weights again and compares it with what is known of it and of its network.
+    """Checks a file of named weights: size, hashes, and that it is of the right network.
 
     Args:
         name: A key of `ZOO`.
         path: What `find_weights` or `get_weights` returned.
 
     Returns:
-        Whether nothing is wrong with it, and what was found, to stand behind the file's name.
+        Whether it passes, and the finding, worded to follow the file's name.
 
     Raises:
         WeightsError, UnknownNameError: No weights have that name.
@@ -195,18 +195,18 @@ def _checkpoint(name: str) -> Checkpoint:
 
 
 def _require_network(checkpoint: Checkpoint, path: Path) -> None:
-    """Refuses a file that is none of weights, or of another network's; where no network of ours is meant, takes all."""
+    """Refuses files that are not weights, or of another network; accepts anything for networks that hrseg lacks."""
     if not checkpoint.readable or checkpoint.network not in MODELS:
         return
     from hrseg.models.weights.file import open_weights  # torch: not for listing
 
-    found = open_weights(path).description().get("name", checkpoint.network)  # a trunk alone does not tell its name
+    found = open_weights(path).description().get("name", checkpoint.network)  # a backbone alone does not tell its name
     if checkpoint.tag.startswith("imagenet"):
         fits = found in MODELS and MODELS[found].pretrained_as == MODELS[checkpoint.network].pretrained_as
-    else:  # of some it is not published whether they have several scales
+    else:  # of some it is not published whether they are multi-scale
         fits = checkpoint.network in (found, found.removesuffix("_hmsa"))
     if not fits:
-        raise WeightsError(f"{path} is of {found}; expected {checkpoint.network}, which {checkpoint.name} is of")
+        raise WeightsError(f"{path} is of {found}; expected {checkpoint.network}, the network of {checkpoint.name}")
 
 
 def _in_folder(checkpoint: Checkpoint) -> Path | None:

@@ -362,7 +362,7 @@ def test_a_teacher_and_a_student_are_not_guessed_between() -> None:
     weights = create_model(SMALL).state_dict()
     both = {f"{who}.{name}": entry for who in ("teacher", "student") for name, entry in weights.items()}
     with pytest.raises(
-        WeightsError, match=r"several networks, under 'teacher\.', 'student\.'; give the entries of one"
+        WeightsError, match=r"several networks, under 'teacher\.', 'student\.'; give the state dict of one"
     ):
         load_weights(create_model(SMALL), both)
 

@@ -65,8 +65,8 @@ def script() -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "(it is empty); fetch"),
-        (b"\n<!DOCTYPE html><html>log in</html>", "(it is a web page); fetch the file again"),
+        (b"", "(it is empty); download"),
+        (b"\n<!DOCTYPE html><html>log in</html>", "(it is a web page); download the file again"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n",
             "LFS pointer to the file); run `git lfs pull`",

@@ -277,7 +277,7 @@ def test_offline_the_message_names_the_file_and_the_folder(home: Path, monkeypat
     hub = "model.safetensors of timm/hrnet_w18_small.ms_in1k from the Hugging Face hub (no network)"
     assert message.startswith(f"n.t: cannot download {hub}; w.pth from http://127.0.0.1:1/folder (")
     assert message.endswith(
-        "These links were copied, never tried. v.pth is also at a page. Fetch the file by hand where there is a "
+        "These links were copied, never tried. v.pth is also at a page. Download the file manually where there is a "
         f"network and put it into {home}/weights/n.t under its name, or give its path as weights="
     )
     assert "\n" not in message
@@ -330,12 +330,12 @@ def test_junk_is_not_taken_for_weights_by_hand(kind: str, home: Path, tmp_path: 
 
 def test_weights_of_another_network_are_refused(home: Path, tmp_path: Path) -> None:
     torch.save(create_model(f"{SMALL}_ocr").state_dict(), tmp_path / "ocr.pth")
-    message = rf"ocr\.pth is of {SMALL}_ocr; expected {SMALL}, which {SMALL}\.cityscapes is of"
+    message = rf"ocr\.pth is of {SMALL}_ocr; expected {SMALL}, the network of {SMALL}\.cityscapes"
     with pytest.raises(WeightsError, match=message):
         place_weights(f"{SMALL}.cityscapes", tmp_path / "ocr.pth")
     # its trunk is that of the classifier; of networks of other sizes it is not
     assert place_weights(f"{SMALL}.imagenet", tmp_path / "ocr.pth").is_file()
-    with pytest.raises(WeightsError, match=rf"is of {SMALL}_ocr; expected hrnetv2_w18, which"):
+    with pytest.raises(WeightsError, match=rf"is of {SMALL}_ocr; expected hrnetv2_w18, the network of"):
         place_weights("hrnetv2_w18.imagenet", tmp_path / "ocr.pth")
 
 
@@ -352,7 +352,7 @@ def test_weights_that_hrseg_cannot_read_are_not_fetched_first(monkeypatch: pytes
     monkeypatch.setattr("hrseg.models.weights.zoo.fetch", lambda *arguments: pytest.fail("fetched"))
     message = (
         r"hrnetv2_w18\.cityscapes_paddleseg cannot be loaded: Paddle's own format, which load_weights does not read; "
-        "take other weights, or fetch the file for other code with `hrseg weights get hrnetv2_w18"
+        "take other weights, or download the file for other code with `hrseg weights get hrnetv2_w18"
     )
     with pytest.raises(WeightsError, match=message):
         create_model("hrnetv2_w18", weights="cityscapes_paddleseg")
@@ -434,7 +434,7 @@ def test_junk_from_a_mirror_is_left_for_the_next_one(
     assert "\n" not in message
     assert message.count("(the downloaded file") == len(bad) == 7
     assert (
-        f"ocr.pth from {address} (the downloaded file is of {SMALL}_ocr; expected {SMALL}, which {name} is of)"
+        f"ocr.pth from {address} (the downloaded file is of {SMALL}_ocr; expected {SMALL}, the network of {name})"
         in message
     )
     assert f"{row.page_file} is also at {row.page}" in message
