@@ -96,7 +96,7 @@ def _set_up_messages() -> None:
     """Shows log messages, in rank 0 also those on loaded weights and on waiting for another process."""
     logging.basicConfig(format="%(message)s")
     if launch.is_first_process():
-        for talkative in ("hrseg.models.weights.load", "hrseg.utils.files"):
+        for talkative in ("hrseg.models.weights.load", "hrseg.utils.locks"):
             logging.getLogger(talkative).setLevel(logging.INFO)
     # LightningCLI calls a method that jsonargparse 4.49 renamed: github.com/omni-us/jsonargparse, CHANGELOG
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")

@@ -19,7 +19,7 @@ A row is read
 - by `weights.load`: `head_names` of all families are the heads that `reinit_head` discards, `backbone.optional_keys`
   what a backbone's file may lack, `unused_keys` what it may hold in excess. What a single network knows of loading
   are attributes of `base.Network`: `head_names`, `head_aliases`, `adapt_backbone`;
-- by `weights.convert`: `formats`, how other code bases write such a network;
+- by `convert`: `formats`, how other code bases write such a network;
 - by `weights.zoo`, out of `catalog.MODELS`: `pretrained_as`.
 
 `FAMILIES` and `BUILDERS` hold what is registered. Importing any network of hrseg registers all of them.
