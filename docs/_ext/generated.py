@@ -103,7 +103,8 @@ class PublicNames(Generated):
         for name, kind in kinds.items():
             if kind == "data":
                 value = getattr(home, name)
-                text += ["", f".. py:data:: {module}.{name}", f"   :type: {type(value).__name__}", ""]
+                kind = type(value).__name__
+                text += ["", f".. py:data:: {module}.{name}", *([] if kind[0] == "_" else [f"   :type: {kind}"]), ""]
                 text += [f"   {summary(value)}"]
             else:
                 text += ["", f".. auto{kind}:: {module}.{name}"]
