@@ -69,4 +69,4 @@ def _of_run(checkpoint: Path) -> tuple[LabelTable, Sequence[int] | None]:
     try:
         return LabelTable.from_dict(description["labels"]), description.get("input_size")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{checkpoint} does not tell its classes; expected {ACCEPTED}") from error
+        raise ConfigError(f"{checkpoint} does not describe its classes; expected {ACCEPTED}") from error

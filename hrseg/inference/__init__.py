@@ -1,25 +1,26 @@
 """From a trained network to label maps and their files."""
 
-from hrseg.inference.description import Description, check_checkpoint, describe_checkpoint, read_checkpoint
+from hrseg.inference.checkpoint import Checkpoint, check_checkpoint, describe_checkpoint, read_checkpoint
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
-from hrseg.inference.protocol import Protocol, at_size, named_protocol
+from hrseg.inference.protocol import Protocol, named_protocol, score_images, upsample
 from hrseg.inference.sliding import sliding_window
 from hrseg.inference.writer import write_prediction
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
-    "Description",
+    "Checkpoint",
     "Predictor",
     "Protocol",
-    "at_size",
     "check_checkpoint",
     "check_normalization",
     "describe_checkpoint",
     "named_protocol",
     "normalize",
     "read_checkpoint",
+    "score_images",
     "sliding_window",
+    "upsample",
     "write_prediction",
 ]

@@ -1,9 +1,9 @@
-"""`Predictor`: a trained network that takes pictures and gives label maps."""
+"""`Predictor`: label maps of single images from a trained network."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +12,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hrseg.data.labels import LabelTable
-from hrseg.errors import ConfigError, DataFileError, WeightsError
-from hrseg.inference.description import EXPECTED, Description, check_checkpoint, describe_checkpoint
+from hrseg.errors import ConfigError, DataFileError
+from hrseg.inference.checkpoint import describe_checkpoint
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
-from hrseg.inference.protocol import Protocol, at_size, named_protocol
+from hrseg.inference.protocol import Protocol, named_protocol, score_images, upsample
 from hrseg.models import Segmenter, fold_batch_norm, optimize_for_cpu, outputs_of
-from hrseg.models.rebuild import rebuild_network, require_description
+from hrseg.models.rebuild import rebuild_network
 from hrseg.models.weights.read import read_content
 from hrseg.utils.images import as_rgb, read_image
 from hrseg.utils.memory import available_memory
 from hrseg.utils.resize import resize_image
 
 _WHOLE = Protocol()
-# that any network of ours takes for a pixel that it sees; the smallest ones were seen to take 108 (HRNetV1) and 169 to
-# 177 (HRNetV2). A GPU that has too few says so, and the process lives
+# lower bound of every network here: the smallest were measured at 108 (HRNetV1) and 169 to 177 (HRNetV2). A GPU raises
+# an error when it runs out of memory, whereas Linux kills the process
 _BYTES_PER_PIXEL = {"cpu": 100}
 
 
@@ -38,8 +38,8 @@ class Predictor:
         mean: Mean of the channels that the network expects, for values from 0 to 1, in its `channel_order`.
         std: Standard deviation likewise.
         device: Where to run, such as "cuda:1"; None is the GPU where there is one, else the CPU.
-        protocol: How images are seen.
-        input_size: (height, width) that images are brought to first, whatever their aspect; None leaves them.
+        protocol: How images are scored.
+        input_size: (height, width) that images are resized to first, ignoring their aspect ratio; None for their own.
 
     Raises:
         ConfigError: The device cannot be used.
@@ -86,7 +86,7 @@ class Predictor:
         Args:
             path: The file.
             device: As for `Predictor`.
-            protocol: How images are seen, also by its name; None is what the run is tested with.
+            protocol: How images are scored, also by name; None is the test protocol of the run.
             trust: Whether a network of any class may be built, which runs its code; otherwise only one of hrseg,
                 torch.nn or segmentation_models_pytorch.
 
@@ -95,8 +95,9 @@ class Predictor:
             WeightsError: The file is missing, cannot be read, or does not come from hrseg.
             UnknownNameError: There is no protocol of that name.
         """
-        description = _description(path)
-        network = rebuild_network(path, description.network, trust)
+        content = read_content(path)
+        description = describe_checkpoint(content, path)
+        network = rebuild_network(content, path, trust)
         if isinstance(protocol, str):
             protocol = named_protocol(protocol, description.crop_size)
         return cls(
@@ -113,15 +114,15 @@ class Predictor:
         """Segments one image.
 
         Args:
-            image: A file; (H, W, 3) uint8 RGB, (H, W, 4) uint8 with alpha, which is dropped, or (H, W) uint8 grey; or a
+            image: A file; an array (H, W, 3) uint8 RGB, (H, W, 4) with alpha, which is dropped, or (H, W) grey; or a
                 Pillow image of any mode that files are read in, whose EXIF orientation is applied.
 
         Returns:
             (H, W) uint8 train ids, at the image's own size.
 
         Raises:
-            DataFileError: The file cannot be read, or the image is none of these, such as one of floats; or it is too
-                large for the memory that is available.
+            DataFileError: The file cannot be read; the image is none of these, such as an array of floats; or it is
+                too large for the available memory.
         """
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else as_rgb(image)
         size = pixels.shape[:2]
@@ -132,7 +133,7 @@ class Predictor:
         return self._segment(batch, size)[0].cpu().numpy()
 
     def _require_memory(self, size: tuple[int, ...], seen: tuple[int, ...], what: str) -> None:
-        """Refuses an image of `size`, brought to the size `seen`, for which the system would end the process."""
+        """Raises a `DataFileError` for an image of `size`, resized to `seen`, that does not fit into the memory."""
         per_pixel = _BYTES_PER_PIXEL.get(self.device.type, 0) if isinstance(self.network, Segmenter) else 0
         network = per_pixel * self.protocol.largest_view((seen[0], seen[1]))
         needed = max(network, 4 * self.labels.num_classes * size[0] * size[1]) / 2**30  # scores are float32
@@ -146,39 +147,29 @@ class Predictor:
     @torch.inference_mode()
     def _segment(self, images: Tensor, size: Sequence[int]) -> Tensor:
         align_corners = getattr(self.network, "align_corners", False)
-        scores = self.protocol.scores(
-            lambda views: outputs_of(self.network, views)["out"],
+        (outputs,) = score_images(
+            lambda views: outputs_of(self.network, views),
             normalize(images, self._mean, self._std, getattr(self.network, "channel_order", "rgb")),
+            self.protocol,
             align_corners=align_corners,
             flip_permutation=self.labels.flip_permutation(),
             black=(-self._mean / self._std)[0],
         )
-        return at_size(scores, size, align_corners).argmax(1).to(torch.uint8)
+        return upsample(outputs["out"], size, align_corners).argmax(1).to(torch.uint8)
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device, of which a tensor was asked for.
+    """Returns the device after a trial allocation.
 
     Raises:
-        ConfigError: There is none of that name, or it cannot compute.
+        ConfigError: There is no such device, or it cannot compute.
     """
     try:
         usable = torch.empty(0, device=device).device
-        reason = "it holds shapes alone" if usable.type == "meta" else ""
-    except Exception as error:  # each kind of device has errors of its own
-        reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__  # torch lists all kinds of devices behind
+        reason = "it holds no values" if usable.type == "meta" else ""
+    except Exception as error:  # each backend has errors of its own
+        reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__  # torch appends a list of all backends
     if reason:
         expected = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         raise ConfigError(f"device {device} cannot be used ({reason}); expected {' or '.join(expected)}")
     return usable
-
-
-def _description(path: str | Path) -> Description:
-    """What a run's checkpoint tells beside the weights; these are not read yet."""
-    content = read_content(path, values=False)
-    own = content.get("hrseg")
-    if not isinstance(own, Mapping) or "network" not in own:
-        raise WeightsError(f"{path} is no checkpoint of hrseg; {EXPECTED}")
-    require_description(path, own["network"])
-    check_checkpoint(content, path)
-    return describe_checkpoint(own, path)

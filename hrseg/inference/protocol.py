@@ -1,9 +1,9 @@
-"""Evaluation protocols: whole or in windows, at which scales, mirrored or not, and how the views are combined."""
+"""Evaluation protocols: scales, flipping and sliding windows, and the class scores of an image under them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
@@ -28,21 +28,20 @@ _FUSE: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the scores of an image come about.
+    """How the class scores of an image are computed.
 
     Args:
-        scales: Scales of the image pyramid, whose scores are brought to one size and added up.
+        scales: Scales of the image pyramid; the scores of all scales are resized to the image and summed.
         base_size: Length of the images' long side at scale 1, in pixels; None for each image's own.
-        flip: Whether each view is also seen mirrored; the classes that have a side change places in its logits.
+        flip: Whether to average each view with its mirror image, in whose logits left and right classes are swapped.
         fusion: What is averaged over views: "logits"; "softmax", their probabilities; or "exp", the exponentials of
-            the logits, which the official HRNet code adds up over scales and averages over windows. A view and its
+            the logits, which the official HRNet code sums over scales and averages over windows. A view and its
             mirror image are averaged as logits under "logits" and "exp", and as probabilities under "softmax".
-        window: (height, width) of sliding windows in pixels; None sees images whole.
-        stride: (vertical, horizontal) distance of the windows; None is the window.
-        last_window: Whether windows at the border are filled up ("pad") or moved back ("shift").
-        whole_up_to: Scales up to this one are seen whole in spite of the window; None for none.
-        windows_at_once: Windows that go through the network together; None for 4, and for 1 on a CPU, which gains
-            nothing from more.
+        window: (height, width) of sliding windows in pixels; None for whole images.
+        stride: (vertical, horizontal) stride of the windows in pixels; None is the window.
+        last_window: Whether windows that reach over the border are padded ("pad") or moved back ("shift").
+        whole_up_to: Scales up to this one are evaluated whole, in spite of the window; None for none.
+        windows_at_once: Batch size of windows; None for 4, and for 1 on a CPU, which gains nothing from more.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -51,7 +50,7 @@ class Protocol:
         HRNet-Semantic-Segmentation, tools/test.py and multi_scale_inference of lib/datasets.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # of protocols that are read from checkpoints
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # for protocols read from checkpoints
 
     scales: tuple[float, ...] = (1.0,)
     base_size: int | None = None
@@ -92,11 +91,11 @@ class Protocol:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the scores are the logits of the whole image, seen once."""
+        """Whether the scores are the logits of the whole image at its own scale."""
         return self.scales == (1.0,) and self.base_size is None and not self.flip and self.window is None
 
     def largest_view(self, size: tuple[int, int]) -> int:
-        """The most pixels that a network sees of one image at once.
+        """Number of pixels of the largest network input for one image.
 
         Args:
             size: (height, width) of the image.
@@ -122,33 +121,33 @@ class Protocol:
         flip_permutation: Sequence[int] | None = None,
         black: Tensor | float = 0.0,
     ) -> Tensor:
-        """Computes the scores whose greatest names the class of a pixel.
+        """Computes the class scores of each pixel; the predicted class has the largest.
 
         Args:
             logits_of: The network: maps images (N, C, h, w) to logits (N, K, h', w') at any stride.
             images: (B, C, H, W) float, normalised.
-            align_corners: Of the enlargement of logits and scores; the network's own.
-            flip_permutation: The class that each class turns into when mirrored, `LabelTable.flip_permutation`.
-            black: What windows are filled up with: the normalised value of black, a number or (C, 1, 1).
+            align_corners: How logits and scores are upsampled; the network's own setting.
+            flip_permutation: The class that each class becomes in a mirrored image, `LabelTable.flip_permutation`.
+            black: Padding value of windows: normalised black, a number or (C, 1, 1).
 
         Returns:
             (B, K, H, W), the sum over the scales.
         """
 
-        def seen(view: Tensor) -> Tensor:
-            return self._seen(logits_of, view, align_corners, flip_permutation)
+        def view_scores(view: Tensor) -> Tensor:
+            return self._view_scores(logits_of, view, align_corners, flip_permutation)
 
         total: Tensor | None = None
         for scale in self.scales:
             size = images.shape[-2], images.shape[-1]
             scaled_size = scaled_to(size, self.base_size, scale)
-            require_pixels(scaled_size, f"a view at scale {scale} of the protocol (base_size {self.base_size})")
-            scaled = at_size(images, scaled_size, align_corners=False)
+            require_pixels(scaled_size, f"an image at scale {scale} of the protocol (base_size {self.base_size})")
+            scaled = upsample(images, scaled_size, align_corners=False)
             if self.window is None or not self._has_windows(scale):
-                scores = seen(scaled)
+                scores = view_scores(scaled)
             else:
                 scores = sliding_window(
-                    seen,
+                    view_scores,
                     scaled,
                     self.window,
                     self.stride or self.window,
@@ -156,31 +155,31 @@ class Protocol:
                     black,
                     self.windows_at_once or (1 if images.device.type == "cpu" else 4),
                 )
-            scores = at_size(scores, size, align_corners)
+            scores = upsample(scores, size, align_corners)
             total = scores if total is None else total.add_(scores)
         assert total is not None
         return total
 
-    def _seen(
+    def _view_scores(
         self,
         logits_of: Callable[[Tensor], Tensor],
         view: Tensor,
         align_corners: bool,
         flip_permutation: Sequence[int] | None,
     ) -> Tensor:
-        """The scores of one view, with its mirror image if wanted, at its own size."""
+        """Scores of one view at its own size, averaged with its mirror image under `flip`."""
         fuse = _FUSE[self.fusion]
-        # an average over a view and its mirror image may be taken before the enlargement, which is as symmetric
+        # bilinear upsampling commutes with mirroring: logits can be averaged while they are small
         logits = logits_of(view)
         if not self.flip:
-            return fuse(at_size(logits, view.shape[-2:], align_corners))
+            return fuse(upsample(logits, view.shape[-2:], align_corners))
         mirrored = logits_of(view.flip(-1)).flip(-1)
         if flip_permutation is not None:
             mirrored = mirrored[:, list(flip_permutation)]
         if self.fusion == "softmax":
-            first, second = (fuse(at_size(x, view.shape[-2:], align_corners)) for x in (logits, mirrored))
+            first, second = (fuse(upsample(x, view.shape[-2:], align_corners)) for x in (logits, mirrored))
             return (first + second) / 2
-        return fuse(at_size((logits + mirrored) / 2, view.shape[-2:], align_corners))
+        return fuse(upsample((logits + mirrored) / 2, view.shape[-2:], align_corners))
 
 
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -200,18 +199,56 @@ _FIXED = {
 _OF_CROPS = ("slide", "pascal_context")
 
 
-def at_size(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Maps (B, C, h, w) at a size (height, width), resized bilinearly unless it is their own."""
+def score_images(
+    outputs_of: Callable[[Tensor], Mapping[str, Tensor]],
+    images: Tensor,
+    protocol: Protocol,
+    *,
+    align_corners: bool = False,
+    flip_permutation: Sequence[int] | None = None,
+    black: Tensor | float = 0.0,
+) -> Iterator[dict[str, Tensor]]:
+    """Computes class scores under a protocol, image by image: full-size scores of a whole batch take too much memory.
+
+    Args:
+        outputs_of: The network: maps images (N, C, h, w) to its outputs by name, the logits (N, K, h', w') under "out".
+        images: (B, C, H, W) float, normalised.
+        protocol: The protocol.
+        align_corners: As for `Protocol.scores`.
+        flip_permutation: As for `Protocol.scores`.
+        black: As for `Protocol.scores`.
+
+    Yields:
+        For each image its scores (1, K, H, W) under "out"; under a plain protocol also the other outputs, for losses.
+    """
+    if protocol.is_plain:
+        outputs = dict(outputs_of(images))
+    else:
+        scores = protocol.scores(
+            lambda views: outputs_of(views)["out"],
+            images,
+            align_corners=align_corners,
+            flip_permutation=flip_permutation,
+            black=black,
+        )
+        outputs = {"out": scores}
+    for index in range(len(images)):
+        of_image = {name: output[index : index + 1] for name, output in outputs.items()}
+        yield of_image | {"out": upsample(of_image["out"], images.shape[-2:], align_corners)}
+
+
+def upsample(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Resizes maps (B, C, h, w) bilinearly to (height, width); maps of that size are returned as they are."""
     return maps if tuple(maps.shape[-2:]) == tuple(size) else resize(maps, size, align_corners=align_corners)
 
 
 def named_protocol(name: str, crop_size: tuple[int, int] | None = None) -> Protocol:
-    """A protocol by its name.
+    """Returns a protocol by name.
 
     Args:
-        name: "whole"; "slide", windows of the crops' size, two thirds of it apart; or what the HRNet papers test with
-            in several views: "cityscapes", "pascal_context" or "lip".
-        crop_size: (height, width) of the training crops, which "slide" and "pascal_context" take as their window.
+        name: "whole"; "slide", windows of the crop size with a stride of two thirds of it; or the multi-scale and
+            flip protocols of the HRNet papers: "cityscapes", "pascal_context" or "lip".
+        crop_size: (height, width) of the training crops, the window of "slide" and "pascal_context".
 
     Raises:
         UnknownNameError: There is no protocol of that name.
@@ -226,7 +263,7 @@ def named_protocol(name: str, crop_size: tuple[int, int] | None = None) -> Proto
     if name in _FIXED:
         return _FIXED[name]
     if crop_size is None:
-        raise ConfigError(f"protocol {name} sees windows of the crops' size; give crop_size")
+        raise ConfigError(f"protocol {name} takes windows of the crop size; give crop_size")
     slide = Protocol(window=crop_size, stride=(crop_size[0] * 2 // 3, crop_size[1] * 2 // 3))
     if name == "slide":
         return slide

@@ -11,8 +11,7 @@ from torch import nn
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.models.factory import create_model
 from hrseg.models.networks.base import Network
-from hrseg.models.weights.file import few
-from hrseg.models.weights.read import read_content
+from hrseg.models.weights.file import few, open_weights
 from hrseg.utils.construct import NotDescribableError, build, describe
 from hrseg.utils.trust import offline, require_trusted
 
@@ -30,21 +29,22 @@ def describe_network(network: nn.Module) -> dict[str, Any] | None:
     return description
 
 
-def rebuild_network(path: str | os.PathLike[str], description: object, trust: bool = False) -> nn.Module:
+def rebuild_network(content: Mapping[str, Any], path: str | os.PathLike[str], trust: bool = False) -> nn.Module:
     """Builds the network of a training checkpoint, with its weights.
 
     Args:
-        path: The checkpoint.
-        description: What `describe_network` returned, as the checkpoint holds it.
+        content: What the checkpoint holds; under "hrseg" what `describe_network` returned, as "network".
+        path: The checkpoint, for messages.
         trust: Allow classes of any package, whatever code that runs.
 
     Raises:
         ConfigError: A class is not of a known package, and the file is not trusted.
         WeightsError: There is no description, the network cannot be built of it, or the weights do not fit.
     """
+    description = content["hrseg"].get("network")
     require_description(path, description)
     if not isinstance(description, Mapping) or "class_path" not in description:
-        return create_model(from_file=path)
+        return create_model(from_file=open_weights(content, str(path)))
     if not trust:
         require_trusted(description, path, "network")
     arguments = description.get("init_args", {})
@@ -56,7 +56,7 @@ def rebuild_network(path: str | os.PathLike[str], description: object, trust: bo
         network = build(offline({"class_path": description["class_path"], "init_args": arguments}), nn.Module)
     except ConfigError as error:
         raise WeightsError(f"{path}: the network {description['class_path']} {error}") from error
-    entries = read_content(path).get("state_dict")
+    entries = content.get("state_dict")
     _load(network, entries if isinstance(entries, Mapping) else {}, path)
     return network
 

@@ -75,7 +75,7 @@ def task_of_checkpoint(
         arguments = build_arguments(kind, offline(init_args), skip=_STORED_APART) | arguments
     except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{source}: its task cannot be built ({type(error).__name__}: {error})") from error
-    network = arguments.pop("network", None) or rebuild_network(source, own.get("network"), trust)
+    network = arguments.pop("network", None) or rebuild_network(content, source, trust)
     task = kind(network=network, labels=labels, **arguments)
     try:
         task.load_state_dict(content["state_dict"])

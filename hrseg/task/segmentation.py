@@ -20,7 +20,7 @@ from torchmetrics import MeanMetric
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
-from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, at_size, named_protocol, normalize
+from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize, score_images, upsample
 from hrseg.losses import AverageOver, Criterion, criterion_of
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
@@ -261,10 +261,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             (B, K, height, width).
         """
         logits = self.outputs(self._prepare(images))["out"]
-        return self._enlarge(logits, size or images.shape[-2:])
-
-    def _enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        return at_size(logits, size, self.align_corners)
+        return upsample(logits, size or images.shape[-2:], self.align_corners)
 
     def _prepare(self, images: Tensor) -> Tensor:
         prepared = normalize(images, self.mean, self.std, getattr(self.network, "channel_order", "rgb"))
@@ -301,49 +298,40 @@ class SegmentationTask(LightningModule, RecordsArguments):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Train ids of each image at its file's size, (H, W) uint8."""
         require_batch(batch, "image", "size")
-        sizes = batch["size"]
-        predictions = {
-            index: self._enlarge(scores, sizes[index]).argmax(1)[0].to(torch.uint8)
-            for index, scores, _ in self._views(batch["image"], self.test_protocol)
-        }
-        return {"prediction": [predictions[index] for index in range(len(sizes))]}
+        predictions: dict[int, Tensor] = {}
+        for index, outputs in self._scored_images(batch["image"], self.test_protocol):
+            scores = upsample(outputs["out"], batch["size"][index], self.align_corners)
+            predictions[index] = scores.argmax(1)[0].to(torch.uint8)
+        return {"prediction": [predictions[index] for index in range(len(batch["size"]))]}
 
     def _score(self, batch: dict[str, Any], stage: str) -> dict[str, list[Tensor]]:
         """Counts each image at its label's own size; images and labels of a batch may differ in size."""
         require_batch(batch, "image", "target")
         predictions: dict[int, Tensor] = {}
         protocol = self.val_protocol if stage == "val" else self.test_protocol
-        for index, scores, outputs in self._views(batch["image"], protocol):
+        for index, outputs in self._scored_images(batch["image"], protocol):
             target = batch["target"][index][None]
-            scores = self._enlarge(scores, target.shape[-2:])
+            scores = upsample(outputs["out"], target.shape[-2:], self.align_corners)
             predictions[index] = scores.argmax(1)[0].to(torch.uint8)
             self.metrics.update(predictions[index][None], target)
-            if outputs:
+            if protocol.is_plain:
                 self.mean_loss.update(self.loss({**outputs, "out": scores}, target))
         return {"prediction": [predictions[index] for index in range(len(batch["target"]))]}
 
-    def _views(
+    def _scored_images(
         self, images: Tensor | Sequence[Tensor], protocol: Protocol
-    ) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
-        """Index, scores (1, K, H, W) and, under the plain protocol, outputs of each image; one size goes together."""
+    ) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Index and outputs of each image, as `score_images` yields them; images of one size share a batch."""
         for indices, same_sized in _by_size(images):
-            prepared = self._prepare(same_sized)
-            if protocol.is_plain:
-                outputs = self.outputs(prepared)
-                scores = outputs["out"]
-            else:
-                outputs = {}
-                scores = protocol.scores(
-                    lambda views: self.outputs(views)["out"],
-                    prepared,
-                    align_corners=self.align_corners,
-                    flip_permutation=self.labels.flip_permutation(),
-                    black=(-self.mean / self.std)[0],
-                )
-            for place, index in enumerate(indices):
-                one = slice(place, place + 1)
-                at_image = self._enlarge(scores[one], same_sized.shape[-2:])
-                yield index, at_image, {name: output[one] for name, output in outputs.items()}
+            outputs = score_images(
+                self.outputs,
+                self._prepare(same_sized),
+                protocol,
+                align_corners=self.align_corners,
+                flip_permutation=self.labels.flip_permutation(),
+                black=(-self.mean / self.std)[0],
+            )
+            yield from zip(indices, outputs, strict=True)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the counts at zero."""

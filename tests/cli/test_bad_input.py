@@ -260,7 +260,7 @@ class Malicious:
 
 
 NO_CHECKPOINTS = {
-    "official": r"is no checkpoint of a run to \w+: it holds conv1.weight, .* --model.weights \S+given.ckpt",
+    "official": r"is not a (training )?checkpoint: it holds conv1.weight, .* --model.weights \S+given.ckpt",
     "web page": "cannot be read .*web page",
     "empty": "cannot be read .*empty",
     "cut": "cannot be read .*damaged, or cut short",

@@ -56,7 +56,7 @@ def test_a_run_and_a_classes_file_are_taken(tmp_path: Path, monkeypatch: pytest.
             r"unknown labels 'gone.yaml'; expected one of .*ade20k.*; the folder of a run; or a classes.yaml",
         ),
         ("empty", "unknown labels 'empty'; expected one of"),
-        ("other.ckpt", "other.ckpt does not tell its classes; expected one of"),
+        ("other.ckpt", "other.ckpt does not describe its classes; expected one of"),
         ("bad.yaml", r"bad\.yaml: names is 3; expected a list of names"),
     ],
 )

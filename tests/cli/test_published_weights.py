@@ -64,7 +64,7 @@ def test_pictures(foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert main([*arguments, "--ckpt_path", str(foreign), "--labels", labels]) == 2
         assert message in capsys.readouterr().err
     assert main([*arguments, "--ckpt_path", str(foreign)]) == 2
-    assert "need to be told their classes: --labels" in capsys.readouterr().err
+    assert "need their classes: --labels" in capsys.readouterr().err
 
 
 def test_weights_of_something_else(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

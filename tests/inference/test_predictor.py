@@ -201,12 +201,18 @@ ALTERED_LABELS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda own: "abc", "is no checkpoint of hrseg; expected best.ckpt or last.ckpt of a run"),
-        (lambda own: {}, "is no checkpoint of hrseg; expected"),
+        (lambda own: "abc", "is not a checkpoint of hrseg; expected best.ckpt or last.ckpt of a run"),
+        (lambda own: {}, "is not a checkpoint of hrseg; expected"),
         (lambda own: {**own, "network": "x"}, "describes its network under 'hrseg' as 'x'"),
-        (lambda own: {"network": own["network"]}, r"does not tell its classes .*\(hrseg.labels .*; .* --labels"),
+        (
+            lambda own: {"network": own["network"]},
+            r"does not describe its classes and .*\(hrseg.labels .*; .* --labels",
+        ),
         *(
-            (lambda own, changes=changes: {**own, **changes}, rf"does not tell its classes .*\(hrseg.*{message}")
+            (
+                lambda own, changes=changes: {**own, **changes},
+                rf"does not describe its classes and .*\(hrseg.*{message}",
+            )
             for changes, message in ALTERED
         ),
         *(
@@ -262,7 +268,7 @@ def test_a_checkpoint_that_lightning_did_not_write(
 def test_a_training_does_not_go_on_from_part_of_a_checkpoint(part: str, checkpoint: Path, tmp_path: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     torch.save({name: value for name, value in content.items() if name != part}, tmp_path / "part.ckpt")
-    with pytest.raises(WeightsError, match=rf"part.ckpt is no checkpoint of a run to fit: .* and no {part}; expected"):
+    with pytest.raises(WeightsError, match=rf"part.ckpt is not a training checkpoint: .* and no {part}; expected"):
         read_checkpoint(tmp_path / "part.ckpt")
 
 
@@ -288,7 +294,7 @@ def test_a_training_without_its_progress_does_not_go_on(
 def test_a_view_of_gigapixels_is_refused_before_it_is_made() -> None:
     network = torch.nn.Conv2d(3, 2, 1)
     for protocol in (Protocol(scales=(1e6,)), Protocol(base_size=10**9)):
-        with pytest.raises(ConfigError, match=r"a view at scale .* would have .* HRSEG_MAX_PIXELS; lower"):
+        with pytest.raises(ConfigError, match=r"an image at scale .* would have .* HRSEG_MAX_PIXELS; lower"):
             Predictor(network, TABLE, device="cpu", protocol=protocol)(image())
     with pytest.raises(ConfigError, match="resized to input_size would have"):
         Predictor(network, TABLE, device="cpu", input_size=(10**7, 10**7))(image())

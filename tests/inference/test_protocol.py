@@ -129,7 +129,7 @@ def test_windows_are_as_large_as_crops() -> None:
     assert (slide.window, slide.stride, slide.scales) == ((520, 520), (346, 346), (1.0,))
     papers = named_protocol("pascal_context", (480, 480))
     assert (papers.window, papers.stride, papers.base_size, len(papers.scales)) == ((480, 480), (320, 320), 520, 7)
-    with pytest.raises(ConfigError, match="slide sees windows of the crops' size; give crop_size"):
+    with pytest.raises(ConfigError, match="slide takes windows of the crop size; give crop_size"):
         named_protocol("slide")
 
 

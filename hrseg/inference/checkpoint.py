@@ -1,4 +1,4 @@
-"""The description of a task in its checkpoint, checked before anything is built of it; the file may be a stranger's."""
+"""Checkpoints of runs, checked before anything is built from them: the file may come from a stranger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, NonNegativeInt, StrictFloat, StrictInt, TypeAdapter, ValidationError
 from torch import Tensor
@@ -16,23 +16,31 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference.preprocess import check_normalization
 from hrseg.inference.protocol import Protocol
+from hrseg.models.rebuild import require_description
 from hrseg.models.weights.file import few
 from hrseg.models.weights.read import read_content
 from hrseg.utils.resize import require_pixels
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint of a run, read once for all that a command does with it."""
+
+    path: Path
+    content: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Description:
-    """How a trained network sees images, and which classes it knows.
+    """What a checkpoint states about its network beside the weights.
 
     Args:
-        network: What the network is built of; the description of a network checks itself.
+        network: How to build the network; `network_of_checkpoint` checks it.
         labels: The classes.
         mean: Mean of the channels, for values from 0 to 1.
         std: Standard deviation likewise.
-        protocol: How images are scored in a test.
+        protocol: How images are scored in `test`.
         crop_size: (height, width) of the training crops in pixels.
-        input_size: (height, width) that every image is brought to; None leaves them.
+        input_size: (height, width) that every image is resized to; None for its own size.
         seed: Of dropout and the like.
 
     Raises:
@@ -79,15 +87,15 @@ class _Schedule(TypedDict, total=False):
 
 _FitLoop = TypedDict("_FitLoop", {"epoch_progress": _Counts, "epoch_loop.batch_progress": _Counts})
 
-EXPECTED = (
-    "expected best.ckpt or last.ckpt of a run. Other weights need to be told their classes: --labels on the command "
-    "line, or Predictor(create_model(from_file=...), labels)"
+_EXPECTED = (
+    "expected best.ckpt or last.ckpt of a run. Other weights need their classes: --labels on the command line, or "
+    "Predictor(create_model(from_file=...), labels)"
 )
 _FOREIGN = "not what Lightning writes"
 _OF_ALL = ("pytorch-lightning_version", "state_dict")
 _OF_TRAINING = (*_OF_ALL, "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "epoch")
 _DESCRIPTION = TypeAdapter(Description)
-# of what Lightning restores, that which is looked at before it gets the file
+# what Lightning would restore without a check of its own
 _PARTS: Mapping[str, TypeAdapter[Any]] = {
     "state_dict": TypeAdapter(dict[str, Tensor], config=ConfigDict(arbitrary_types_allowed=True)),
     "pytorch-lightning_version": TypeAdapter(Annotated[str, Field(pattern=r"^\d+\.\d+")]),
@@ -101,23 +109,8 @@ _PARTS: Mapping[str, TypeAdapter[Any]] = {
 }
 
 
-def describe_checkpoint(own: object, where: object) -> Description:
-    """Reads the description that a checkpoint holds under "hrseg".
-
-    Args:
-        own: As in the file.
-        where: The file, for messages.
-
-    Raises:
-        WeightsError: It is none, or is not as a task writes it.
-    """
-    complaint = f"{where} does not tell its classes and how it sees images"
-    description: Description = _checked(_DESCRIPTION, own, "hrseg", complaint)
-    return description
-
-
-def read_checkpoint(path: Path, verb: str = "fit") -> dict[str, Any]:
-    """Reads a checkpoint that Lightning will restore, without the values of its tensors.
+def read_checkpoint(path: Path, verb: str = "fit") -> Checkpoint:
+    """Reads a checkpoint that Lightning is to restore.
 
     Args:
         path: The file.
@@ -126,21 +119,22 @@ def read_checkpoint(path: Path, verb: str = "fit") -> dict[str, Any]:
     Raises:
         WeightsError: It cannot be read, lacks something, or holds something of another type than Lightning writes.
     """
-    content = read_content(path, values=False)
+    content = read_content(path)
     needed = _OF_TRAINING if verb == "fit" else _OF_ALL
     if missing := [name for name in needed if name not in content]:
         raise WeightsError(
-            f"{path} is no checkpoint of a run to {verb}: it holds {few(map(str, content)) or 'nothing'}, and no "
-            f"{missing[0]}; expected best.ckpt or last.ckpt of a run, or use what it holds as --model.weights {path}"
+            f"{path} is not a {'training ' if verb == 'fit' else ''}checkpoint: it holds "
+            f"{few(map(str, content)) or 'nothing'}, and no {missing[0]}; expected best.ckpt or last.ckpt of a run, or "
+            f"use what it holds as --model.weights {path}"
         )
     check_checkpoint(content, path)
     if verb == "fit":
         _checked(TypeAdapter(_FitLoop), content["loops"].get("fit_loop"), "loops.fit_loop", f"{path} is {_FOREIGN}")
-    return content
+    return Checkpoint(path, content)
 
 
 def check_checkpoint(content: Mapping[str, Any], where: object) -> None:
-    """Looks at the types of what Lightning will restore, and at our own description.
+    """Checks the types of what Lightning restores, and the description of the network.
 
     Raises:
         WeightsError: Something is of another type than Lightning or a task writes.
@@ -149,7 +143,31 @@ def check_checkpoint(content: Mapping[str, Any], where: object) -> None:
         if name in content:
             _checked(kind, content[name], name, f"{where} is {_FOREIGN}")
     if "hrseg" in content:
-        describe_checkpoint(content["hrseg"], where)
+        _checked_description(content["hrseg"], where)
+
+
+def describe_checkpoint(content: Mapping[str, Any], where: str | Path) -> Description:
+    """Returns the description in the content of a run's checkpoint.
+
+    Args:
+        content: What the file holds.
+        where: The file, for messages.
+
+    Raises:
+        WeightsError: There is none, or something is of another type than Lightning or a task writes.
+    """
+    own = content.get("hrseg")
+    if not isinstance(own, Mapping) or "network" not in own:
+        raise WeightsError(f"{where} is not a checkpoint of hrseg; {_EXPECTED}")
+    require_description(where, own["network"])
+    check_checkpoint(content, where)
+    return _checked_description(own, where)
+
+
+def _checked_description(own: object, where: object) -> Description:
+    complaint = f"{where} does not describe its classes and preprocessing"
+    description: Description = _checked(_DESCRIPTION, own, "hrseg", complaint)
+    return description
 
 
 def _checked(kind: TypeAdapter[Any], value: object, name: str, complaint: str) -> Any:
@@ -161,4 +179,4 @@ def _checked(kind: TypeAdapter[Any], value: object, name: str, complaint: str) -
         reason = f"{place} is {reprlib.repr(first['input'])}: {first['msg'].lower()}"
     except ConfigError as error:
         reason = f"{name}: {error}"
-    raise WeightsError(f"{complaint} ({reason}); {EXPECTED}")
+    raise WeightsError(f"{complaint} ({reason}); {_EXPECTED}")
