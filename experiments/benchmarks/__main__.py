@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrseg.cli import one_line
-from hrseg.cli.options import OptionParser
+from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import ConfigError, HrsegError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch import Tensor, optim
 from torch.optim import Optimizer
 
 from hrseg.errors import ConfigError, WeightsError
-from hrseg.models.weights.read import OWN_KEY, read_content
+from hrseg.inference import Checkpoint
 from hrseg.optim import Muon
 from hrseg.utils.checks import is_number
 
@@ -35,38 +35,40 @@ class ResumeCheck(Callback):
     training has reached its end already.
 
     Args:
-        path: The checkpoint; None for a training that starts anew.
+        checkpoint: The checkpoint; None for a training that starts anew.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
+        self._checkpoint = checkpoint
+        self._path = None if checkpoint is None else checkpoint.path
         self._optimizers: list[str] = []
-        self._checkpoint: Mapping[str, Any] = {}
+        self._state: Mapping[str, Any] = {}
         self._has_started = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compares classes and network, before Lightning loads the weights."""
-        if self._path is not None:
-            self._checkpoint = read_content(self._path, values=False)
-            own = _mapping(self._checkpoint.get(OWN_KEY))
+        if self._checkpoint is not None and self._checkpoint.content:
+            path, content = self._checkpoint
+            own = _mapping(content.get("hrseg"))
             is_fit = stage == "fit"
-            _require_same_classes(self._path, _mapping(own.get("labels")), pl_module, is_fit)
-            _require_same_network(self._path, _mapping(own.get("network")), self._checkpoint, pl_module, is_fit)
+            _require_same_classes(path, _mapping(own.get("labels")), pl_module, is_fit)
+            _require_same_network(path, _mapping(own.get("network")), content, pl_module, is_fit)
+            self._state = dict(content) if is_fit else {}  # of which Lightning is about to take possession
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compares optimisers and schedules, before Lightning loads their state."""
         self._optimizers = [type(optimizer).__name__ for optimizer in trainer.optimizers]
         if self._path is not None:
-            saved = _mapping(_mapping(self._checkpoint.get("callbacks")).get(self.state_key)).get("optimizers")
+            saved = _mapping(_mapping(self._state.get("callbacks")).get(self.state_key)).get("optimizers")
             before = saved if isinstance(saved, list) and saved else self._optimizers
-            states = self._checkpoint.get("optimizer_states", ())
+            states = self._state.get("optimizer_states", ())
             _require_same_optimizers(self._path, before, states, trainer.optimizers)
             for number, (state, optimizer) in enumerate(zip(states, trainer.optimizers, strict=False)):
                 _require_state(self._path, f"optimizer_states.{number}", state, optimizer)
-            schedules = self._checkpoint.get("lr_schedulers", ())
+            schedules = self._state.get("lr_schedulers", ())
             _require_as_many(self._path, "optimisers", states, trainer.optimizers)
             _require_as_many(self._path, "schedules of the learning rate", schedules, trainer.lr_scheduler_configs)
-        self._checkpoint = {}
+        self._state = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes that there is something left to train."""

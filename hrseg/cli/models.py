@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from hrseg.cli.options import OptionParser
+from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import UnknownNameError
 from hrseg.models.catalog import MODELS, ModelInfo, list_families, list_models
 

@@ -16,10 +16,13 @@ from hrseg.cli import one_line
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.image_search import find_images
 from hrseg.cli.label_tables import ACCEPTED, read_labels
-from hrseg.cli.options import OptionParser
+from hrseg.cli.option_parser import OptionParser
+from hrseg.cli.predict_options import OPTIONS, TRUST
 from hrseg.errors import ConfigError, DataFileError, OutputError
+from hrseg.run.folders import run_dir_of
 from hrseg.utils.files import require_writable
 from hrseg.utils.images import read_image
+from hrseg.utils.paths import expanded
 from hrseg.utils.progress import track_progress
 
 if TYPE_CHECKING:
@@ -34,10 +37,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         if wants_help:
             print("For any images: hrseg predict --images --help. For a split of a data set:\n", flush=True)
         return int(importlib.import_module("hrseg.cli.lightning").run(verb, arguments))
-    parser = OptionParser(
-        prog="hrseg predict",
-        description="Write label ids (labels/NAME.png) and colours with a legend (overlays/NAME.png) of any images.",
-    )
+    parser = OptionParser(prog="hrseg predict", description="Write the label maps of any images, and overlays.")
     parser.add_argument("--images", required=True, nargs="+", help="files, folders (with all below them), or globs")
     parser.add_argument(
         "--ckpt_path",
@@ -46,22 +46,23 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         "`hrseg weights list` shows",
     )
     parser.add_argument("--labels", help=f"the classes of weights that are of no run: {ACCEPTED}")
-    parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder to write to (%(default)s)")
-    parser.add_argument("--device", help="such as cuda:1 or cpu; the GPU by default, if there is one")
-    parser.add_argument("--protocol", help="whole, slide, cityscapes, ...; what the run is tested with by default")
-    parser.add_argument("--trust", action="store_true", help="build a network of any class that the checkpoint names")
+    for option, help_text in OPTIONS.items():
+        parser.add_argument(option, help=help_text)
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(["--help"] if wants_help else arguments)
-    images, told = find_images(options.images, options.output)
+    run_dir = run_dir_of(expanded(options.ckpt_path))
+    output = expanded(options.output) if options.output else (run_dir or Path()) / "predict"
+    images, told = find_images(options.images, output)
     labels = None if options.labels is None else read_labels(options.labels)
 
-    from hrseg.inference import Predictor, write_prediction  # torch: only once the input is known to be there
+    from hrseg.inference import Predictor, write_prediction, written_files  # torch: only once the input was found
 
     with as_config_error():
         if labels is None:
             predictor = Predictor.from_checkpoint(options.ckpt_path, options.device, options.protocol, options.trust)
         else:
-            predictor = _of_weights(options.ckpt_path, *labels, options.device, options.protocol or "whole")
-    require_writable(options.output)
+            predictor = _predictor_of_weights(options.ckpt_path, *labels, options.device, options.protocol or "whole")
+    require_writable(output)
     left_out: list[str] = []
     for name, pixels in track_progress(_read_ahead(images), "predicting", len(images)):
         if isinstance(pixels, DataFileError):
@@ -73,20 +74,20 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             left_out.append(f"{images[name]}: {error}")
             continue
         try:
-            write_prediction(options.output, name, pixels, prediction, predictor.labels)
+            write_prediction(output, name, pixels, prediction, predictor.labels)
         except OutputError as error:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENAMETOOLONG:
                 raise  # the others cannot be written either
             left_out.append(f"{images[name]}: its output has too long a name; rename it")
     print(f"{len(images) - len(left_out)} of {len(images)} images predicted")
-    for line in (*told, f"label ids: {options.output / 'labels'}", f"overlays: {options.output / 'overlays'}"):
+    for line in (*told, *written_files(output).splitlines()):
         print(one_line(line))
     for reason in left_out:
         print(f"left out: {one_line(reason)}", file=sys.stderr)
     return 1 if left_out else 0
 
 
-def _of_weights(
+def _predictor_of_weights(
     source: str, labels: LabelTable, input_size: Sequence[int] | None, device: str | None, protocol: str
 ) -> Predictor:
     """A predictor with ImageNet's mean and standard deviation, as all code bases have them whose weights we know."""

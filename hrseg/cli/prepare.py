@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrseg.cli.options import OptionParser
+from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import ConfigError, UnknownNameError
 
 DATA_SETS = ("pascal-context",)

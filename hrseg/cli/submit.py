@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrseg.cli.options import OptionParser
+from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import ConfigError
 
 
@@ -25,12 +25,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if not config.is_file():
         raise ConfigError(f"no {config}; expected the folder of a run, such as runs/NAME/N")
 
-    from hrseg.cli.found import found_data
-    from hrseg.cli.parsing import parse_data
+    from hrseg.cli.data_options import parse_data
+    from hrseg.cli.run_config import read_run_data
     from hrseg.data.tools.submission import write_submission
 
     data = parse_data(
-        ["--config", found_data(config, options.trust), *([f"--data.root={options.root}"] if options.root else [])]
+        ["--config", read_run_data(config, options.trust), *([f"--data.root={options.root}"] if options.root else [])]
     )
     archive = options.output or options.run / "submission.zip"
     number = write_submission(data, options.run / "predict" / "labels", archive)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hrseg.cli import one_line
-from hrseg.cli.options import OptionParser
+from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import ConfigError
 from hrseg.utils.files import replacing, write_json
 
@@ -56,7 +56,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _verify(arguments: Sequence[str], json_file: Path | None) -> int:
-    from hrseg.cli.parsing import parse_data  # Lightning: not for --help
+    from hrseg.cli.data_options import parse_data  # Lightning: not for --help
     from hrseg.data.tools.verify import verify
 
     report = verify(parse_data(arguments))

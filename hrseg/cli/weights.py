@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrseg.cli.options import OptionParser
+from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import ConfigError, HrsegError, WeightsError
 from hrseg.models.weights.mirrors import Mirror
 from hrseg.models.weights.published import ZOO, Checkpoint

@@ -5,7 +5,7 @@ from hrseg.inference.predictor import Predictor
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, named_protocol, score_images, upsample
 from hrseg.inference.sliding import sliding_window
-from hrseg.inference.writer import write_prediction
+from hrseg.inference.writer import write_prediction, written_files
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -23,4 +23,5 @@ __all__ = [
     "sliding_window",
     "upsample",
     "write_prediction",
+    "written_files",
 ]

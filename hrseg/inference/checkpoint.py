@@ -23,7 +23,7 @@ from hrseg.utils.resize import require_pixels
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint of a run, read once for all that a command does with it."""
+    """A checkpoint of a run, read once for all that a command does with it; emptied when Lightning has restored it."""
 
     path: Path
     content: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The files that a prediction leaves: the label ids and a picture of them."""
+"""The files of a prediction: label ids, and colours over the image."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from hrseg.data.labels import LabelTable
 from hrseg.utils.images import write_image
 from hrseg.visualize import overlay_with_legend
 
+LABELS, OVERLAYS = "labels", "overlays"
+
 
 def write_prediction(folder: Path, name: str, image: np.ndarray, prediction: np.ndarray, labels: LabelTable) -> None:
-    """Writes `labels/NAME.png` (label ids, 8 bit) and `overlays/NAME.png` (colours over the image, with a legend).
+    """Writes `labels/NAME.png` (label ids, 8 bit) and `overlays/NAME.png` (colours over the image, and a legend).
 
     Args:
-        folder: Where the two sub-folders are made.
-        name: The image's name without its suffix; it may hold sub-folders.
+        folder: Where the two subfolders are made.
+        name: The image's name without its suffix; it may hold subfolders.
         image: (H, W, 3) uint8 RGB.
         prediction: (H, W) uint8 train ids.
-        labels: Turns train ids to label ids and colours.
+        labels: Maps train ids to label ids and colours.
     """
-    write_image(folder / "labels" / f"{name}.png", labels.decode(prediction))
-    write_image(folder / "overlays" / f"{name}.png", overlay_with_legend(image, prediction, labels))
+    write_image(folder / LABELS / f"{name}.png", labels.decode(prediction))
+    write_image(folder / OVERLAYS / f"{name}.png", overlay_with_legend(image, prediction, labels))
+
+
+def written_files(folder: Path) -> str:
+    """Where `write_prediction` wrote, in lines for the user."""
+    return f"label ids: {folder / LABELS}\noverlays: {folder / OVERLAYS}"

@@ -39,7 +39,7 @@ class ConfigFile(Callback):
     def __init__(
         self, folder: Path, settings: Mapping[str, Any], is_restart: bool, comments: Sequence[str] | None = ()
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._settings = dict(settings)
         self._is_restart = is_restart
         self._comments = comments
@@ -47,7 +47,7 @@ class ConfigFile(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Starts the loggers; leaves the file alone, as the training may not start."""
         if stage == "fit" and trainer.is_global_zero:
-            start_loggers(trainer, self._folder, self._settings, self._is_restart)
+            start_loggers(trainer, self.folder, self._settings, self._is_restart)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file, in one process."""
@@ -56,7 +56,7 @@ class ConfigFile(Callback):
         seed = getattr(pl_module, "seed", None)
         if seed is not None and seed < 2**32:
             self._settings["seed_everything"] = seed  # a restart keeps that of its checkpoint, whatever was given
-        path = self._folder / "config.yaml"
+        path = self.folder / "config.yaml"
         keep_before(path, self._settings, trainer.global_step)
         text = "".join(f"# {comment}\n" for comment in self._comments)
         text += yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True)

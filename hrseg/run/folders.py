@@ -8,11 +8,15 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hrseg.errors import ConfigError, OutputError
+from hrseg.errors import ConfigError, OutputError, WeightsError
 from hrseg.run import launch, slurm, torchrun
 from hrseg.utils.files import require_writable, writing
 from hrseg.utils.locks import locked
+
+if TYPE_CHECKING:
+    from hrseg.inference import Checkpoint
 
 _LOCK = ".lock"
 _PATIENCE = 10.0  # seconds; the dataloader workers of a training that was killed may hold its lock for five
@@ -77,6 +81,16 @@ def _remove_empty(folders: Sequence[Path]) -> None:
                 _made.discard(folder)
 
 
+def shared_run_dir(experiment: str) -> Path:
+    """The next free folder runs/EXPERIMENT/N, the same on all ranks of a training."""
+    # the other ranks on one machine are started by the first, and find its choice here
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0 and "HRSEG_RUN_DIR" in os.environ:
+        return Path(os.environ["HRSEG_RUN_DIR"])
+    folder = new_run_dir(Path("runs"), experiment)
+    os.environ["HRSEG_RUN_DIR"] = str(folder)
+    return folder
+
+
 @contextmanager
 def in_use(run_dir: Path, is_training: bool) -> Iterator[None]:
     """Makes a run's folder, and removes it again if the block fails before anything of use is in it.
@@ -135,10 +149,21 @@ def remove_unused(run_dir: Path) -> None:
     _remove_empty(folder.parents)
 
 
-def last_checkpoint(run_dir: Path) -> Path | None:
-    """The checkpoint that a restart in this folder goes on from, if there is one."""
+def last_checkpoint(run_dir: Path) -> Checkpoint | None:
+    """Reads the checkpoint that a training in a folder goes on from, if there is one.
+
+    Raises:
+        WeightsError: It is damaged.
+    """
+    from hrseg.inference import read_checkpoint  # torch: not for other verbs
+
     path = run_dir / "checkpoints" / "last.ckpt"
-    return path if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return read_checkpoint(path)
+    except WeightsError as error:
+        raise WeightsError(f"{error}. Otherwise give another --run_dir to start anew") from error
 
 
 def is_of_run(checkpoint: Path, run_dir: Path) -> bool:

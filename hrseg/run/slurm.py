@@ -43,8 +43,8 @@ def tasks() -> Tasks | None:
     return Tasks(nodes, int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ["SLURM_NTASKS"]) // nodes, "srun")
 
 
-def is_within_reach() -> bool:
-    """Whether SLURM's commands are here; in a container they are not."""
+def has_scontrol() -> bool:
+    """Whether SLURM's commands are installed here; in a container they are not."""
     return shutil.which("scontrol") is not None
 
 

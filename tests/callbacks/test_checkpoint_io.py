@@ -9,6 +9,7 @@ import torch
 
 from hrseg.callbacks import AtomicCheckpointIO
 from hrseg.errors import OutputError
+from hrseg.inference import Checkpoint
 
 
 def test_a_checkpoint_is_read_back(tmp_path: Path) -> None:
@@ -47,3 +48,16 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_read_before_is_handed_on_once(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"global_step": 1}, path)
+    known = Checkpoint(path, {"global_step": 2})
+    reader = AtomicCheckpointIO(known)
+    assert reader.load_checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
+    assert not known.content  # nothing stays in memory
+    assert reader.load_checkpoint(path)["global_step"] == 1
+    other = tmp_path / "other.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"global_step": 3}, other)
+    assert AtomicCheckpointIO(Checkpoint(path, {"global_step": 2})).load_checkpoint(other)["global_step"] == 3

@@ -17,6 +17,8 @@ from hrseg.callbacks import ResumeCheck
 from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
+from hrseg.inference import Checkpoint
+from hrseg.models.weights.read import read_content
 from hrseg.optim import Muon
 
 LABELS = LabelTable("Streets", ("road", "car"), ((0, 0, 0), (1, 1, 1)))
@@ -60,7 +62,7 @@ def checkpoint_of(task: Task, path: Path, **content: Any) -> Path:
 def resume(task: Task, checkpoint: Path | None) -> None:
     """What Lightning calls of the check before it loads the checkpoint."""
     trainer: Any = SimpleNamespace(optimizers=[task.configure_optimizers()], lr_scheduler_configs=[])
-    check = ResumeCheck(checkpoint)
+    check = ResumeCheck(checkpoint and Checkpoint(checkpoint, read_content(checkpoint)))
     check.setup(trainer, task, "fit")
     check.on_fit_start(trainer, task)
     assert check.state_dict() == {"optimizers": [task.class_.__name__]}
@@ -176,7 +178,7 @@ def test_what_the_checkpoint_lacks_does_not_silently_start_anew(
 ) -> None:
     path = checkpoint_of(Task(), tmp_path / "last.ckpt", **content)
     trainer: Any = SimpleNamespace(optimizers=[Task().configure_optimizers()], lr_scheduler_configs=["poly"])
-    check = ResumeCheck(path)
+    check = ResumeCheck(Checkpoint(path, read_content(path)))
     check.setup(trainer, Task(), "fit")
     with pytest.raises(ConfigError, match=told):
         check.on_fit_start(trainer, Task())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -114,10 +115,51 @@ def test_any_images_are_predicted(run: Run) -> None:
     assert main(arguments) == 0
     assert main([*arguments, "--output=mirrored", "--device=cpu", "--protocol=lip"]) == 0
     height, width = read_image(image).shape[:2]
-    for folder in ("predictions", "mirrored"):
+    for folder in (run.folder / "predict", "mirrored"):
         assert read_label(Path(folder, "labels", image.name)).shape == (height, width)
     labels = hrseg.Predictor.from_checkpoint(run.folder / "checkpoints" / "last.ckpt", device="cpu")(image)
     assert labels.shape == (height, width)
+
+
+@pytest.mark.parametrize("run", ["CamVid"], indirect=True)
+def test_a_split_and_any_images_are_predicted_with_the_same_options_to_the_same_files(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--device=cpu", "--protocol=lip"]
+    assert main(["predict", run.best, "--output=split", *options]) == 0
+    assert main(["predict", run.best, "--output=images", *options, "--images", str(run.root / "val")]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"label ids: {folder}/labels\noverlays: {folder}/overlays" in printed for folder in ("split", "images"))
+    split, images = (
+        {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob("*.png")}
+        for folder in ("split", "images")
+    )
+    assert split == images
+    assert {path.parent.name for path in split} == {"labels", "overlays"}
+
+
+@pytest.mark.parametrize("run", ["CamVid"], indirect=True)
+def test_a_checkpoint_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    load = torch.load
+    monkeypatch.setattr("torch.load", lambda *args, **kwargs: read.append("") or load(*args, **kwargs))
+    data = hrseg.CamVidDataModule(run.root, 2, (32, 32), num_workers=0)
+    shutil.copytree(run.folder, "copy")
+    image = str(next(run.root.rglob("val/*.png")))
+    commands: list[Callable[[], object]] = [
+        *(partial(main, [verb, run.best]) for verb in ("validate", "test", "predict")),
+        partial(main, ["predict", run.best, "--images", image, "--output=once"]),
+        partial(main, ["fit", f"--config={run.recipe}", "--run_dir=copy", "--trainer.max_epochs=3"]),
+        partial(main, ["fit", f"--config={run.recipe}", "--run_dir=on", run.best, "--trainer.max_epochs=3"]),
+        partial(hrseg.Predictor.from_checkpoint, run.folder / "checkpoints" / "best.ckpt", device="cpu"),
+        partial(hrseg.SegmentationTask.load_from_checkpoint, run.folder / "checkpoints" / "best.ckpt"),
+        partial(hrseg.fit, hrseg.SegmentationTask("hrnetv2_w18_small_v1", data.labels), data, run_dir="copy"),
+    ]
+    for command in commands:
+        command.keywords.update({"max_epochs": 4, "accelerator": "cpu"} if command.func is hrseg.fit else {})  # type: ignore[attr-defined]
+        assert command() not in (1, 2)
+        assert len(read) == 1, command
+        read.clear()
 
 
 def test_its_data_are_verified(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,10 @@ import hrseg
 from hrseg.callbacks import AtomicCheckpointIO, LastCheckpoint, NotebookProgress, PlainProgress
 from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.errors import ConfigError
-from hrseg.run.fit import check_options, description, plugins_of_run, progress_bar, shared_run_dir
+from hrseg.run.folders import shared_run_dir
+from hrseg.run.messages import description
+from hrseg.run.options import check_options
+from hrseg.run.trainer import plugins, progress_bar
 from hrseg.utils import signals
 from tests.callbacks.fake_logger import FakeLogger, lines
 
@@ -259,8 +262,8 @@ def test_a_job_that_srun_did_not_start_is_like_any_other_process(monkeypatch: py
     ):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        assert [type(plugin) for plugin in plugins_of_run(None)] == expected
-        assert [plugin for plugin in plugins_of_run(own) if isinstance(plugin, LightningEnvironment)] == [own]
+        assert [type(plugin) for plugin in plugins(None)] == expected
+        assert [plugin for plugin in plugins(own) if isinstance(plugin, LightningEnvironment)] == [own]
 
 
 def test_fit_asks_srun_for_its_numbers(data: CamVidDataModule, monkeypatch: pytest.MonkeyPatch) -> None:

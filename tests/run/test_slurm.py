@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.cli.lightning import _leave
+from hrseg.cli.lightning import _exit_code
 from hrseg.run import slurm
 from hrseg.utils.signals import Interrupted
 
@@ -70,12 +70,12 @@ def test_a_job_is_requeued_where_it_may_be(scontrol: Path, answer: str, told: st
 
 def test_leaving_a_job(scontrol: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (scontrol / "answer").write_text("JobState=RUNNING Requeue=1")
-    assert _leave(Interrupted(signal.SIGTERM)) == 0
+    assert _exit_code(Interrupted(signal.SIGTERM)) == 0
     assert capsys.readouterr().out == "SLURM job 7 requeued\n"
-    assert _leave(Interrupted(signal.SIGINT)) == 130
+    assert _exit_code(Interrupted(signal.SIGINT)) == 130
 
 
 def test_a_container_leaves_the_requeue_to_the_script_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
     set_job(monkeypatch)
     monkeypatch.setenv("PATH", "")
-    assert _leave(Interrupted(signal.SIGUSR1)) == 138
+    assert _exit_code(Interrupted(signal.SIGUSR1)) == 138

@@ -1,12 +1,16 @@
-"""The config.yaml beside a checkpoint: a file that is found, of which only what is harmless is used."""
+"""The config.yaml beside a checkpoint, from which other verbs take what is harmless: it may come from a stranger."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hrseg.cli.arguments import inline
-from hrseg.cli.parsing import data_alone
+from hrseg.cli.data_options import data_alone
+from hrseg.cli.output import say
+from hrseg.errors import ConfigError
+from hrseg.run.folders import run_dir_of
 from hrseg.utils.checks import as_list
 from hrseg.utils.text_files import read_settings
 from hrseg.utils.trust import is_trusted, offline, require_trusted
@@ -17,7 +21,27 @@ _NOT_OF_TRAINER = ("logger", "profiler", "default_root_dir")
 _OF_TRAINING = ("hrseg.callbacks.", "pytorch_lightning.", "lightning.pytorch.")  # have nothing to do in other verbs
 
 
-def found_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
+def config_of_run(checkpoint: Path, arguments: Sequence[str]) -> list[str]:
+    """Returns `--config RUN/config.yaml` for the checkpoint of a run, to stand before the user's own arguments.
+
+    Raises:
+        ConfigError: There is none, and the user gives no settings of the data either; or as `read_run_config`.
+    """
+    home = run_dir_of(checkpoint)
+    if home is None:
+        given = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
+        if not given & {"--config", "-c", "--data"}:
+            raise ConfigError(
+                f"no config.yaml of its run lies beside {checkpoint}; give --config with what it was trained on"
+            )
+        return []
+    config, left_out = read_run_config(home / "config.yaml", "--trust" in arguments)
+    if left_out:
+        say(f"left out of {home / 'config.yaml'}, as only --trust builds any class: {', '.join(left_out)}")
+    return ["--config", config]
+
+
+def read_run_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
     """Reads the config.yaml of a run that is scored or predicts.
 
     Args:
@@ -25,7 +49,7 @@ def found_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
         trust: Whether to take it as it is; it may name any class, whose code then runs.
 
     Returns:
-        What `--config` takes, and the settings that were left out of it although they may matter.
+        What `--config` takes, and the settings that were left out although they may matter.
 
     Raises:
         ConfigError: It cannot be read, or names a class of the model or the data that is not of a known package.
@@ -47,8 +71,8 @@ def found_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
     return inline(offline(kept)), left_out
 
 
-def found_data(path: Path, trust: bool = False) -> str:
-    """The data of a run's config.yaml alone, as `--config` takes them; arguments and errors as of `found_config`."""
+def read_run_data(path: Path, trust: bool = False) -> str:
+    """The data of a run's config.yaml alone, as `--config` takes them; arguments and errors as of `read_run_config`."""
     config = read_settings(path)
     if not trust:
         require_trusted(config.get("data"), path, "data")
