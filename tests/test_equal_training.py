@@ -16,8 +16,8 @@ from hrseg.callbacks import LastCheckpoint, MetricsCsv
 from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.errors import ConfigError
 from hrseg.losses import (
-    AverageOver,
     CrossEntropyLoss,
+    LossReduction,
     OhemCrossEntropyLoss,
     RMILoss,
     SegmentationLoss,
@@ -61,7 +61,7 @@ class MeanOfHalves(SegmentationLoss):
         return torch.stack([self.loss(logits[half::2], target[half::2]) for half in (0, 1)]).mean()
 
 
-def train(out: Path, loss: SegmentationLoss, processes: int, average_over: AverageOver = "processes") -> None:
+def train(out: Path, loss: SegmentationLoss, processes: int, loss_reduction: LossReduction = "per_rank") -> None:
     """Trains on a batch of four in each step, in double precision; leaves weights and rows in a folder."""
     data = CamVidDataModule("camvid", 4 // processes, (32, 32), num_workers=0)
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def train(out: Path, loss: SegmentationLoss, processes: int, average_over: Avera
         data.labels,
         loss=WeightedOutputsLoss({"out": loss}),
         optimizer=partial(torch.optim.SGD, lr=3e-4, momentum=0.9, weight_decay=5e-4),
-        average_over=average_over,
+        loss_reduction=loss_reduction,
     )
     trainer = Trainer(
         accelerator="cpu",
@@ -95,8 +95,8 @@ def train(out: Path, loss: SegmentationLoss, processes: int, average_over: Avera
 def train_in_two() -> None:
     """All trainings of two processes, one after the other."""
     for name, loss in LOSSES.items():
-        train(Path("two", name, "pixels"), loss(), 2, "pixels")
-        train(Path("two", name, "processes"), loss(), 2)
+        train(Path("two", name, "global"), loss(), 2, "global")
+        train(Path("two", name, "per_rank"), loss(), 2)
 
 
 def distance(one: Path, other: Path) -> float:
@@ -118,22 +118,22 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.M
     ranks = start("from tests.test_equal_training import train_in_two; train_in_two()", 2, tmp_path)
     monkeypatch.chdir(tmp_path)
     for name, loss in LOSSES.items():
-        train(Path("one", name, "pixels"), loss(), 1)
-        train(Path("one", name, "processes"), MeanOfHalves(loss()), 1)
+        train(Path("one", name, "global"), loss(), 1)
+        train(Path("one", name, "per_rank"), MeanOfHalves(loss()), 1)
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
 
     for name in LOSSES:
-        for average in ("pixels", "processes"):
+        for average in ("global", "per_rank"):
             one, two = (Path(way, name, average) for way in ("one", "two"))
             assert distance(one, two) < 1e-9, (name, average)
             losses = [[float(row["train/loss"]) for row in rows(run)] for run in (one, two)]
             assert losses[0] == pytest.approx(losses[1], rel=1e-6), (name, average)  # logged in single precision
             assert len(losses[0]) == STEPS
-        assert distance(Path("two", name, "pixels"), Path("two", name, "processes")) > 1e-4  # the switch does something
+        assert distance(Path("two", name, "global"), Path("two", name, "per_rank")) > 1e-4  # the switch does something
 
 
 @pytest.mark.parametrize("loss", [RMILoss(), SmpLoss("dice"), SumLoss([CrossEntropyLoss(), SmpLoss("dice")])])
 def test_losses_that_are_no_sum_over_pixels(loss: SegmentationLoss) -> None:
     labels = cast(type[CamVidDataModule], CamVidDataModule).labels
-    with pytest.raises(ConfigError, match=r"average_over is pixels, but (RMILoss|SmpLoss) is not a sum over pixels"):
-        SegmentationTask("hrnetv2_w18_small_v1", labels, loss=loss, average_over="pixels")
+    with pytest.raises(ConfigError, match=r"loss_reduction is global, but (RMILoss|SmpLoss) is not a sum over pixels"):
+        SegmentationTask("hrnetv2_w18_small_v1", labels, loss=loss, loss_reduction="global")

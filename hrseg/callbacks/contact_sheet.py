@@ -1,4 +1,4 @@
-"""One picture that shows what a test was about."""
+"""The contact sheet of a test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hrseg.visualize import contact_sheet, panel
 class ContactSheet(Callback):
     """Writes `test/contact_sheet.png`: image | truth | prediction | error of the first test images, and a legend.
 
-    With several processes, of the first images of the first one.
+    With several ranks, of the first images of rank 0.
 
     Args:
         folder: The run's folder.
@@ -34,7 +34,7 @@ class ContactSheet(Callback):
         self._panels: list[np.ndarray] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts a new sheet."""
+        """Empties the sheet."""
         self._panels = []
 
     def on_test_batch_end(
@@ -46,7 +46,7 @@ class ContactSheet(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws the batch's images while there is room."""
+        """Adds the batch's images until the sheet is full."""
         if not trainer.is_global_zero or len(self._panels) >= self.number:
             return
         self._panels += batch_panels(batch, outputs, pl_module, self.height)[: self.number - len(self._panels)]
@@ -69,7 +69,7 @@ def batch_panels(batch: Any, outputs: Any, task: LightningModule, height: int) -
         height: Greatest height of the result.
 
     Returns:
-        B arrays (h, w, 3) uint8 RGB; none of what a user's own task has as batches and outputs.
+        B arrays (h, w, 3) uint8 RGB; none for batches and outputs of another structure, as of a user's own task.
     """
     is_known = isinstance(batch, Mapping) and {"image", "target"} <= batch.keys()
     if not (is_known and isinstance(outputs, Mapping) and "prediction" in outputs):

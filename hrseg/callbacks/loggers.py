@@ -1,4 +1,4 @@
-"""Where a run logs to beside its own files: Weights & Biases, MLflow and others, in the run's folder, over restarts."""
+"""Loggers of a run: TensorBoard, and Weights & Biases, MLflow and others in the run's folder, across restarts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ID_PARAMETERS = ("id", "run_id", "experiment_key")  # of WandbLogger, MLFlowLog
 
 
 class Events(TensorBoardLogger):
-    """TensorBoard's event file alone, without a file of hyper-parameters: they are a text in it."""
+    """TensorBoard's event file, with the hyper-parameters as a text in it instead of a file of their own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -35,23 +35,23 @@ class Events(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Brings what was logged out of this process, which may be killed; Lightning calls this after each row."""
+        """Flushes what was logged, as the process may be killed; Lightning calls this after each row."""
         self.experiment.flush()
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Adds them as they stand in YAML."""
+        """Adds them as YAML."""
         lines = yaml.safe_dump(params, sort_keys=False).splitlines()
         self.experiment.add_text("config", "\n".join(f"    {line}" for line in lines))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Ends the file."""
+        """Closes the file."""
         threading.excepthook = self._hook
         super().finalize(status)
 
     def _leave_to_main_thread(self, args: threading.ExceptHookArgs) -> None:
-        """Leaves out what ended TensorBoard's thread for want of a disk: the next call raises it again."""
+        """Suppresses a disk error in TensorBoard's thread: the next call raises it again."""
         if isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard."):
             args.exc_value.filename = self.save_dir  # which TensorBoard does not say
         else:
@@ -59,15 +59,15 @@ class Events(TensorBoardLogger):
 
 
 def start_loggers(trainer: Trainer, folder: Path, hyperparameters: Mapping[str, Any], is_restart: bool) -> None:
-    """Starts the loggers of a training in its first process, and sends them its hyper-parameters.
+    """Starts the loggers of a training on rank 0, and sends them its hyper-parameters.
 
-    `loggers.json` in the run's folder keeps which run of theirs it is, for `settings_of_run` at a restart.
+    `loggers.json` in the run's folder keeps the loggers' run ids for a restart.
 
     Args:
         trainer: Has the loggers.
         folder: The run's folder.
         hyperparameters: Plain numbers, strings, lists and dicts.
-        is_restart: Whether the run goes on; what a logger has got is not sent again.
+        is_restart: Whether the run goes on; hyper-parameters that a logger has are not sent again.
 
     Raises:
         ConfigError: A logger cannot start.
@@ -81,7 +81,7 @@ def start_loggers(trainer: Trainer, folder: Path, hyperparameters: Mapping[str, 
                 logger.log_hyperparams(dict(hyperparameters))
             if has_id:
                 kept[key] = str(logger.version)
-        except Exception as error:  # each has errors of its own
+        except Exception as error:  # each has its own kinds
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(f"{type(logger).__name__} cannot start: {reason}; see trainer.logger") from error
     if kept != known:
@@ -89,14 +89,14 @@ def start_loggers(trainer: Trainer, folder: Path, hyperparameters: Mapping[str, 
 
 
 def settings_of_run(makers: Sequence[tuple[Callable[..., Any], Mapping[str, Any]]], folder: Path) -> list[Settings]:
-    """What to give to the constructors of loggers, so that they write into a run's folder and go on after a restart.
+    """Constructor arguments with which loggers write into a run's folder and go on after a restart.
 
     Args:
-        makers: Class, or another function that makes a logger, and what the user gives to it.
+        makers: Class, or another function that builds a logger, and the arguments of the user.
         folder: The run's folder.
 
     Returns:
-        For each the parameters to add; none of those that the user gives.
+        For each the arguments to add; none of those that the user gives.
     """
     known = _identifiers(folder / _IDENTIFIERS)
     return [
@@ -109,7 +109,7 @@ def _settings(maker: Callable[..., Any], given: Mapping[str, Any], folder: Path,
     parameters = inspect.signature(maker).parameters
     settings: Settings = {"save_dir": str(folder)}
     if "tracking_uri" in parameters:
-        # MLflow keeps no runs in plain files any more; a server has a place of its own
+        # MLflow no longer keeps runs in plain files; a server has its own storage
         server = given.get("tracking_uri", parameters["tracking_uri"].default)
         place = str(folder.absolute() / "mlflow")
         settings = {} if server else {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": place}
@@ -126,7 +126,7 @@ def _settings(maker: Callable[..., Any], given: Mapping[str, Any], folder: Path,
 
 
 def made_loggers(given: Any, folder: Path) -> list[Logger]:
-    """The loggers that a user of `hrseg.fit` gives: ready ones, or classes and partials of them, one or several."""
+    """Builds the user's loggers: instances, or classes and partials of them, one or several."""
     given = as_list(given)
     makers = [type(logger) if isinstance(logger, Logger) else getattr(logger, "func", logger) for logger in given]
     settings = settings_of_run([(m, getattr(g, "keywords", {})) for m, g in zip(makers, given, strict=True)], folder)
@@ -134,14 +134,14 @@ def made_loggers(given: Any, folder: Path) -> list[Logger]:
 
 
 def finish_loggers(trainer: Trainer, given: Any) -> None:
-    """Ends the runs of Weights & Biases that `made_loggers` began: another one in this process would join them."""
+    """Ends runs of Weights & Biases that `made_loggers` began: another one in this process would join them."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and not any(logger is other for other in as_list(given)):
             logger.experiment.finish()
 
 
 def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
-    """Sends a picture (H, W, 3) uint8 RGB to all loggers of a training that take pictures."""
+    """Sends an image (H, W, 3) uint8 RGB to all loggers that take images."""
     step = trainer.global_step
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -157,7 +157,7 @@ def _id_parameter(maker: Callable[..., Any]) -> str | None:
 
 
 def _keys(makers: Sequence[Any]) -> list[str]:
-    """A name for each logger in `loggers.json`; several of one class are numbered."""
+    """Keys of the loggers in `loggers.json`; several of one class are numbered."""
     names = [getattr(maker, "__name__", type(maker).__name__) for maker in makers]
     return [f"{name} {n}" if (n := names[:index].count(name)) else name for index, name in enumerate(names)]
 

@@ -1,4 +1,4 @@
-"""The files of `hrseg predict`, written batch by batch."""
+"""The files of `hrseg predict` for a split, written batch by batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hrseg.utils.resize import resize_image
 
 
 class PredictionFiles(Callback):
-    """Writes label ids and overlays of every image as it is predicted, and keeps none in memory.
+    """Writes label ids and overlays of every image as it is predicted.
 
     Args:
-        folder: Where the folders `labels` and `overlays` are made.
+        folder: Gets the subfolders `labels` and `overlays`.
     """
 
     def __init__(self, folder: Path) -> None:

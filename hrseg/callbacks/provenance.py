@@ -1,4 +1,4 @@
-"""Which weights were scored, on what, and how: what files of scores hold beside the numbers."""
+"""Provenance of scores: which weights were scored, on which data, and how."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def provenance(trainer: Trainer, task: SegmentationTask, stage: str, folder: Pat
     """Describes a validation or test that has just ended.
 
     Args:
-        trainer: That ran it.
-        task: That was scored.
+        trainer: The trainer.
+        task: The task that was scored.
         stage: "val" or "test".
         folder: The run's folder.
 
@@ -55,7 +55,7 @@ def provenance(trainer: Trainer, task: SegmentationTask, stage: str, folder: Pat
 
 
 def protocol_in_words(protocol: Mapping[str, Any]) -> str:
-    """A protocol, as `dataclasses.asdict` gives it, in a few words.
+    """Describes a protocol, as `dataclasses.asdict` returns it, in a few words.
 
     >>> protocol_in_words({"window": (512, 1024), "scales": (0.5, 1.0), "flip": True})
     'windows of 512x1024, scales 0.5 1, mirrored too'

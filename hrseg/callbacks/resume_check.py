@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to the training that is to go on from it, or to the task that it is scored with."""
+"""Checks that a checkpoint fits the training that resumes from it, or the task that is scored with it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hrseg.inference import Checkpoint
 from hrseg.optim import Muon
 from hrseg.utils.checks import is_number
 
-# whose state of a parameter is of tensors like it and of single numbers; others may keep what they like
-_ALIKE = {
+# optimisers whose state of a parameter is tensors of its shape and single numbers
+_CHECKED = {
     *(optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.Adamax, optim.RMSprop, optim.Rprop),
     *(optim.Adagrad, optim.Adadelta, optim.ASGD, Muon),
 }
@@ -27,12 +27,10 @@ _SINGLE = {"step", "mu_product", "eta", "mu"}
 
 
 class ResumeCheck(Callback):
-    """Refuses, with a `ConfigError`, to go on from a checkpoint of other classes, another network or optimiser.
+    """Raises a `ConfigError` for a checkpoint of other classes, another network or another optimiser.
 
-    Where the state of an optimiser does not fit its parameters, it is a `WeightsError`.
-
-    Where a checkpoint is scored or predicts, classes may have other names, if there are as many. Says so where a
-    training has reached its end already.
+    An optimiser state that does not fit the parameters is a `WeightsError`. For scoring and prediction, classes may
+    have other names, if there are as many. A training that has already reached its end is reported.
 
     Args:
         checkpoint: The checkpoint; None for a training that starts anew.
@@ -46,17 +44,17 @@ class ResumeCheck(Callback):
         self._has_started = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compares classes and network, before Lightning loads the weights."""
+        """Compares classes and network before Lightning loads the weights."""
         if self._checkpoint is not None and self._checkpoint.content:
             path, content = self._checkpoint
             own = _mapping(content.get("hrseg"))
             is_fit = stage == "fit"
             _require_same_classes(path, _mapping(own.get("labels")), pl_module, is_fit)
             _require_same_network(path, _mapping(own.get("network")), content, pl_module, is_fit)
-            self._state = dict(content) if is_fit else {}  # of which Lightning is about to take possession
+            self._state = dict(content) if is_fit else {}  # before Lightning takes it over
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compares optimisers and schedules, before Lightning loads their state."""
+        """Compares optimisers and schedules before Lightning loads their state."""
         self._optimizers = [type(optimizer).__name__ for optimizer in trainer.optimizers]
         if self._path is not None:
             saved = _mapping(_mapping(self._state.get("callbacks")).get(self.state_key)).get("optimizers")
@@ -71,11 +69,11 @@ class ResumeCheck(Callback):
         self._state = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes that there is something left to train."""
+        """Records that something was left to train."""
         self._has_started = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says where nothing was left to train; Lightning says nothing."""
+        """Reports that nothing was left to train, as Lightning does not."""
         limit = _limit(trainer)
         if self._path is not None and not self._has_started and limit and trainer.is_global_zero:
             print(
@@ -90,7 +88,7 @@ class ResumeCheck(Callback):
 
 
 def _limit(trainer: Trainer) -> str | None:
-    """The option that ends a training where it is, if one does."""
+    """The option whose limit the training has reached, if any."""
     max_steps, max_epochs = trainer.max_steps, trainer.max_epochs
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     remaining = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
@@ -164,14 +162,14 @@ def _require_same_optimizers(
 
 
 def _require_as_many(path: Path, what: str, saved: Sequence[Any], now: Sequence[Any]) -> None:
-    """Looks at numbers of which Lightning would restore the smaller one, and let the others start anew."""
+    """Compares numbers: Lightning would restore as many as both have, and let the rest start anew."""
     if len(saved) != len(now):
         raise _refusal(path, f"with {len(saved)} {what}", f"with {len(now)}", _weights(path))
 
 
 def _require_state(path: Path, where: str, saved: Mapping[str, Any], optimizer: Optimizer) -> None:
-    """Looks at what the optimiser would otherwise take as it is; its fused steps end the process at other shapes."""
-    if type(optimizer) not in _ALIKE:
+    """Checks state that the optimiser would take unchecked; fused steps crash the process at other shapes."""
+    if type(optimizer) not in _CHECKED:
         return
     for number, (group, now) in enumerate(zip(saved["param_groups"], optimizer.param_groups, strict=True)):
         for name, value in group.items():
@@ -192,7 +190,7 @@ def _require_state(path: Path, where: str, saved: Mapping[str, Any], optimizer: 
 
 
 def _is_tensor(value: object, like: int | torch.Size) -> bool:
-    """Whether a value is a dense tensor of a shape, or of a number of elements."""
+    """Whether a value is a dense tensor of a shape, or with a number of elements."""
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         return False
     return value.numel() == like if isinstance(like, int) else value.shape == like

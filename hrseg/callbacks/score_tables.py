@@ -1,4 +1,4 @@
-"""The scores at the end of a validation or test: a table per class on the terminal, as CSV, JSON and a picture."""
+"""Scores of a validation or test: a table on the terminal, CSV, JSON and a picture of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ABSENT = {
 }
 
 _BEST = "checkpoints/best.ckpt"
-_WHOSE = ("checkpoint", "weights", "step", "split", "protocol")  # the facts in which scores of different origin differ
+_ORIGIN = ("checkpoint", "weights", "step", "split", "protocol")  # facts that identify what was scored
 
 
 class ScoreTables(Callback):
@@ -70,7 +70,7 @@ class ScoreTables(Callback):
         self._best = state_dict.get("best")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Knows `best.ckpt` again in a run's folder that was moved; the best of another run is not that of this one."""
+        """Recognises `best.ckpt` in a run's folder that was moved; drops the best of another run."""
         keeper, states = _keeper_of_best(trainer), checkpoint.get("callbacks", {})
         best, labels = states.get(self.state_key, {}).get("best"), vars(pl_module).get("labels")
         if best is not None and labels is not None and not _is_best(best, labels):
@@ -91,7 +91,7 @@ class ScoreTables(Callback):
             states.pop(self.state_key, None)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the files and prints the table; in a training writes the files of the best validation alone."""
+        """Writes the files and prints the table; in a training, writes files for the best validation only."""
         if trainer.sanity_checking:
             return
         assert isinstance(pl_module, SegmentationTask)
@@ -100,9 +100,9 @@ class ScoreTables(Callback):
             return
         scores = pl_module.metrics.compute()
         if not scores["images"]:
-            return  # a task of the user's own scores in its own way
-        # as `ModelCheckpoint` compares, so that the table is that of its file; it also knows the best score of a run
-        # that was begun without this callback
+            return  # a user's own task scores in its own way
+        # compares as `ModelCheckpoint` does, so that table and file agree; that also knows the best score of a run that
+        # began without this callback
         keeper = _keeper_of_best(trainer)
         before = self._best["scores"]["miou"] if self._best else keeper.best_model_score if keeper else None
         if before is None or _comparable(scores["miou"]) > _comparable(before):
@@ -136,7 +136,7 @@ class ScoreTables(Callback):
         before = read_json(self.folder / stage / "scores.json")
         write_scores(self.folder / stage, scores, task.labels, facts)
         lines = [f"{_source(facts)}; scores: {self.folder / stage}"]
-        if before and any(before.get(key) != json.loads(json.dumps(facts[key])) for key in _WHOSE):
+        if before and any(before.get(key) != json.loads(json.dumps(facts[key])) for key in _ORIGIN):
             lines.append(f"they replace those of {_source(before)}; --run_dir keeps several apart")
         _show(scores, facts, task, *lines)
 
@@ -145,7 +145,7 @@ def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Ta
     """The table that the terminal shows; numbers in percent, a class that never occurs as a dash.
 
     Args:
-        scores: What `SegmentationMetrics.compute` gave.
+        scores: As `SegmentationMetrics.compute` returns them.
         labels: Gives the class names.
         title: Stands above the table.
     """
@@ -168,9 +168,9 @@ def write_scores(
 
     Args:
         folder: Where the files go.
-        scores: What `SegmentationMetrics.compute` gave.
+        scores: As `SegmentationMetrics.compute` returns them.
         labels: Gives the class names.
-        facts: What else `scores.json` tells, such as the checkpoint.
+        facts: Further entries of `scores.json`, such as the checkpoint.
     """
     ious = scores["iou"].view(-1).tolist()
     with replacing(folder / "iou.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -192,7 +192,7 @@ def write_scores(
 
 
 def _show(scores: dict[str, Tensor], facts: Mapping[str, Any], task: SegmentationTask, *lines: str) -> None:
-    """Prints the table and the lines below it, in a notebook as one output."""
+    """Prints the table and lines below it, in a notebook as one output."""
     table = score_table(scores, task.labels, f"{task.labels.name} {facts['split']}")
     below = Text("\n".join([_ABSENT[task.metrics.absent], *lines]), no_wrap=True, overflow="ignore")
     Console().print(Group(table, below), crop=False)
@@ -203,7 +203,7 @@ def _comparable(miou: Tensor) -> float:
 
 
 def _keeper_of_best(trainer: Trainer) -> ModelCheckpoint | None:
-    """The callback that keeps the weights of the best validation."""
+    """The callback that writes `best.ckpt`."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/miou" and callback.filename == "best":
             return callback
@@ -211,7 +211,7 @@ def _keeper_of_best(trainer: Trainer) -> ModelCheckpoint | None:
 
 
 def _moved(state: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """The state of a `ModelCheckpoint` whose files are in another folder now."""
+    """The state of a `ModelCheckpoint` whose files have moved to another folder."""
 
     def here(path: str) -> str:
         return os.path.join(folder, os.path.basename(path)) if path else path
@@ -222,7 +222,7 @@ def _moved(state: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _is_best(best: Any, labels: LabelTable) -> bool:
-    """Whether a callback's state, as a checkpoint holds it, is that of a best validation on these classes."""
+    """Whether the state in a checkpoint is that of a best validation on these classes."""
     number = labels.num_classes
     try:
         scores, facts = best["scores"], best["facts"]
@@ -241,11 +241,11 @@ def _is_best(best: Any, labels: LabelTable) -> bool:
 
 
 def _source(facts: Mapping[str, Any]) -> str:
-    """Whose scores they are, in words."""
+    """What was scored, in words."""
     weights = facts.get("checkpoint") or facts.get("weights") or "the weights at hand"
     step = f" (step {facts['step']})" if facts.get("step") else ""
     protocol = ""
-    with suppress(KeyError, IndexError, TypeError, ValueError):  # of a file that was edited, or is of another version
+    with suppress(KeyError, IndexError, TypeError, ValueError):  # of an edited file, or another version
         protocol = f", {protocol_in_words(facts['protocol'])}"
     return f"{weights}{step} on {facts.get('split', 'an unknown split')}{protocol}"
 

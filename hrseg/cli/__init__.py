@@ -1,4 +1,4 @@
-"""The command `hrseg`: finds the verb and runs it, importing only what that verb needs."""
+"""The command `hrseg`: looks up the verb and runs it, importing only what that verb needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from hrseg import __version__
-from hrseg.cli.output import lasting_output
+from hrseg.cli.output import robust_output
 from hrseg.cli.working_directory import find_modules_here
 from hrseg.errors import ConfigError, HrsegError, OutputError, UnknownNameError
 from hrseg.utils import signals
@@ -30,7 +30,7 @@ VERBS = {
     "benchmark": ("hrseg.cli.benchmark", "measure speed and memory on this machine"),
 }
 
-# what the system refuses because of its disks, permissions and names of files, wherever in a library that comes up
+# errors of disks, permissions and file names, wherever in a library they are raised
 _FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG")}
 REFUSALS = _FULL | {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ENOTDIR", "EISDIR")}
 
@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `hrseg` with the given arguments, or those of the process.
 
     Returns:
-        0 when all went well, 1 when part of the input could not be used, 2 after a mistake of the user's, which is
-        printed in one line, and 128 and its number after a signal: 130 after Ctrl-C, 141 where nobody reads the output.
+        0 on success, 1 if part of the input could not be used, 2 after a user's mistake, which is reported in one line,
+        and 128 plus the number of a signal: 130 after Ctrl-C, 141 if the reader of the output has gone.
     """
     try:
-        with lasting_output():
+        with robust_output():
             return _main(arguments)
     except Interrupted as stop:
         return 128 + stop.signal
@@ -62,9 +62,9 @@ def _main(arguments: Sequence[str] | None) -> int:
             if verb in ("-h", "--help", "--version"):
                 _parser().parse_args([verb])  # ends the process
             if verb.startswith("-"):
-                raise ConfigError(f"{verb} stands before the verb; expected `hrseg VERB {verb} ...`")
+                raise ConfigError(f"option {verb} before the verb; expected `hrseg VERB {verb} ...`")
             raise UnknownNameError("verb", verb, VERBS)
-        # the import of PyTorch takes seconds, in which SLURM's signals would end a training
+        # importing PyTorch takes seconds, in which SLURM's signals would otherwise end a training
         trains = verb == "fit" and not {"-h", "--help"} & set(arguments)
         with signals.watching(signals.FROM_OUTSIDE) if trains else signals.ending():
             return _run(verb, arguments[1:])
@@ -73,14 +73,14 @@ def _main(arguments: Sequence[str] | None) -> int:
     except HrsegError as error:
         if trace:
             raise
-        print(_told(error), file=sys.stderr)
+        print(_message(error), file=sys.stderr)
         return 2
     except OSError as error:
         if trace or error.errno not in REFUSALS:
             raise
         what = f"{os.fsdecode(error.filename or 'a file')} cannot be used: {error.strerror}"
         remedy = "make room, or choose a place" if error.errno in _FULL else "choose a place"
-        print(_told(OutputError(f"{what}; {remedy} that you may read and write")), file=sys.stderr)
+        print(_message(OutputError(f"{what}; {remedy} that you may read and write")), file=sys.stderr)
         return 2
 
 
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hrseg",
         description="Semantic segmentation with the HRNet family on PyTorch Lightning.",
-        epilog="`hrseg VERB --help` tells more of a verb. --trace, or HRSEG_TRACE=1, shows where an error arose.",
+        epilog="`hrseg VERB --help` lists its options. --trace, or HRSEG_TRACE=1, shows the traceback of an error.",
     )
     parser.add_argument("--version", action="version", version=f"hrseg {__version__}")
     verbs = parser.add_subparsers(metavar="VERB")
@@ -102,14 +102,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def one_line(text: str) -> str:
-    """A message as it is shown: its lines joined, and what a terminal would obey, such as \\x1b, spelled out."""
+    """Joins the lines of a message, and escapes control characters such as \\x1b."""
     line = " ".join(line.strip() for line in text.splitlines() if line.strip())
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
-def _told(error: HrsegError) -> str:
+def _message(error: HrsegError) -> str:
     text = str(error)
-    if text.startswith("Caught "):  # by a worker process, whose traceback stands before the message
+    if text.startswith("Caught "):  # by a dataloader worker, whose traceback precedes the message
         text = text.rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")[2]
     line = f"hrseg: {one_line(text)}"
     return f"\033[31m{line}\033[0m" if sys.stderr.isatty() else line

@@ -1,4 +1,4 @@
-"""What Lightning's verbs need to know of their command line before it is parsed."""
+"""What the verbs of Lightning look up in their command line before it is parsed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CONFIG = ("--config", "-c")
 
 
 def with_stdin_read(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with what the standard input holds in place of `--config -`: it can be read once only."""
+    """Replaces `--config -` by the content of standard input, which can be read only once."""
     if "-" not in _configs(arguments):
         return list(arguments)
     settings = inline(read_settings("-"))
@@ -26,28 +26,30 @@ def with_stdin_read(arguments: Sequence[str]) -> list[str]:
 
 
 def inline(settings: Mapping[str, Any]) -> str:
-    """Settings as `--config` takes them in place of a file's name: JSON, in which no string is read as a number."""
-    return json.dumps(settings, default=str, ensure_ascii=False)  # YAML does not know the surrogates of JSON's escapes
+    """Settings as `--config` takes them in place of a file: JSON, in which no string is read as a number."""
+    return json.dumps(settings, default=str, ensure_ascii=False)  # YAML lacks the surrogate pairs of JSON's escapes
 
 
 def names_a_task(arguments: Sequence[str]) -> bool:
-    """Whether a class of the task is given, `--model CLASS` or `model: {class_path: CLASS}`, not its settings alone.
+    """Whether a task class is given, `--model CLASS` or `model: {class_path: CLASS}`, not its settings alone.
 
-    A recipe's plain `model: {network: ...}` then holds for that class.
+    A recipe's plain `model: {network: ...}` then applies to that class.
     """
-    models = [read_settings(config).get("model") for config in _configs(arguments)]  # all, which looks at their limits
+    models = [
+        read_settings(config).get("model") for config in _configs(arguments)
+    ]  # of all files, as that checks their size
     is_given = any(argument.split("=")[0] in ("--model", "--model.class_path") for argument in arguments)
     return is_given or any(isinstance(model, dict) and "class_path" in model for model in models)
 
 
 def experiment_of(arguments: Sequence[str]) -> str:
-    """The name of the first config."""
+    """Returns the name of the first config."""
     config = next(_configs(arguments), "default")
     return "stdin" if config == "-" else "default" if config.startswith("{") else Path(config).stem
 
 
 def value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The value of an option, the last if it is given several times; None without any."""
+    """Returns the value of an option, the last if it is given several times; None without any."""
     return next(reversed(list(_values((option,), arguments))), None)
 
 

@@ -1,4 +1,4 @@
-"""The one place where errors of libraries become errors of ours: whatever they refuse before the first step."""
+"""Turns errors of libraries before the first step into configuration errors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import hrseg.losses
 from hrseg.cli import REFUSALS
 from hrseg.errors import ConfigError, HrsegError, UnknownNameError
 
-# where an exception is a refusal in the middle of a run, too: an unknown monitor, gradients of a kind
+# whose exceptions are configuration errors during a run, too: an unknown monitor, unsupported gradients
 _REFUSING = ("pytorch_lightning", "lightning_fabric", "torch.optim")
 _LONGEST = 1000  # characters; torch lists every key of a state dict
-# lines of jsonargparse's messages around reasons, and those that tell nothing where there are others
+# lines of jsonargparse's messages around reasons, and reasons that are uninformative beside others
 _FRAME = ("Does not validate against any of the Union subtypes", "Subtypes:", "Errors:", "Given value")
 _OTHER_TYPES = (
     "Expected a <class",
@@ -35,17 +35,17 @@ _UNKNOWN_CLASS = re.compile(
 
 @contextmanager
 def as_config_error(has_started: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turns what a library refuses while settings are parsed and objects are built into a `ConfigError`.
+    """Turns exceptions of libraries, raised while settings are parsed and objects built, into a `ConfigError`.
 
-    Exceptions that arise in hrseg's own code without being of its own are bugs, and stay as they are. So do those of a
-    step, unless Lightning or the optimiser itself raised them.
+    Other exceptions raised by hrseg's own code are bugs and pass unchanged. So do those of a step, unless Lightning or
+    the optimiser itself raised them.
 
     Args:
         has_started: Whether the first step has begun.
 
     Raises:
-        HrsegError: The one among the causes of an exception, which libraries wrap in their own; else a `ConfigError`
-            with the library's text.
+        HrsegError: The one among an exception's causes, which libraries wrap; else a `ConfigError` with the
+            library's text.
     """
     try:
         yield
@@ -74,7 +74,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _origin(error: BaseException) -> str:
-    """The module that an exception comes from; the standard library raises on behalf of its callers."""
+    """The module that raised an exception, or called the standard library, which did."""
     module, trace = "", error.__traceback__
     while trace is not None:
         name = str(trace.tb_frame.f_globals.get("__name__"))
@@ -85,14 +85,14 @@ def _origin(error: BaseException) -> str:
 
 
 def _is_wrong_name(error: BaseException) -> bool:
-    """Whether a module was asked for a name that it does not have, as by a class path."""
+    """Whether a module lacks a name, as that of a class path."""
     return isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)
 
 
 def _text(error: Exception, module: str) -> str:
     if _origin(error).startswith("jsonargparse"):
-        if isinstance(error, IndexError):  # of its own, where it formats a message of no lines
-            return "the constructor of a class that the settings name raised an exception without a message"
+        if isinstance(error, IndexError):  # raised by itself when it formats an empty message
+            return "the constructor of a class in the settings raised an exception without a message"
         return _gist(error)
     text = str(error).strip()
     if type(error).__name__ not in ("ValueError", "RuntimeError", "MisconfigurationException") or not text:
@@ -101,15 +101,15 @@ def _text(error: Exception, module: str) -> str:
 
 
 def _gist(error: Exception) -> str:
-    """What jsonargparse says of the innermost key, in one line.
+    """Condenses a message of jsonargparse to one line on the innermost key.
 
-    Its messages are `Parser key "KEY":` around lists of why a value is none of the types that it may be.
+    Its messages are nested `Parser key "KEY":`, with lists of reasons why a value is none of the accepted types.
     """
     _, found, innermost = str(error).rpartition('Parser key "')
     key, _, reasons = innermost.partition('":')
     lines = [line.strip().removeprefix("- ") for line in (reasons if found else str(error)).splitlines()]
     lines = [line for line in dict.fromkeys(lines) if line and not line.startswith(_FRAME)]
-    # of a value that may be of several types, the fault of the type that was meant
+    # of several accepted types, the reason of the one that was meant
     text = " - ".join([line for line in lines if not line.startswith(_OTHER_TYPES)] or lines).replace(": - ", ": ")
     text = text.split(". Got value: Namespace(")[0]
     if text.endswith(("SegmentationDataModule is abstract", "arguments are required: fit.data")):
@@ -124,19 +124,19 @@ def _gist(error: Exception) -> str:
 
 
 def _known_classes(key: str) -> list[str]:
-    """Import paths of what recipes name under a key; none where they are of other libraries."""
+    """Import paths of hrseg's classes that a key accepts."""
     home, kind = {
         "model": (hrseg, hrseg.SegmentationTask),
         "data": (hrseg, hrseg.SegmentationDataModule),
         "model.loss": (hrseg.losses, hrseg.losses.Criterion),
-        "loss": (hrseg.losses, hrseg.losses.Criterion),  # of a task of one's own
+        "loss": (hrseg.losses, hrseg.losses.Criterion),  # of a user's own task
     }.get(key, (hrseg, ()))
     classes = [(name, getattr(home, name)) for name in home.__all__]
     return [f"{home.__name__}.{name}" for name, cls in classes if isinstance(cls, type) and issubclass(cls, kind)]
 
 
 def _expected(reasons: str) -> str:
-    """What a value may be where the class that it would be is not found."""
+    """What a value may be if its class was not found."""
     names = [
         name for names in re.findall(r"Expected a typing\.Literal\[(.*?)\]", reasons) for name in names.split(", ")
     ]

@@ -1,4 +1,4 @@
-"""Settings as `hrseg fit` takes them, for other verbs too."""
+"""`--config` and `--data` as `hrseg fit` takes them, for verbs that need the data alone."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _DATA_MODULES = [getattr(hrseg, name) for name in dir(hrseg) if name.endswith("D
 
 
 def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
-    """Makes the data module that `hrseg fit` would make of the same arguments.
+    """Builds the data module that `hrseg fit` would build from the same arguments.
 
     Args:
         arguments: `--config RECIPE`, of which only the data are read, `--data CLASS` and `--data.KEY VALUE`.
 
     Raises:
-        ConfigError: A setting cannot be used, or none says what the data are.
+        ConfigError: A setting cannot be used, or no data set is given.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", "-c", action=_OnlyData)
@@ -44,13 +44,13 @@ def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
 
 
 class _OnlyData(ActionConfigFile):
-    """`--config`, of which everything but `data` is left out: a recipe or the config.yaml of a run, whatever it has."""
+    """`--config` that reads only `data` of a recipe or of a run's config.yaml."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Adds the data of a file to the settings."""
+        """Adds the settings of the data in a file."""
         super().__call__(parser, cfg, data_alone(read_settings(values)), option_string)  # type: ignore[no-untyped-call]
 
 
 def data_alone(settings: Mapping[str, Any]) -> str:
-    """The settings of the data, as `--config` takes them."""
+    """Returns the settings of the data as `--config` takes them."""
     return inline({name: value for name, value in settings.items() if name == "data"})

@@ -1,4 +1,4 @@
-"""Which files `hrseg predict --images` means, and the names that their outputs get."""
+"""The files that `hrseg predict --images` finds, and the names of their outputs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _OUTPUTS = ("labels", "overlays")  # the folders that `hrseg.inference.write_pre
 def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], list[str]]:
     """Finds the images to predict.
 
-    Hidden files are passed over, and what hrseg wrote: runs, and predictions in `output` or elsewhere.
+    Hidden files are skipped, and what hrseg wrote: runs, and predictions in `output` or elsewhere.
 
     Args:
-        places: Files; folders, with all below them; and globs, where no file or folder has that very name.
-        output: The folder that predictions go to.
+        places: Files; folders, searched recursively; and globs, unless a file or folder has that very name.
+        output: The folder for predictions.
 
     Returns:
-        The files by the name that their output gets: the path below the folder given, without its suffix; with it, or
-        with the folder's name, where several would share a name. And what the user is told of all this, in lines.
+        The files by the name of their output: the path below the given folder, without its suffix; with suffix or
+        folder's name where several would share a name. And lines for the user on what was skipped or renamed.
 
     Raises:
-        DataNotFoundError: A place is not there, or no place holds an image.
+        DataNotFoundError: A place does not exist, or no place holds an image.
     """
-    files: dict[str, Path] = {}  # as they were given, by their absolute paths
-    names: dict[str, list[str]] = {}  # those that each may have, the shortest first
+    files: dict[str, Path] = {}  # as given, by absolute path
+    names: dict[str, list[str]] = {}  # candidates of each, the shortest first
     passed_over: Counter[str] = Counter()
     written_by_us: list[Path] = []
 
@@ -74,7 +74,7 @@ def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], l
 
 
 def _is_output(folder: Path, output: Path) -> bool:
-    """Whether a folder holds a run of hrseg, or its predictions."""
+    """Whether a folder is a run of hrseg, or holds its predictions."""
     if folder.name in _OUTPUTS:
         is_given = output.is_dir() and folder.parent.samefile(output)
         return is_given or all((folder.parent / name).is_dir() for name in _OUTPUTS)
@@ -90,7 +90,7 @@ def _names(absolute: Path, relative: Path, root: Path) -> list[str]:
 
 
 def _shortest_names(names: Mapping[str, list[str]]) -> tuple[dict[str, str], int]:
-    """Gives each file the first of its names that it shares with no other; says how many got a later one."""
+    """Gives each file the first of its names that no other file has; counts those that got a later one."""
     chosen = dict.fromkeys(names, 0)
     while True:
         files: defaultdict[str, list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""What `hrseg predict --labels` takes: the classes of weights that are of no run."""
+"""`hrseg predict --labels`: the classes of weights that do not come from a run."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ACCEPTED = (
 
 
 def read_labels(source: str) -> tuple[LabelTable, Sequence[int] | None]:
-    """Finds a label table, and the (height, width) to which images are resized whatever their aspect, if any.
+    """Finds a label table, and the (height, width) that images are resized to ignoring their aspect ratio, if any.
 
     Args:
         source: A name in `TABLES`; the folder of a run, or a checkpoint in it; a YAML file as `hrseg.data.classes`
             reads it, or the folder of a data set with such a `classes.yaml`.
 
     Raises:
-        ConfigError: It is none of these, or what the file says is not right.
+        ConfigError: It is none of these, or the file is not valid.
         WeightsError: The checkpoint cannot be read.
     """
     path = Path(source)

@@ -1,4 +1,4 @@
-"""Output whose reader goes away: `hrseg models | head`, or a terminal that is closed."""
+"""Standard output and error that survive a closed pipe or terminal: `hrseg models | head`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hrseg.utils import signals
 _GONE = {errno.EPIPE, errno.EIO}  # a pipe's reader; a terminal
 
 
-class LastingStream:
-    """A text stream that drops what cannot be written since nobody reads it any more.
+class RobustStream:
+    """A text stream that discards its output once its reader has gone.
 
-    Where it is a pipe, the process is asked to end as if by SIGPIPE, as other programs do: a training saves first.
+    After a closed pipe it requests a stop as by SIGPIPE, before which a training saves.
 
     Args:
-        stream: The stream; everything else is its own.
+        stream: The stream; all other attributes are its own.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -31,7 +31,7 @@ class LastingStream:
         self._owner = os.getpid()
 
     def write(self, text: str) -> int:
-        """Writes."""
+        """Writes, or discards, the text."""
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -39,7 +39,7 @@ class LastingStream:
             return len(text)
 
     def flush(self) -> None:
-        """Flushes."""
+        """Flushes what can be written."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -52,7 +52,7 @@ class LastingStream:
         if error.errno not in _GONE:
             raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        with suppress(OSError, ValueError):  # what is still in its buffer goes nowhere, too
+        with suppress(OSError, ValueError):  # what is still in its buffer is discarded too
             os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
         if error.errno == errno.EPIPE and os.getpid() == self._owner:
@@ -60,10 +60,10 @@ class LastingStream:
 
 
 @contextmanager
-def lasting_output() -> Iterator[None]:
-    """Lets the standard output and the standard error outlast their readers while the block runs.
+def robust_output() -> Iterator[None]:
+    """Makes standard output and standard error a `RobustStream` in the block.
 
-    What they cannot encode, such as a file's name that is no text, is spelled out. Closed ones (`>&-`) lead nowhere.
+    Characters that they cannot encode, such as of undecodable file names, are escaped. Closed ones (`>&-`) discard all.
     """
     before = sys.stdout, sys.stderr
     for stream in before:
@@ -71,7 +71,7 @@ def lasting_output() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     with ExitStack() as opened:
         sys.stdout, sys.stderr = (
-            LastingStream(stream or opened.enter_context(open(os.devnull, "w"))) for stream in before
+            RobustStream(stream or opened.enter_context(open(os.devnull, "w"))) for stream in before
         )
         try:
             yield
@@ -84,6 +84,6 @@ def lasting_output() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Prints in rank 0."""
+    """Prints on rank 0."""
     if launch.is_first_process():
         print(text, flush=True)

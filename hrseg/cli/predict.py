@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Predicts images without a data module if `--images` is given, else a data module's split through Lightning."""
+    """Predicts the images of `--images`, or without it a split of a data set through Lightning."""
     wants_help = bool({"-h", "--help"} & set(arguments))
     if not any(argument.split("=")[0] == "--images" for argument in arguments):
         if wants_help:
@@ -90,7 +90,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 def _predictor_of_weights(
     source: str, labels: LabelTable, input_size: Sequence[int] | None, device: str | None, protocol: str
 ) -> Predictor:
-    """A predictor with ImageNet's mean and standard deviation, as all code bases have them whose weights we know."""
+    """A predictor with ImageNet's mean and std, as in all code bases whose weights are recognised."""
     from hrseg.inference import Predictor, named_protocol
     from hrseg.models import create_model
 
@@ -105,7 +105,7 @@ def _predictor_of_weights(
 
 
 def _read_ahead(images: dict[str, Path]) -> Iterator[tuple[str, np.ndarray | DataFileError]]:
-    """Reads the next image while the one before is in use; two are in memory at any time."""
+    """Reads the next image while the current one is processed; at most two are in memory."""
 
     def read(path: Path) -> np.ndarray | DataFileError:
         try:

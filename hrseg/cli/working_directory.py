@@ -1,4 +1,4 @@
-"""Modules of the working directory, where a user's own classes are, for the command."""
+"""Imports from the working directory, where a user's own classes are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import ClassVar
 
 
 def find_modules_here() -> None:
-    """Lets modules of the working directory be imported, where no library has their name.
+    """Makes modules of the working directory importable, unless a library has their name.
 
-    Folders without code are none: those of runs and exports are often named like libraries that are not installed
-    (`wandb`, `onnx`), and would be taken for them.
+    Folders without code are not packages: those of runs and exports often have the names of libraries that are not
+    installed (`wandb`, `onnx`).
     """
     try:
         _Finder.folder = os.getcwd()  # now: while a config is parsed, it is the config's folder

@@ -1,4 +1,4 @@
-"""From uint8 images to what a network takes."""
+"""Normalisation of uint8 images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Looks at mean and standard deviation of the channels.
+    """Checks mean and standard deviation of the channels.
 
     Raises:
-        ConfigError: They are not three numbers each, or one is far from what float32 holds of values from 0 to 1.
+        ConfigError: They are not three numbers each, or one is far outside the range for values from 0 to 1.
     """
     for name, values, least, most, above in (("mean", mean, -1e3, 1e3, ""), ("std", std, 1e-6, 1e6, ", above 0")):
         is_right = isinstance(values, Sequence) and len(values) == 3 and all(is_number(x, least) for x in values)
@@ -25,7 +25,7 @@ def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor, channel_order: str = "rgb") -> Tensor:
-    """Brings the channels to zero mean and unit deviation, in the order that the network expects.
+    """Normalises the channels to zero mean and unit standard deviation, in the order that the network expects.
 
     Args:
         images: (B, 3, H, W) RGB, 0 to 255, uint8 or float.

@@ -1,4 +1,4 @@
-"""Sliding windows: scores of an image larger than what a network was trained on, or than memory holds at once."""
+"""Sliding-window inference."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ def sliding_window(
     fill: Tensor | float = 0.0,
     batch_size: int = 4,
 ) -> Tensor:
-    """The mean over overlapping windows of what a network says of each.
+    """Averages a network's scores over overlapping windows.
 
-    Scores are summed in place, on the images' device: beside one batch of windows, the result is all that is held.
+    Scores are summed in place, on the images' device: memory holds the result and one batch of windows.
 
     Args:
         scores_of: Maps windows (N, C, h, w) to scores (N, K, h, w).
         images: (B, C, H, W), of any size.
         window: (height, width) of the windows in pixels.
-        stride: (vertical, horizontal) distance of neighbours in pixels, at most the window.
-        last_window: How the last row and column fit in: "pad" lets them reach over the border and fills up what is
-            missing, so that every window has one size; "shift" moves them back until they end with the image, and
-            takes smaller windows where the image is smaller than one.
-        fill: What windows are filled up with, a number or one per channel, (C, 1, 1).
-        batch_size: Windows that go through the network at once; those of all images at one place always do.
+        stride: (vertical, horizontal) stride in pixels, at most the window.
+        last_window: Treatment of the last row and column: "pad" pads windows that reach over the border, so that all
+            have one size; "shift" moves them back to the border, and takes smaller windows if the image is smaller.
+        fill: Padding value, a number or one per channel, (C, 1, 1).
+        batch_size: Windows per forward pass; those of all images of the batch at one place always share it.
 
     Returns:
         (B, K, H, W), of the scores' type.
@@ -71,13 +70,13 @@ def sliding_window(
             total = scores.new_zeros(number, scores.shape[1], height, width)
         for ((top, bottom), (left, right)), part in zip(chunk, torch.split(scores, number), strict=True):
             total[..., top:bottom, left:right] += part[..., : bottom - top, : right - left]
-        del scores, part  # before those of the next windows come
+        del scores, part  # frees them before the next windows
     assert total is not None
     return total.div_(_counts(rows, height, total)[:, None] * _counts(columns, width, total))
 
 
 def _spans(length: int, window: int, stride: int, last_window: LastWindow) -> Iterator[tuple[int, int]]:
-    """First pixel of each window along an axis, and the pixel after its last one inside the image."""
+    """First pixel of each window along an axis, and the end of its part inside the image."""
     for index in range(max(0, math.ceil((length - window) / stride)) + 1):
         end = min(index * stride + window, length)
         yield (max(0, end - window) if last_window == "shift" else index * stride), end
@@ -95,7 +94,7 @@ def _filled(window: Tensor, size: tuple[int, int], fill: Tensor | float) -> Tens
 
 
 def _counts(spans: list[tuple[int, int]], length: int, like: Tensor) -> Tensor:
-    """How many windows lie over each pixel of an axis, (length,)."""
+    """Number of windows over each pixel of an axis, (length,)."""
     counts = like.new_zeros(length)
     for start, end in spans:
         counts[start:end] += 1

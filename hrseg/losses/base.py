@@ -14,7 +14,7 @@ from hrseg.errors import ConfigError
 from hrseg.utils.checks import is_number, is_whole, require
 from hrseg.utils.construct import RecordsArguments
 
-AverageOver = Literal["processes", "pixels"]
+LossReduction = Literal["per_rank", "global"]
 
 _LARGEST = 3e38  # of float32
 
@@ -22,29 +22,30 @@ _LARGEST = 3e38  # of float32
 class Criterion(nn.Module, RecordsArguments):
     """A loss, or several of them combined; the ancestor of both kinds."""
 
-    def bind(self, ignore_index: int, align_corners: bool, average_over: AverageOver = "processes") -> None:
+    def bind(self, ignore_index: int, align_corners: bool, loss_reduction: LossReduction = "per_rank") -> None:
         """Tells this loss, and all that it combines, what the data, the network and the task have settled.
 
         Args:
             ignore_index: Value of the pixels that do not count, from the data's label table.
             align_corners: How the network upsamples.
-            average_over: See `SegmentationTask`.
+            loss_reduction: See `SegmentationTask`.
 
         Raises:
             ConfigError: A loss cannot be averaged in that way.
         """
-        if average_over not in get_args(AverageOver):
-            raise ConfigError(f"average_over is {average_over!r}; expected one of {', '.join(get_args(AverageOver))}")
+        if loss_reduction not in get_args(LossReduction):
+            choices = ", ".join(get_args(LossReduction))
+            raise ConfigError(f"loss_reduction is {loss_reduction!r}; expected one of {choices}")
         for module in self.modules():
             if isinstance(module, SegmentationLoss):
-                if average_over == "pixels" and not module.sums_over_pixels:
+                if loss_reduction == "global" and not module.sums_over_pixels:
                     raise ConfigError(
-                        f"average_over is pixels, but {type(module).__name__} is not a sum over pixels that could be "
-                        "divided by those of all processes; leave it at processes"
+                        f"loss_reduction is global, but {type(module).__name__} is not a sum over pixels that could be "
+                        "divided by those of all ranks; leave it at per_rank"
                     )
                 module.ignore_index = ignore_index
                 module.align_corners = align_corners
-                module.average_over = average_over
+                module.loss_reduction = loss_reduction
 
     @property
     def num_classes(self) -> int | None:
@@ -73,7 +74,7 @@ class SegmentationLoss(Criterion, ABC):
     """
 
     sums_over_pixels: ClassVar[bool] = False  # whether it is a sum over pixels that `mean` divides
-    average_over: AverageOver = "processes"
+    loss_reduction: LossReduction = "per_rank"
     class_weights: Tensor | None
 
     def __init__(
@@ -145,15 +146,15 @@ class SegmentationLoss(Criterion, ABC):
     def mean(self, total: Tensor, count: Tensor) -> Tensor:
         """The mean from a sum over the pixels of the batch; zero where nothing was counted.
 
-        Averaged over the pixels of all processes it is a process's part of the mean: the mean over the processes, which
-        their gradients go through, is the one over their pixels.
+        Under "global" reduction it is the rank's share, scaled so that the mean over ranks, as which DDP averages the
+        gradients, is the mean over all pixels.
         """
-        processes = 1
-        if self.average_over == "pixels" and self.training and distributed.is_initialized():
+        world_size = 1
+        if self.loss_reduction == "global" and self.training and distributed.is_initialized():
             count = count.clone()
             distributed.all_reduce(count)
-            processes = distributed.get_world_size()
-        return total * processes / torch.where(count > 0, count, 1)
+            world_size = distributed.get_world_size()
+        return total * world_size / torch.where(count > 0, count, 1)
 
 
 def require_weights(name: str, weights: object, of: str = "class") -> list[float]:

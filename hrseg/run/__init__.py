@@ -1,1 +1,1 @@
-"""How a run is put together: its folder, its settings, its processes, and `hrseg.fit`."""
+"""Runs: trainer, folder, config.yaml, launchers, and `hrseg.fit`."""

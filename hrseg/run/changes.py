@@ -1,4 +1,4 @@
-"""What differs between the settings that a run was trained with and those that it goes on with."""
+"""Differences between the settings that a run was trained with and those that it goes on with."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hrseg.errors import ConfigError
 from hrseg.utils.files import replacing
 from hrseg.utils.text_files import read_settings
 
-# what changes neither steps nor scores
-_OF_NO_EFFECT = {
+# change neither steps nor scores
+_WITHOUT_EFFECT = {
     "experiment",
     "timeout_minutes",
     "weights_only",
@@ -21,7 +21,7 @@ _OF_NO_EFFECT = {
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
 }
-# what the checkpoint holds: learning rates, momenta and decay; the seed of the task, and of the data without data.seed
+# restored from the checkpoint: learning rates, momenta and decay; the seed of the task, and of data without data.seed
 _RESTORED = {
     "model.optimizer": "optimiser goes on",
     "model.head_lr_factor": "optimiser goes on",
@@ -34,19 +34,19 @@ _LISTED = 10
 
 
 def going_on(checkpoint: Path, config: Path, settings: Mapping[str, Any]) -> str:
-    """The line that a training begins with which goes on from a checkpoint.
+    """Returns the first line of a training that goes on from a checkpoint.
 
     Args:
         checkpoint: The checkpoint.
         config: The `config.yaml` of its run; may be missing.
-        settings: What it would hold now.
+        settings: What that file would hold now.
     """
     found = changes(_read(config), settings)
     return f"going on from {checkpoint}" + (f" with settings other than those of {config}: {found}" if found else "")
 
 
 def keep_before(config: Path, settings: Mapping[str, Any], step: int) -> None:
-    """Keeps a `config.yaml` as `config_until_step_N.yaml` beside it, if it is to be replaced by other settings."""
+    """Copies a `config.yaml` to `config_until_step_N.yaml` if other settings are to replace it."""
     kept = config.with_name(f"config_until_step_{step}.yaml")
     if step and not kept.exists() and changes(_read(config), settings):
         with replacing(kept) as temporary:
@@ -62,7 +62,7 @@ def _read(config: Path) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Lists settings that differ, and matter, in one line; empty if there are none, or if none are known of before.
+    """Lists in one line the settings that differ and matter; empty if there are none, or nothing is known of before.
 
     Args:
         before: Settings by name, as in `config.yaml`, defaults filled in.
@@ -75,7 +75,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         f"{name} {_shown(old)} -> {_shown(new)}"
         + (f" (without effect: the {_RESTORED[kept]} as in the checkpoint)" if (kept := _restored(name)) else "")
         for name, old, new in _differences("", before, now if before else {})
-        if name not in _OF_NO_EFFECT
+        if name not in _WITHOUT_EFFECT
     ]
     more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
     return ", ".join([*found[:_LISTED], *more])

@@ -1,4 +1,4 @@
-"""`config.yaml` of a run, and what stands in it of a training that was started from Python."""
+"""The `config.yaml` of a run, also for a training started from Python."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from hrseg.task import SegmentationTask
 from hrseg.utils.construct import NotDescribableError, arguments_of, class_path, describe, described_arguments
 from hrseg.utils.files import replacing
 
-_LINKED = ("labels", "crop_size", "input_size")  # the command takes them from the data
+_LINKED = ("labels", "crop_size", "input_size")  # the command links them from the data
 _OF_NAMED_NETWORKS = ("network_args", "weights", "reinit_head", "checkpoint_stages")
-_OF_TRAINING = ("model.optimizer", "model.schedule", "data.transforms", "trainer.")  # what scores do without
+_OF_TRAINING = ("model.optimizer", "model.schedule", "data.transforms", "trainer.")  # not needed for scoring
 
 
 class ConfigFile(Callback):
-    """Writes `config.yaml`, from which a run can be repeated as a new one, when its training starts.
+    """Writes `config.yaml`, from which a run can be repeated, when its training starts, and sends it to the loggers.
 
-    A restart with other settings keeps the file before as `config_until_step_N.yaml`. The loggers get what it holds.
+    A restart with other settings keeps the previous file as `config_until_step_N.yaml`.
 
     Args:
         folder: The run's folder.
-        settings: What the file holds, as plain values.
-        is_restart: Whether a run goes on that the loggers know.
-        comments: Lines at its head; None for settings of which no file is to be written.
+        settings: Plain values for the file.
+        is_restart: Whether a run of this folder, which the loggers know, goes on.
+        comments: Comment lines at the top of the file; None writes no file.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class ConfigFile(Callback):
         self._comments = comments
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Starts the loggers; leaves the file alone, as the training may not start."""
+        """Starts the loggers; the file is written later, as the training may not start."""
         if stage == "fit" and trainer.is_global_zero:
             start_loggers(trainer, self.folder, self._settings, self._is_restart)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the file, in one process."""
+        """Writes the file on rank 0."""
         if not trainer.is_global_zero or self._comments is None:
             return
         seed = getattr(pl_module, "seed", None)
@@ -65,7 +65,7 @@ class ConfigFile(Callback):
 
 
 def comments_of(task: SegmentationTask, lacks: Mapping[str, str]) -> list[str] | None:
-    """The comments of a `ConfigFile`, given what its settings lack."""
+    """The comments of a `ConfigFile` on what its settings lack."""
     if not _is_whole(lacks):
         return None
     comments = [f"without {name}: {reason}" for name, reason in lacks.items()]
@@ -75,7 +75,7 @@ def comments_of(task: SegmentationTask, lacks: Mapping[str, str]) -> list[str] |
 
 
 def complaint(lacks: Mapping[str, str]) -> str:
-    """What `config.yaml` lacks, and what that means."""
+    """A line on what `config.yaml` lacks, and the consequence."""
     listed = ", ".join(f"{name} ({reason})" for name, reason in lacks.items())
     if _is_whole(lacks):
         return f"config.yaml is without {listed}: a training repeated from it goes without"
@@ -89,16 +89,16 @@ def _is_whole(lacks: Mapping[str, str]) -> bool:
 def run_settings(
     task: SegmentationTask, data: LightningDataModule, experiment: str, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings of a training that was started from Python, as in a recipe.
+    """Returns the settings of a training started from Python, as a recipe would hold them.
 
     Args:
-        task: What is trained.
-        data: What it is trained on.
+        task: The task.
+        data: The data module.
         experiment: Name of the folder under runs/.
         options: Of the trainer, as the user gave them.
 
     Returns:
-        Plain values, and the names of what these cannot describe, with the reasons.
+        Plain values; and the names of settings that plain values cannot describe, with the reasons.
     """
     lacks: dict[str, str] = {}
 
@@ -112,7 +112,7 @@ def run_settings(
     try:
         model = take("model", described_arguments(task, skip=(*_LINKED, "network", *_OF_NAMED_NETWORKS)))
         model = take("model", _described_network(task)) | model
-        if task.crop_size != getattr(data, "crop_size", task.crop_size):  # its windows are not those of the data
+        if task.crop_size != getattr(data, "crop_size", task.crop_size):  # its windows differ from the data's crops
             model |= {name: describe(asdict(getattr(task, name))) for name in ("val_protocol", "test_protocol")}
         is_ours = type(task) is SegmentationTask
         settings["model"] = model if is_ours else {"class_path": class_path(type(task)), "init_args": model}

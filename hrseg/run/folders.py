@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from hrseg.inference import Checkpoint
 
 _LOCK = ".lock"
-_PATIENCE = 10.0  # seconds; the dataloader workers of a training that was killed may hold its lock for five
-_OF_ANY_START = ("config*.yaml", "events.out.tfevents.*", _LOCK)  # files of a run that has come to nothing yet
+_PATIENCE = 10.0  # seconds; dataloader workers of a killed training may hold its lock for five
+_OF_ANY_START = ("config*.yaml", "events.out.tfevents.*", _LOCK)  # files of a run without results
 
-_made: set[Path] = set()  # the folders that this process has made
+_made: set[Path] = set()  # folders created by this process
 
 
 def new_run_dir(root: Path, experiment: str) -> Path:
-    """Makes the next free folder `root/experiment/N`, N counting from 0.
+    """Creates the next free folder `root/experiment/N`, N counting from 0.
 
-    All processes of a SLURM job have the folder that its number names, however often it is requeued. Those that
-    torchrun started have the one that the first of them makes, however often torchrun starts them again.
+    All ranks of a SLURM job share the folder named by its job id, also after a requeue. All ranks that torchrun started
+    share the one that rank 0 creates, also after a restart by torchrun.
 
     Raises:
         ConfigError: The experiment's name leads out of `root`.
-        OutputError: The folder cannot be made.
+        OutputError: The folder cannot be created.
     """
     if Path(experiment).is_absolute() or ".." in Path(experiment).parts:
         raise ConfigError(f"experiment {experiment} leads out of {root}/; give a name, or the whole path as run_dir")
@@ -73,7 +73,7 @@ def _make(folder: Path) -> None:
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
-    """Removes those, innermost first, that this process has made and that hold nothing."""
+    """Removes the empty ones that this process created; `folders` are innermost first."""
     with suppress(OSError):
         for folder in folders:
             if folder in _made:
@@ -93,16 +93,16 @@ def shared_run_dir(experiment: str) -> Path:
 
 @contextmanager
 def in_use(run_dir: Path, is_training: bool) -> Iterator[None]:
-    """Makes a run's folder, and removes it again if the block fails before anything of use is in it.
+    """Creates a run's folder, and removes it again if the block fails before it holds a result.
 
     Args:
         run_dir: The folder.
-        is_training: Whether to keep other trainings out of the folder: two would mix their rows and checkpoints. Rank 0
-            does so for all ranks of its training. A training that is killed leaves the folder free.
+        is_training: Whether to lock the folder against other trainings, whose rows and checkpoints would mix with those
+            of this one. Rank 0 holds the lock for all ranks; the lock of a killed training is released.
 
     Raises:
         OutputError: The folder cannot be written to.
-        ConfigError: Another training is at work in it.
+        ConfigError: Another training is running in it.
     """
     _make(run_dir)
     with ExitStack() as stack:
@@ -139,7 +139,7 @@ def _holder(lock: Path) -> str:
 
 
 def remove_unused(run_dir: Path) -> None:
-    """Removes a run's folder, and its parents, if this process has made them and nothing of use is in them."""
+    """Removes a run's folder and its parents if this process created them and they hold no result."""
     folder = run_dir.absolute()
     if folder not in _made or any(
         path.is_file() and not any(path.match(pattern) for pattern in _OF_ANY_START) for path in folder.rglob("*")
@@ -167,12 +167,12 @@ def last_checkpoint(run_dir: Path) -> Checkpoint | None:
 
 
 def is_of_run(checkpoint: Path, run_dir: Path) -> bool:
-    """Whether a checkpoint lies in a run's folder, so that a training that goes on from it continues that run."""
+    """Whether a checkpoint is in a run's folder, so that going on from it continues that run."""
     return checkpoint.resolve().parent.parent == run_dir.resolve()
 
 
 def run_dir_of(checkpoint: Path) -> Path | None:
-    """The run that a checkpoint belongs to: RUN/checkpoints/best.ckpt, with RUN/config.yaml beside it."""
+    """The folder RUN of a checkpoint RUN/checkpoints/best.ckpt, if there is a RUN/config.yaml."""
     folder = checkpoint.absolute().parent
     if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file():
         return Path(os.path.relpath(folder.parent))

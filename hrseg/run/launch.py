@@ -1,4 +1,4 @@
-"""How many processes torchrun or SLURM's srun started, and whether that is what the user wants."""
+"""World size as torchrun or SLURM's srun started it, checked against the user's options."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from hrseg.run import slurm, torchrun
 
 
 def tasks() -> slurm.Tasks | None:
-    """How many processes there are; None where this one was started by neither."""
+    """Nodes and processes per node; None if neither launcher started this process."""
     return torchrun.tasks() or slurm.tasks()  # torchrun may run within a SLURM job
 
 
 def is_first_process() -> bool:
-    """Whether this is rank 0 of its run, as far as the environment says before Lightning's `Trainer` does."""
+    """Whether this is rank 0, by the environment; for use before Lightning's `Trainer` exists."""
     if tasks() is not None:
         return (os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")) == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
 
 
 def processes(given: Mapping[str, object]) -> dict[str, int]:
-    """Lightning's `num_nodes` and `devices`, as started; empty where this process was not started from outside.
+    """Lightning's `num_nodes` and `devices`, as the launcher started them; empty without one.
 
     Args:
-        given: What the user says of either; None and "auto" say nothing.
+        given: The user's `num_nodes` and `devices`; None and "auto" take the launcher's.
 
     Raises:
-        ConfigError: The user says other numbers.
+        ConfigError: The user gives other numbers.
     """
     started = tasks()
     if started is None:
@@ -45,11 +45,11 @@ def processes(given: Mapping[str, object]) -> dict[str, int]:
 
 
 def require_srun() -> None:
-    """Refuses to train where SLURM has several tasks that would not train together.
+    """Checks that the tasks of a SLURM job would train together.
 
     Raises:
-        ConfigError: srun, which starts them, was left out; or it started them in an interactive job, where Lightning
-            takes each process for one alone.
+        ConfigError: There are several, but srun was left out; or srun started them in an interactive job, in which
+            Lightning takes each process for a training of its own.
     """
     number = int(os.environ.get("SLURM_NTASKS", "1"))
     if number == 1 or tasks() is not None:

@@ -1,4 +1,4 @@
-"""What a SLURM job tells of itself, and how it is put back into the queue."""
+"""The SLURM job that this process runs in, and its requeueing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 
 class Tasks(NamedTuple):
-    """How the processes of a run were started from outside.
+    """The processes of a run, as a launcher started them.
 
     Args:
         nodes: Number of nodes.
-        per_node: Processes on each.
-        launcher: The program that started them.
+        per_node: Processes per node.
+        launcher: "srun" or "torchrun".
     """
 
     nodes: int
@@ -24,9 +24,9 @@ class Tasks(NamedTuple):
 
 
 def job() -> str | None:
-    """The number by which SLURM knows this job, which a requeue keeps; of an array's task, "ARRAY_TASK".
+    """The job id, which a requeue keeps; "ARRAY_TASK" for a task of a job array.
 
-    None outside of SLURM, and in an interactive job, where nothing is to be requeued and commands follow each other.
+    None outside of SLURM, and in an interactive job, which is not requeued and may run several commands.
     """
     if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
@@ -36,7 +36,7 @@ def job() -> str | None:
 
 
 def tasks() -> Tasks | None:
-    """How many processes there are; None where this process was not started by `srun`."""
+    """Nodes and processes per node; None if `srun` did not start this process."""
     if job() is None or "SLURM_STEP_ID" not in os.environ or "SLURM_NTASKS" not in os.environ:
         return None
     nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ["SLURM_NNODES"])
@@ -49,10 +49,10 @@ def has_scontrol() -> bool:
 
 
 def requeue() -> str:
-    """Puts the job back into the queue, unless it is not to be requeued or somebody has ended it.
+    """Requeues the job, unless it forbids that or was cancelled.
 
     Returns:
-        What became of it, for the log.
+        What happened, for the log.
     """
     name = job()
     if name is None:

@@ -1,4 +1,4 @@
-"""What torchrun tells of the processes that it started, and what they share."""
+"""The processes that torchrun started, and values shared by them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hrseg.run.slurm import Tasks
 
 
 def tasks() -> Tasks | None:
-    """How many processes there are; None where this one was not started by torchrun."""
+    """Nodes and processes per node; None if torchrun did not start this process."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     per_node = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -17,11 +17,11 @@ def tasks() -> Tasks | None:
 
 
 def agreed(name: str, choose: Callable[[], str]) -> str:
-    """What the first process chooses, for all of them, however often torchrun starts them again.
+    """Returns on all ranks what rank 0 chose, also after a restart by torchrun.
 
     Args:
-        name: Under which it is kept.
-        choose: Called once, in the first process.
+        name: Key in torchrun's store.
+        choose: Called once, on rank 0.
     """
     from torch import distributed  # not for other verbs
 

@@ -1,4 +1,4 @@
-"""`SegmentationTask`, the LightningModule."""
+"""`SegmentationTask`, the LightningModule: its steps, its checks and its checkpoints."""
 
 from hrseg.task.segmentation import SegmentationTask
 

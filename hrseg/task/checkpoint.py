@@ -1,4 +1,4 @@
-"""The description of a task in its checkpoint, and the task built of it."""
+"""Describing a task in its checkpoint, and rebuilding it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from hrseg.utils.construct import (
 )
 from hrseg.utils.trust import offline, require_trusted
 
-# arguments that stand elsewhere in the checkpoint
+# arguments stored elsewhere in the checkpoint
 _STORED_APART = ("network", "network_args", "weights", "reinit_head", "checkpoint_stages", "labels")
 
 Task = TypeVar("Task", bound=LightningModule)
 
 
 def task_description(task: RecordsArguments) -> dict[str, Any]:
-    """What `task_of_checkpoint` builds a task of, as plain values, beside its network and its labels."""
+    """Returns what `task_of_checkpoint` rebuilds the task from, as plain values, without network and labels."""
     try:
         path = class_path(type(task))
     except NotDescribableError:  # of a notebook or a script
@@ -42,18 +42,18 @@ def task_description(task: RecordsArguments) -> dict[str, Any]:
 def task_of_checkpoint(
     source: str | os.PathLike[str], base: type[Task], kind: type[Task] | None, trust: bool, arguments: dict[str, Any]
 ) -> Task:
-    """Builds the task of a checkpoint, with its weights.
+    """Rebuilds the task of a checkpoint, with its weights.
 
     Args:
         source: The checkpoint.
-        base: The class that the task's own derives from.
+        base: Base class of all tasks.
         kind: The task's class; None is the one that the checkpoint names.
         trust: Whether classes of any package may be built, whatever code that runs.
-        arguments: Of the constructor, in place of the checkpoint's.
+        arguments: Constructor arguments in place of the checkpoint's.
 
     Raises:
         ConfigError: A class is not of a known package, and the file is not trusted.
-        WeightsError: The checkpoint does not describe it, or its parts do not fit.
+        WeightsError: The checkpoint does not describe the task, or its parts do not fit.
     """
     content = read_content(source)
     init_args, left_out, path = _description(content, source)

@@ -1,4 +1,4 @@
-"""What `SegmentationTask` refuses: networks, labels and settings with which its steps cannot work."""
+"""Checks of what `SegmentationTask` gets: networks, labels, losses, settings and batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = {
 
 
 def checked_labels(labels: object) -> LabelTable:
-    """The classes, out of a table or what stands for one in a checkpoint.
+    """Returns the label table, also from its dictionary in a checkpoint.
 
     Raises:
         ConfigError: It is neither.
@@ -39,10 +39,10 @@ def checked_labels(labels: object) -> LabelTable:
 
 
 def check_network(network: object, labels: LabelTable) -> None:
-    """Looks at a network before it has seen an image.
+    """Checks a network before its first forward pass.
 
     Raises:
-        ConfigError: It is no module, no segmentation network, or one of another number of classes.
+        ConfigError: It is no module, no segmentation network, or has another number of classes.
     """
     if isinstance(network, type):
         raise ConfigError(f"the network is the class {network.__name__}; give an instance, {network.__name__}(...)")
@@ -64,7 +64,7 @@ def check_network(network: object, labels: LabelTable) -> None:
 
 
 def check_network_name(name: str) -> None:
-    """Looks at a network's name before it is built.
+    """Checks the name of a network before it is built.
 
     Raises:
         ConfigError: It is the import path of a class.
@@ -77,10 +77,10 @@ def check_network_name(name: str) -> None:
 
 
 def check_network_args(network_args: Mapping[str, object], labels: LabelTable) -> None:
-    """Looks at the arguments for a network given by name.
+    """Checks the constructor arguments of a network given by name.
 
     Raises:
-        ConfigError: One of them stands elsewhere.
+        ConfigError: The task itself determines one of them.
     """
     if settled := [name for name in _SETTLED if name in network_args]:
         raise ConfigError(
@@ -90,10 +90,10 @@ def check_network_args(network_args: Mapping[str, object], labels: LabelTable) -
 
 
 def check_loss(loss: Criterion, labels: LabelTable) -> None:
-    """Looks at a loss before it has seen logits.
+    """Checks a loss before its first call.
 
     Raises:
-        ConfigError: It has weights for another number of classes, or a module of the user is no loss of logits.
+        ConfigError: It has weights for another number of classes, or a user's module is no loss of logits.
     """
     if loss.num_classes not in (None, labels.num_classes):
         raise ConfigError(
@@ -106,10 +106,10 @@ def check_loss(loss: Criterion, labels: LabelTable) -> None:
 
 
 def check_logits(outputs: Mapping[str, Tensor], images: Tensor, num_classes: int, network: nn.Module) -> None:
-    """Looks at the shapes of the logits, which costs nothing.
+    """Checks the shapes of the logits.
 
     Raises:
-        ConfigError: They are no maps, or have not one channel per class.
+        ConfigError: They are not (B, K, h, w) with one channel per class.
     """
     for name in ("out", "aux"):
         if name in outputs:
@@ -122,7 +122,7 @@ def check_logits(outputs: Mapping[str, Tensor], images: Tensor, num_classes: int
 
 
 def require_batch(batch: Any, *names: str) -> None:
-    """Raises a `ConfigError` where a batch, as of a user's own data module, is no dict with what a step reads."""
+    """Raises a `ConfigError` if a batch, as of a user's own data module, is not a dict with these keys."""
     if isinstance(batch, Mapping) and all(name in batch for name in names):
         return
     found = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
@@ -134,7 +134,7 @@ def require_batch(batch: Any, *names: str) -> None:
 
 
 def check_trainer(trainer: Trainer, labels: LabelTable) -> None:
-    """Looks at what the task is to be run with.
+    """Checks the trainer and its data.
 
     Raises:
         ConfigError: The precision is too low for weights, or the data have other classes.
@@ -153,10 +153,10 @@ def check_trainer(trainer: Trainer, labels: LabelTable) -> None:
 
 
 def check_monitors(trainer: Trainer, logged: Collection[str]) -> None:
-    """Looks at what `EarlyStopping` watches: Lightning misses it after an epoch, whose weights are lost.
+    """Checks what `EarlyStopping` monitors: Lightning would fail after the first epoch, whose weights are lost.
 
     Args:
-        trainer: Has the callbacks. Where one is of the user's own, it may log anything.
+        trainer: Has the callbacks. A callback of the user's own may log anything.
         logged: What the task logs in a training.
 
     Raises:
@@ -177,10 +177,10 @@ def _is_of_user(callback: object) -> bool:
 
 
 def check_clipping(trainer: Trainer, optimizer: Optimizer) -> None:
-    """Refuses what Lightning cannot do: clip gradients that the optimiser itself unscales.
+    """Checks that gradients can be clipped, which Lightning cannot if the optimiser itself unscales them.
 
     Raises:
-        ConfigError: Gradients are to be clipped, precision is 16-mixed, and the optimiser fused.
+        ConfigError: Gradients are clipped under 16-mixed with a fused optimiser.
     """
     is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     if trainer.gradient_clip_val and is_scaled and unscales(optimizer):
@@ -191,7 +191,7 @@ def check_clipping(trainer: Trainer, optimizer: Optimizer) -> None:
 
 
 def unscales(optimizer: Optimizer) -> bool:
-    """Whether an optimiser is fused with the unscaling of gradients."""
+    """Whether an optimiser unscales gradients itself, as fused ones do."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
@@ -202,7 +202,7 @@ def check_settings(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> None:
-    """Looks at the types and ranges of what the constructor of the task got.
+    """Checks types and ranges of constructor arguments.
 
     Raises:
         ConfigError: One cannot be used.

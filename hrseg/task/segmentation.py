@@ -1,4 +1,4 @@
-"""`SegmentationTask`: what a training, validation, test or prediction step does; Lightning does the rest."""
+"""`SegmentationTask`: the training, validation, test and prediction step, and the optimiser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torchmetrics import MeanMetric
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize, score_images, upsample
-from hrseg.losses import AverageOver, Criterion, criterion_of
+from hrseg.losses import Criterion, LossReduction, criterion_of
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import Network, create_model, optimize_for_cpu, outputs_of
@@ -59,42 +59,41 @@ class SegmentationTask(LightningModule, RecordsArguments):
             (B, K, H, W), or to a mapping with them under "out", as those of torchvision.
         labels: The data set's classes; the command links it from the data module.
         network_args: Further constructor parameters of a network given by name.
-        weights: Where a network given by name starts from: "imagenet", another name that `hrseg models` shows, a file
-            of any code base, or None for a random start.
-        reinit_head: Starts from the trunk of the weights only, as for other classes than theirs.
-        checkpoint_stages: Stages out of 1, 2, 3, 4, of a network given by name, that are computed again in the backward
-            pass instead of being kept: less memory, more time, the same result.
+        weights: Initial weights of a network given by name: "imagenet", another name that `hrseg models` shows, a file
+            of any code base, or None for random ones.
+        reinit_head: Takes the backbone of the weights only, for other classes than theirs.
+        checkpoint_stages: Stages out of 1, 2, 3, 4, of a network given by name, with activation checkpointing: less
+            memory, more time, the same result.
         loss: Loss on the main output, of ours or a module of (logits, target) such as `torch.nn.CrossEntropyLoss`; or a
             `WeightedOutputsLoss` over several; None is cross entropy on each output that the network is trained with,
             weighted as published.
-        optimizer: Makes the optimiser from parameter groups; None is the papers' SGD (0.01, 0.9, 5e-4).
-        average_over: What the loss of a step is a mean over. "processes": each process has the mean over the pixels of
-            its batch, and the gradients are averaged, as in the code of the HRNet papers, of OCR, of NVIDIA and in
-            mmsegmentation; a pixel counts the more, the more of its process's batch is ignored. "pixels": the pixels of
-            all processes alike, as in one process with the whole batch; for cross entropy and OHEM, whose `min_kept`
-            stays one per process. In a single process both are the same.
-        schedule: Of the learning rate, per optimiser step: "poly", "cosine", to zero, or "step", a tenth after 30, 60
-            and 90 % of the steps; or a function that makes a schedule of an optimiser, such as a class of torch. A
-            `ReduceLROnPlateau` watches its `monitor`, else val/miou if its mode is "max" and val/loss if it is "min".
+        optimizer: Builds the optimiser from parameter groups; None is the papers' SGD (lr 0.01, momentum 0.9, weight
+            decay 5e-4).
+        loss_reduction: How the loss of a step is averaged over ranks. "per_rank": each rank takes the mean over the
+            pixels of its batch, and the gradients are averaged, as in the code of the HRNet papers, of OCR, of NVIDIA
+            and in mmsegmentation; the more pixels of a rank's batch are ignored, the more the others count. "global":
+            the mean over the pixels of all ranks, as on one rank with the whole batch; for cross entropy and OHEM,
+            whose `min_kept` stays one per rank. On one rank both are the same.
+        schedule: Of the learning rate, per optimiser step: "poly" or "cosine", to zero; "step", a tenth after 30, 60
+            and 90 % of the steps; or a function that builds a scheduler for an optimiser, such as a class of torch. A
+            `ReduceLROnPlateau` watches its `monitor`, by default val/miou in mode "max" and val/loss in mode "min".
         power: Power of the poly schedule; 0 keeps the learning rate constant.
-        warmup_steps: Optimiser steps over which the learning rate rises linearly to its full value; a tenth of a
-            training that has no more steps than that.
-        head_lr_factor: Learning rate of the head over that of the trunk.
-        lr_factors: Likewise of other parts, by pattern, such as {"stage4": 0.1, "*.bn1": 2.0}: the name of a parameter
-            or of a module that holds it, "head" or "backbone", which is all but the head. Where several fit, the last.
-        freeze: Parts that are not trained, by pattern likewise, such as ["backbone"]. Their batch norm keeps its
-            statistics.
+        warmup_steps: Optimiser steps of linear warm-up; a tenth of all steps if the training has no more than these.
+        head_lr_factor: Learning rate of the head relative to the backbone's.
+        lr_factors: Relative learning rates of other parts, by pattern, such as {"stage4": 0.1, "*.bn1": 2.0}: the name
+            of a parameter or of a module that holds it, "head", or "backbone", all but the head. The last match wins.
+        freeze: Parts that are not trained, by such patterns: ["backbone"]. Their batch norm keeps its statistics.
         decay_norm_and_bias: Whether weight decay acts on normalisation layers and biases; the HRNet papers decay all.
-        val_protocol: How images are scored in validation: "whole", "slide", "cityscapes", "pascal_context", "lip", or a
-            `Protocol` of one's own.
+        val_protocol: How images are scored in validation: "whole", "slide", "cityscapes", "pascal_context", "lip", or
+            another `Protocol`.
         test_protocol: Likewise in test and prediction.
         crop_size: (height, width) of the training crops, the windows of the protocols "slide" and "pascal_context"; the
             command links it from the data module.
-        input_size: (height, width) that the data module brings every image to, if any; linked likewise.
-        absent_classes: How the mean IoU treats a class that neither labels nor predictions contain: "skip" leaves it
-            out, as the Cityscapes evaluator does, "zero" counts it as 0, as the official HRNet code does.
-        mean: Mean of the channels of the images the weights were trained with, for values from 0 to 1, in the network's
-            `channel_order`. The weights in BGR of openseg and HRFormer were trained with the RGB numbers as they stand.
+        input_size: (height, width) that the data module resizes every image to, if any; linked likewise.
+        absent_classes: Treatment of classes in neither labels nor predictions by the mean IoU: "skip" leaves them out,
+            as the Cityscapes evaluator does; "zero" counts them as 0, as the official HRNet code does.
+        mean: Mean of the channels, for values from 0 to 1, in the network's `channel_order`. BGR weights of openseg and
+            HRFormer were trained with the RGB numbers in this order, unswapped.
         std: Standard deviation likewise.
         channels_last: Runs the network in channels-last memory format, which is faster on CPUs and tensor cores.
         compile: Runs the network through torch.compile.
@@ -116,7 +115,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         checkpoint_stages: list[int] | None = None,
         loss: Criterion | nn.Module | None = None,
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None,
-        average_over: AverageOver = "processes",
+        loss_reduction: LossReduction = "per_rank",
         schedule: Schedule = "poly",
         power: float = 0.9,
         warmup_steps: int = 0,
@@ -157,7 +156,9 @@ class SegmentationTask(LightningModule, RecordsArguments):
             self.network = network
         check_network(self.network, self.labels)
         if not self.network.training:
-            _log.warning("the network was in evaluation mode, and is trained all the same; give freeze for what is not")
+            _log.warning(
+                "the network was in evaluation mode and is set to training mode; freeze what is not to be trained"
+            )
             self.network.train()
         self.network.to(memory_format=self.memory_format)
         self._head_names: Sequence[str] = getattr(self.network, "head_names", ())
@@ -165,7 +166,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self.loss = criterion_of(loss, getattr(self.network, "output_weights", {"out": 1.0}))
         check_loss(self.loss, self.labels)
         self.align_corners: bool = getattr(self.network, "align_corners", False)
-        self.loss.bind(self.labels.ignore_index, self.align_corners, average_over)
+        self.loss.bind(self.labels.ignore_index, self.align_corners, loss_reduction)
         self.make_optimizer = optimizer or partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.val_protocol, self.test_protocol = (
             named_protocol(protocol, crop_size) if isinstance(protocol, str) else protocol
@@ -196,7 +197,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
     # ------------------------------------------------------------------------------------------------- network
 
     def setup(self, stage: str) -> None:
-        """Checks trainer and monitored scores; optimizes the network for a CPU; compiles it, once, if asked to."""
+        """Checks trainer and data; optimises the network for a CPU; compiles it, once, under `compile`."""
         check_trainer(self.trainer, self.labels)
         if isinstance(self.network, Network) and self.trainer.strategy.root_device.type == "cpu":
             optimize_for_cpu(self.network)
@@ -208,19 +209,19 @@ class SegmentationTask(LightningModule, RecordsArguments):
             self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
 
     def train(self, mode: bool = True) -> Self:
-        """Switches to training or evaluation, all but what is frozen."""
+        """Sets training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         for name in self._frozen:  # by name: Lightning puts synchronised batch norms in place of others
             self.network.get_submodule(name).eval()
         return self
 
     def on_train_start(self) -> None:
-        """Brings what is frozen into evaluation mode; Lightning warns of a network that is in it any earlier."""
+        """Sets frozen parts to evaluation mode; earlier, Lightning would warn of it."""
         for name in self._frozen:
             self.network.get_submodule(name).eval()
 
     def on_fit_start(self) -> None:
-        """Makes the steps of a training on the CPU cheaper; looks whether batches of one image can be trained on."""
+        """Tunes malloc on CPUs, records the seed, and checks that batches of one image can be trained on."""
         if self.device.type == "cpu":
             keep_freed_memory()
         if self._seed is None:
@@ -238,14 +239,14 @@ class SegmentationTask(LightningModule, RecordsArguments):
         return self._seed
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Lets seed, step and process alone decide what is random in a step: a restarted training repeats it."""
-        if self._seed is None:  # Lightning's Tuner begins no training
+        """Seeds each step by run, step and rank, so that a restarted training repeats it."""
+        if self._seed is None:  # under Lightning's Tuner, which calls no `on_fit_start`
             self._seed = torch.initial_seed()
         what = (self._seed, self.trainer.global_step, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(what).generate_state(1, np.uint64)[0]))
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """The network's logits before their resize to the image: "out" (B, K, h, w), and "aux" where it has one."""
+        """Logits at the network's own size: "out" (B, K, h, w), and "aux" if it has an auxiliary head."""
         outputs = outputs_of(self.network, images)
         check_logits(outputs, images, self.labels.num_classes, self.network)
         return outputs
@@ -276,11 +277,11 @@ class SegmentationTask(LightningModule, RecordsArguments):
         with single_values_as_config_error(images):
             outputs = self.outputs(images)
         loss: Tensor = self.loss(outputs, batch["target"])
-        self.log("train/loss", self._over_processes(loss), prog_bar=True, batch_size=len(batch["image"]))
+        self.log("train/loss", self._mean_over_ranks(loss), prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
-    def _over_processes(self, loss: Tensor) -> Tensor:
-        """The mean over all processes; Lightning's own `sync_dist` would make the host wait for the device."""
+    def _mean_over_ranks(self, loss: Tensor) -> Tensor:
+        """The mean over all ranks; Lightning's own `sync_dist` would make the host wait for the device."""
         mean = loss.detach().clone()
         if distributed.is_initialized():
             distributed.all_reduce(mean)
@@ -288,15 +289,15 @@ class SegmentationTask(LightningModule, RecordsArguments):
         return mean
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
-        """Counts one batch, at the labels' own sizes; the predictions go to the callbacks."""
+        """Updates the metrics at the labels' own sizes; returns the predictions for callbacks."""
         return self._score(batch, "val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
-        """Counts one batch, at the labels' own sizes; the predictions go to the callbacks."""
+        """Updates the metrics at the labels' own sizes; returns the predictions for callbacks."""
         return self._score(batch, "test")
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
-        """Train ids of each image at its file's size, (H, W) uint8."""
+        """Returns the train ids (H, W) uint8 of each image at its file's size."""
         require_batch(batch, "image", "size")
         predictions: dict[int, Tensor] = {}
         for index, outputs in self._scored_images(batch["image"], self.test_protocol):
@@ -305,7 +306,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         return {"prediction": [predictions[index] for index in range(len(batch["size"]))]}
 
     def _score(self, batch: dict[str, Any], stage: str) -> dict[str, list[Tensor]]:
-        """Counts each image at its label's own size; images and labels of a batch may differ in size."""
+        """Updates the metrics image by image: images and labels of a batch may differ in size."""
         require_batch(batch, "image", "target")
         predictions: dict[int, Tensor] = {}
         protocol = self.val_protocol if stage == "val" else self.test_protocol
@@ -334,7 +335,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             yield from zip(indices, outputs, strict=True)
 
     def on_validation_epoch_start(self) -> None:
-        """Starts the counts at zero."""
+        """Resets the metrics."""
         self.metrics.reset()
         self.mean_loss.reset()
 
@@ -351,7 +352,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
     def _log_scores(self, stage: str, protocol: Protocol) -> None:
         scores = self.metrics.compute()
         if not scores["images"]:
-            return  # a task of the user's own scores in its own way
+            return  # a subclass scores in its own way
         if protocol.is_plain:
             self.log(f"{stage}/loss", self.mean_loss.compute())
         scores = {name: value for name, value in scores.items() if name in MEANS}
@@ -362,7 +363,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
     # ----------------------------------------------------------------------------------------------- optimiser
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, with the schedule of its learning rate stepped at every optimiser step."""
+        """Builds the optimiser, and the scheduler that is stepped with it."""
         groups = parameter_groups(
             self.network,
             head_lr_factor=self.head_lr_factor,
@@ -371,7 +372,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             lr_factors=self.lr_factors,
         )
         if not groups:
-            raise ConfigError(f"nothing of {type(self.network).__name__} is trained: no parameter needs a gradient")
+            raise ConfigError(f"nothing of {type(self.network).__name__} is trained: no parameter requires a gradient")
         if self.lr is not None:
             groups = [{**group, "lr": self.lr} for group in groups]
         optimizer = create_optimizer(self.make_optimizer, groups)
@@ -393,7 +394,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips gradients, under bfloat16 also those of a fused optimiser, which Lightning refuses."""
+        """Clips gradients, under bf16-mixed also of a fused optimiser, which Lightning refuses."""
         plugin = self.trainer.precision_plugin
         if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:  # nothing to unscale
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
@@ -402,7 +403,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _warmup(self, steps: float) -> int:
-        """Steps of the warm-up: a tenth of a training that is too short for those that were asked for."""
+        """Steps of the warm-up: `warmup_steps`, or a tenth of a training that is too short for them."""
         if self.warmup_steps == 0 or self.warmup_steps < steps:
             return self.warmup_steps
         if self.trainer.is_global_zero:
@@ -413,7 +414,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
     # ---------------------------------------------------------------------------------------------- checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what `Predictor.from_checkpoint` needs to rebuild the network, as plain numbers, lists and strings."""
+        """Adds what `Predictor.from_checkpoint` needs to rebuild the network, as plain values."""
         checkpoint["hrseg"] = {
             "network": describe_network(self.network),
             "task": task_description(self),
@@ -427,7 +428,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         }
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  # Lightning's looks for other entries
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's reads other keys
         cls,
         checkpoint_path: str | Path,
         map_location: str | torch.device | None = None,
@@ -435,31 +436,31 @@ class SegmentationTask(LightningModule, RecordsArguments):
         trust: bool = False,
         **arguments: Any,
     ) -> Self:
-        """Builds the task of a checkpoint of `hrseg fit` or `hrseg.fit`, with its weights.
+        """Rebuilds the task of a checkpoint of `hrseg fit` or `hrseg.fit`, with its weights.
 
         Args:
             checkpoint_path: `best.ckpt` or `last.ckpt`.
-            map_location: The device that it is brought to; None is the CPU.
+            map_location: The device to move it to; None is the CPU.
             trust: Whether classes of any package may be built, which runs their code; otherwise those of hrseg,
                 torch.nn, torch.optim and segmentation_models_pytorch alone.
-            arguments: Of the constructor, in place of the checkpoint's.
+            arguments: Constructor arguments in place of the checkpoint's.
 
         Raises:
-            ConfigError: Something is of another class, and the file is not trusted.
-            WeightsError: The file is none of hrseg's, or does not tell an argument that is not given here either.
+            ConfigError: A class is of another package, and the file is not trusted.
+            WeightsError: The file is not of hrseg, or lacks an argument that is not given here either.
         """
         kind = None if cls is SegmentationTask else cls
         task: Self = task_of_checkpoint(checkpoint_path, SegmentationTask, kind, trust, arguments)  # type: ignore[assignment]
         return task if map_location is None else task.to(map_location)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with the seed of the training that is restarted, and notes how far it was trained."""
+        """Restores the seed, and notes how far the weights were trained."""
         self.restored = (checkpoint.get("global_step", 0), checkpoint.get("epoch", 0))
         self._seed = checkpoint.get("hrseg", {}).get("seed")
 
 
 def _by_size(images: Tensor | Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
-    """Indices and stacked images (B, 3, H, W) of each size that occurs."""
+    """Groups images by size: indices, and the stacked images (B, 3, H, W)."""
     if isinstance(images, Tensor):
         yield list(range(len(images))), images
         return

@@ -53,7 +53,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["fitt"], "did you mean fit"),
-        (["--config", "x", "fit"], "stands before the verb"),
+        (["--config", "x", "fit"], "option --config before the verb"),
         (["models", "resnet"], "unknown model 'resnet'"),
         (["models", "--fast"], "unrecognized arguments: --fast; see hrseg models --help"),
         (["predict", "--images", "street.jpg"], "required: --ckpt_path"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hrseg.cli import main
-from hrseg.cli.output import LastingStream, lasting_output
+from hrseg.cli.output import RobustStream, robust_output
 from hrseg.utils import signals
 
 
@@ -82,13 +82,13 @@ def test_a_closed_terminal_is_no_error_and_a_full_disk_is_one(code: int, is_rais
 
     if is_raised:
         with pytest.raises(OSError, match="No space left"):
-            LastingStream(Refusing()).write("text")
+            RobustStream(Refusing()).write("text")
     else:
-        assert LastingStream(Refusing()).write("text") == 4
+        assert RobustStream(Refusing()).write("text") == 4
 
 
 def test_forked_processes_drop_what_nobody_reads(unread: io.TextIOWrapper) -> None:
-    stream = LastingStream(unread)
+    stream = RobustStream(unread)
     worker = os.fork()
     if worker == 0:
         stream.write("text")
@@ -103,6 +103,6 @@ def test_names_that_are_no_text_and_letters_that_the_terminal_lacks_are_spelled_
 ) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
-    with lasting_output():
+    with robust_output():
         print("caf\u00e9 \udcff")
     assert written.getvalue() == b"caf\\xe9 \\udcff\n"

@@ -120,7 +120,7 @@ _UNUSUAL = {
             "freeze=[head]",
             "lr_factors={x: 1}",
         ),
-        *("checkpoint_stages=[9]", "warmup_steps=1000000", "power=-1", "head_lr_factor=0", "average_over=pixels"),
+        *("checkpoint_stages=[9]", "warmup_steps=1000000", "power=-1", "head_lr_factor=0", "loss_reduction=global"),
     ],
     "trainer": [
         *("precision=bf16-true", "precision=16-true", "precision=64-true", "precision=16-mixed", "strategy=fsdp"),

@@ -129,7 +129,7 @@ def test_logits_at_another_size_are_brought_to_that_of_the_labels() -> None:
         ({"warmup_steps": 0.5}, "warmup_steps is 0.5; expected a number from 0"),
         ({"val_protocol": 3}, "val_protocol is 3; expected the name of a protocol"),
         ({"test_protocol": None}, "test_protocol is None; expected the name of a protocol"),
-        ({"average_over": "pixel"}, "average_over is 'pixel'; expected one of processes, pixels"),
+        ({"loss_reduction": "globally"}, "loss_reduction is 'globally'; expected one of per_rank, global"),
     ],
 )
 def test_what_a_task_cannot_be_built_of_is_told(options: dict[str, Any], message: str) -> None:
