@@ -6,7 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import yaml
@@ -18,8 +18,6 @@ from hrseg.errors import ConfigError
 from hrseg.utils.checks import as_list
 from hrseg.utils.files import write_json
 from hrseg.utils.text_files import read_json
-
-Settings: TypeAlias = dict[str, Any]
 
 _IDENTIFIERS = "loggers.json"
 _ID_PARAMETERS = ("id", "run_id", "experiment_key")  # of WandbLogger, MLFlowLogger, CometLogger
@@ -88,26 +86,30 @@ def start_loggers(trainer: Trainer, folder: Path, hyperparameters: Mapping[str, 
         write_json(folder / _IDENTIFIERS, kept)
 
 
-def settings_of_run(makers: Sequence[tuple[Callable[..., Any], Mapping[str, Any]]], folder: Path) -> list[Settings]:
-    """Constructor arguments with which loggers write into a run's folder and go on after a restart.
+def made_loggers(given: Any, folder: Path) -> list[Logger]:
+    """Builds the user's loggers for a run, so that they write into its folder and go on after a restart.
 
     Args:
-        makers: Class, or another function that builds a logger, and the arguments of the user.
+        given: Ready loggers, which stay as they are, or classes and partials of them; one or several.
         folder: The run's folder.
-
-    Returns:
-        For each the arguments to add; none of those that the user gives.
     """
+    given = as_list(given)
+    makers = [type(one) if isinstance(one, Logger) else getattr(one, "func", one) for one in given]
     known = _identifiers(folder / _IDENTIFIERS)
     return [
-        _settings(maker, given, folder, known.get(key))
-        for key, (maker, given) in zip(_keys([maker for maker, _ in makers]), makers, strict=True)
+        one
+        if isinstance(one, Logger)
+        else one(**_settings(maker, getattr(one, "keywords", {}), folder, known.get(key)))
+        for key, maker, one in zip(_keys(makers), makers, given, strict=True)
     ]
 
 
-def _settings(maker: Callable[..., Any], given: Mapping[str, Any], folder: Path, identifier: str | None) -> Settings:
+def _settings(
+    maker: Callable[..., Any], given: Mapping[str, Any], folder: Path, identifier: str | None
+) -> dict[str, Any]:
+    """Constructor arguments for a run's folder and, by the logger's own id, for a run that goes on."""
     parameters = inspect.signature(maker).parameters
-    settings: Settings = {"save_dir": str(folder)}
+    settings: dict[str, Any] = {"save_dir": str(folder)}
     if "tracking_uri" in parameters:
         # MLflow no longer keeps runs in plain files; a server has its own storage
         server = given.get("tracking_uri", parameters["tracking_uri"].default)
@@ -123,14 +125,6 @@ def _settings(maker: Callable[..., Any], given: Mapping[str, Any], folder: Path,
     if given.get("resume", "") is None:  # as the command line has it, which overrides WandbLogger's own "allow"
         settings["resume"] = "allow"
     return settings
-
-
-def made_loggers(given: Any, folder: Path) -> list[Logger]:
-    """Builds the user's loggers: instances, or classes and partials of them, one or several."""
-    given = as_list(given)
-    makers = [type(logger) if isinstance(logger, Logger) else getattr(logger, "func", logger) for logger in given]
-    settings = settings_of_run([(m, getattr(g, "keywords", {})) for m, g in zip(makers, given, strict=True)], folder)
-    return [g if isinstance(g, Logger) else g(**added) for g, added in zip(given, settings, strict=True)]
 
 
 def finish_loggers(trainer: Trainer, given: Any) -> None:

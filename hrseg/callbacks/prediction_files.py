@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from hrseg.inference import write_prediction
+from hrseg.inference import write_prediction, written_files
 from hrseg.task import SegmentationTask
 from hrseg.utils.resize import resize_image
 
@@ -36,3 +36,8 @@ class PredictionFiles(Callback):
         for name, image, prediction in zip(batch["name"], batch["image"], outputs["prediction"], strict=True):
             pixels = resize_image(image.permute(1, 2, 0).cpu().numpy(), prediction.shape)
             write_prediction(self.folder, name, pixels, prediction.cpu().numpy(), pl_module.labels)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints where the files are."""
+        if trainer.is_global_zero:
+            print(written_files(self.folder), flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import (  # type: ignore[attr-defined]  # the first is documented, but not re-exported
@@ -48,9 +48,5 @@ class _OnlyData(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Adds the settings of the data in a file."""
-        super().__call__(parser, cfg, data_alone(read_settings(values)), option_string)  # type: ignore[no-untyped-call]
-
-
-def data_alone(settings: Mapping[str, Any]) -> str:
-    """Returns the settings of the data as `--config` takes them."""
-    return inline({name: value for name, value in settings.items() if name == "data"})
+        data = {name: value for name, value in read_settings(values).items() if name == "data"}
+        super().__call__(parser, cfg, inline(data), option_string)  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ from hrseg.cli.predict_options import OPTIONS, TRUST, trainer_options
 from hrseg.cli.run_config import config_of_run
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
-from hrseg.inference import Checkpoint, written_files
+from hrseg.inference import Checkpoint
 from hrseg.run import launch, slurm
 from hrseg.run.folders import in_use, last_checkpoint, run_dir_of, shared_run_dir
 from hrseg.run.messages import quiet
@@ -187,7 +187,8 @@ class HrsegCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks the options, and determines the folder and the checkpoint to go on from."""
         self.parser.add_instantiator(record, nn.Module)  # so that checkpoints can describe other networks than ours
-        self.parser.add_instantiator(partial, Logger)  # `make_trainer` builds them, for the run's folder
+        # `make_trainer` builds loggers, for the run's folder
+        self.parser.add_instantiator(lambda kind, *args, **given: partial(kind, *args, **given), Logger)
         config = self.config[self._verb]
         if self._verb != "fit" and self._checkpoint is None:
             require_whole_network(
@@ -266,11 +267,6 @@ class HrsegCLI(LightningCLI):
     def before_predict(self) -> None:
         """Keeps the predictions out of memory: they go to files."""
         self.config_init[self._verb]["return_predictions"] = False
-
-    def after_predict(self) -> None:
-        """Prints where the files are."""
-        output = self.config_init[self._verb].output
-        say(written_files(expanded(output) if output else self.run_dir / "predict"))
 
     def after_fit(self) -> None:
         """Prints how long it took, over all restarts, and where the files are."""

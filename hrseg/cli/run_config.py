@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.cli.arguments import inline
-from hrseg.cli.data_options import data_alone
 from hrseg.cli.output import say
 from hrseg.errors import ConfigError
 from hrseg.run.folders import run_dir_of
@@ -69,14 +68,6 @@ def read_run_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
     left_out = [f"trainer.callbacks {_path(one)}" for one in callbacks if not _path(one).startswith(_OF_TRAINING)]
     left_out += [f"trainer.{name}" for name in ("strategy", "plugins") if _names_classes(trainer.get(name))]
     return inline(offline(kept)), left_out
-
-
-def read_run_data(path: Path, trust: bool = False) -> str:
-    """The data of a run's config.yaml alone, as `--config` takes them; arguments and errors as of `read_run_config`."""
-    config = read_settings(path)
-    if not trust:
-        require_trusted(config.get("data"), path, "data")
-    return data_alone(config)
 
 
 def _names_classes(value: Any) -> bool:

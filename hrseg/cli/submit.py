@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import ConfigError
+from hrseg.utils.text_files import read_settings
+from hrseg.utils.trust import require_trusted
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -26,12 +28,11 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         raise ConfigError(f"no {config}; expected the folder of a run, such as runs/NAME/N")
 
     from hrseg.cli.data_options import parse_data
-    from hrseg.cli.run_config import read_run_data
     from hrseg.data.tools.submission import write_submission
 
-    data = parse_data(
-        ["--config", read_run_data(config, options.trust), *([f"--data.root={options.root}"] if options.root else [])]
-    )
+    if not options.trust:
+        require_trusted(read_settings(config).get("data"), config, "data")
+    data = parse_data(["--config", str(config), *([f"--data.root={options.root}"] if options.root else [])])
     archive = options.output or options.run / "submission.zip"
     number = write_submission(data, options.run / "predict" / "labels", archive)
     print(f"{number} predictions of {data.labels.name} {data.predict_split}: {archive}")

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import threading
-from functools import partial
+from functools import partial, wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
-from hrseg.callbacks.loggers import Events, made_loggers, settings_of_run
+from hrseg.callbacks.loggers import Events, made_loggers
 from hrseg.cli import main
 from tests.callbacks.fake_logger import FakeLogger, lines
 
@@ -29,6 +29,22 @@ class LikeMlflow(FakeLogger):
         super().__init__(id=run_id)
 
 
+def added(makers: list[tuple[Any, dict[str, Any]]], folder: Path) -> list[dict[str, Any]]:
+    """What loggers get beside the arguments that the user gives."""
+    found: list[dict[str, Any]] = []
+
+    def recording(maker: Any, given: dict[str, Any]) -> Any:
+        @wraps(maker, updated=())
+        def make(**arguments: Any) -> FakeLogger:
+            found.append({key: value for key, value in arguments.items() if given.get(key, make) != value})
+            return FakeLogger()
+
+        return partial(make, **given)
+
+    made_loggers([recording(maker, given) for maker, given in makers], folder)
+    return found
+
+
 def test_files_go_into_the_runs_folder_and_the_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / "loggers.json").write_text(json.dumps({"FakeLogger": "a", "FakeLogger 1": "b", "LikeMlflow": "c"}))
     makers: list[Any] = [
@@ -39,20 +55,20 @@ def test_files_go_into_the_runs_folder_and_the_run_goes_on(tmp_path: Path) -> No
     ]
     place = {"save_dir": str(tmp_path)}
     local = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "artifact_location": f"{tmp_path}/mlflow"}
-    assert settings_of_run(makers, tmp_path) == [
+    assert added(makers, tmp_path) == [
         {**place, "id": "a"},
         {"id": "b", "resume": "allow"},
         place,
         {**local, "run_id": "c"},
     ]
-    assert settings_of_run([(LikeMlflow, {"tracking_uri": "http://server", "run_id": "mine"})], tmp_path) == [{}]
-    assert settings_of_run([(lambda: None, {})], tmp_path) == [{}]
+    assert added([(LikeMlflow, {"tracking_uri": "http://server", "run_id": "mine"})], tmp_path) == [{}]
+    assert added([(lambda: None, {})], tmp_path) == [{}]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"FakeLogger": 3}', "\x00"])
 def test_a_damaged_list_of_identifiers_begins_anew(content: str, tmp_path: Path) -> None:
     (tmp_path / "loggers.json").write_text(content)
-    assert settings_of_run([(FakeLogger, {})], tmp_path) == [{"save_dir": str(tmp_path)}]
+    assert added([(FakeLogger, {})], tmp_path) == [{"save_dir": str(tmp_path)}]
 
 
 def test_loggers_are_given_ready_or_to_be_made(tmp_path: Path) -> None:
