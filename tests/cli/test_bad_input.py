@@ -160,7 +160,7 @@ def test_a_training_that_cannot_go_on_says_why(
     root = request.getfixturevalue(f"{module}_root")
     damage(root / place)
     assert main(["fit", recipe(module, root, more), "--run_dir=run"]) == 2
-    told = told_in_one_line(capsys)
+    told = one_line_error(capsys)
     assert re.search(message, told), told
     nothing_is_half_written()
 
@@ -216,7 +216,7 @@ def test_a_mat_file_without_a_label(tmp_path: Path, capsys: pytest.CaptureFixtur
         scipy.io.savemat(release / "trainval" / f"{split}.mat", {"LabelMap": np.ones((32, 48), np.uint16)})
     scipy.io.savemat(release / "trainval" / "val.mat", {"Labels": np.ones((32, 48), np.uint16)})
     assert main(["prepare", "pascal-context", "--root", str(root), "--mat", str(release)]) == 2
-    assert "val.mat holds no LabelMap; expected a label of the original release" in told_in_one_line(capsys)
+    assert "val.mat holds no LabelMap; expected a label of the original release" in one_line_error(capsys)
     assert not (root / "ImageSets" / "SegmentationContext").exists()  # lists come last, when all labels are there
     assert [path.name for path in root.rglob("*.png")] in (["train.png"], [])
 
@@ -277,7 +277,7 @@ def test_a_ckpt_path_that_is_no_checkpoint_is_told_before_anything_is_built(
 ) -> None:
     path = no_checkpoint(kind, tmp_path)
     assert main([verb, recipe("camvid", camvid_root), f"--ckpt_path={path}"]) == 2
-    told = told_in_one_line(capsys)
+    told = one_line_error(capsys)
     assert re.search(rf"{path.name} {NO_CHECKPOINTS[kind]}", told), told
     assert [entry.name for entry in Path().iterdir()] == ["toy.yaml"]
 
@@ -287,7 +287,7 @@ def test_a_last_checkpoint_that_is_damaged_is_told(camvid_root: Path, capsys: py
     folder.mkdir(parents=True)
     no_checkpoint("cut", folder).rename(folder / "last.ckpt")
     assert main(["fit", recipe("camvid", camvid_root), "--run_dir=run"]) == 2
-    told = told_in_one_line(capsys)
+    told = one_line_error(capsys)
     assert re.search("last.ckpt cannot be read .*damaged.* another --run_dir to start anew", told), told
     assert [path.name for path in Path("run").rglob("*")] == ["checkpoints", "last.ckpt"]
 
@@ -295,12 +295,12 @@ def test_a_last_checkpoint_that_is_damaged_is_told(camvid_root: Path, capsys: py
 def test_weights_alone_are_no_state_to_go_on_from(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"pytorch-lightning_version": "2.6.0", "state_dict": {}}, "weights.ckpt")
     assert main(["fit", recipe("camvid", camvid_root), "--ckpt_path=weights.ckpt"]) == 2
-    assert "and no optimizer_states; expected best.ckpt or last.ckpt of a run" in told_in_one_line(capsys)
+    assert "and no optimizer_states; expected best.ckpt or last.ckpt of a run" in one_line_error(capsys)
 
 
 def test_an_empty_ckpt_path_is_not_a_random_network(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", recipe("camvid", camvid_root), "--ckpt_path="]) == 2
-    assert "no checkpoint at an empty name; give" in told_in_one_line(capsys)
+    assert "no checkpoint at an empty name; give" in one_line_error(capsys)
 
 
 def command(*arguments: str, file_size: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -380,7 +380,7 @@ def test_an_image_whose_output_would_have_too_long_a_name_is_left_out(
     assert sorted(path.name for path in Path("out").rglob("*.png")) == ["0000.png", "0000.png", "0001.png", "0001.png"]
 
 
-def told_in_one_line(capsys: pytest.CaptureFixture[str]) -> str:
+def one_line_error(capsys: pytest.CaptureFixture[str]) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
     (line,) = lines
     assert line.startswith("hrseg: ")
