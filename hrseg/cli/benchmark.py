@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from hrseg.cli import one_line
-from hrseg.cli.options import OptionParser
+from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.models.catalog import MODELS
 from hrseg.utils.files import require_file_or_nothing, writing
@@ -112,7 +112,7 @@ def _measure_network(options: argparse.Namespace) -> Iterator[Row]:
 
 def _measure_loader(arguments: Sequence[str], seconds: float) -> Iterator[Row]:
     """Counts the images that arrive while nothing else is done with them."""
-    from hrseg.cli.parsing import parse_data  # Lightning
+    from hrseg.cli.data_options import parse_data  # Lightning
 
     data = parse_data(arguments)
     data.prepare_data()
