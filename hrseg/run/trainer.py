@@ -83,14 +83,8 @@ def make_trainer(
     """
     options = {**DEFAULTS, **options}
     is_restart = checkpoint is not None and is_of_run(checkpoint.path, folder)
-    options["logger"] = (
-        verb == "fit"
-        and options.get("logger") is not False
-        and [
-            *_loggers(folder, checkpoint, is_restart),
-            *_loggers_of_user(options.get("logger"), folder),
-        ]
-    )
+    has_loggers = verb == "fit" and options.get("logger") is not False
+    options["logger"] = has_loggers and _loggers(options.get("logger"), folder, checkpoint, is_restart)
     of_run: list[Callback] = [ScoreTables(folder), LabelWarnings(), ResumeCheck(checkpoint)]
     if verb == "fit":
         of_run += _callbacks_of_training(ConfigFile(folder, settings or {}, is_restart, comments), options)
@@ -117,15 +111,13 @@ def make_trainer(
     return trainer
 
 
-def _loggers(folder: Path, checkpoint: Checkpoint | None, is_restart: bool) -> list[Logger]:
-    """TensorBoard's event file and `metrics.csv`; a restart overwrites what they hold of its steps and later ones."""
+def _loggers(given: Any, folder: Path, checkpoint: Checkpoint | None, is_restart: bool) -> list[Logger]:
+    """TensorBoard, `metrics.csv` and the user's; a restart overwrites rows of its first step and later ones."""
     step = 0 if checkpoint is None else checkpoint.content["global_step"] if is_restart else None
-    return [Events(folder, name="", version="", purge_step=step), MetricsCsv(folder / "metrics.csv", step)]
-
-
-def _loggers_of_user(given: Any, folder: Path) -> list[Logger]:
+    of_run = [Events(folder, name="", version="", purge_step=step), MetricsCsv(folder / "metrics.csv", step)]
     # on rank 0 alone: the others do not log, and servers and databases are to see one process
-    return made_loggers(given, folder) if given not in (None, True) and launch.is_first_process() else []
+    of_user = made_loggers(given, folder) if given not in (None, True) and launch.is_first_process() else []
+    return [*of_run, *of_user]
 
 
 def _callbacks_of_training(config: ConfigFile, options: Mapping[str, Any]) -> Iterator[Callback]:

@@ -163,7 +163,7 @@ def send(*signals: signal.Signals) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    ("hook", "step", "signals", "saved"),
+    ("hook", "step", "sent", "saved"),
     [
         ("on_fit_start", 0, (signal.SIGUSR1,), 0),
         ("on_train_batch_start", 1, (signal.SIGTERM,), 1),
@@ -182,11 +182,11 @@ def send(*signals: signal.Signals) -> Callable[[], None]:
     ],
 )
 def test_a_signal_ends_the_training_at_the_next_safe_point(
-    hook: str, step: int, signals: tuple[signal.Signals, ...], saved: int, camvid_root: Path, tmp_path: Path,
+    hook: str, step: int, sent: tuple[signal.Signals, ...], saved: int, camvid_root: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    with signals.watching(), pytest.raises(Interrupted, match=f"stopped by {signals[0].name}"):
-        fit(camvid_root, tmp_path / "run", Do(hook, step, send(*signals)), LastCheckpoint())
+    with signals.watching(), pytest.raises(Interrupted, match=f"stopped by {sent[0].name}"):
+        fit(camvid_root, tmp_path / "run", Do(hook, step, send(*sent)), LastCheckpoint())
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert step_of(path) == saved
     assert f"holds step {saved}. --run_dir {tmp_path / 'run'} goes on from there" in capsys.readouterr().out

@@ -24,13 +24,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import hrseg
-from hrseg.callbacks import AtomicCheckpointIO, LastCheckpoint, NotebookProgress, PlainProgress
+from hrseg.callbacks import LastCheckpoint, PlainProgress
 from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.errors import ConfigError
 from hrseg.run.folders import shared_run_dir
-from hrseg.run.messages import description
-from hrseg.run.options import check_options
-from hrseg.run.trainer import plugins, progress_bar
 from hrseg.utils import signals
 from tests.callbacks.fake_logger import FakeLogger, lines
 
@@ -157,20 +154,6 @@ def test_other_signals_reach_the_process_once_its_state_is_saved(data: CamVidDat
     assert Path("a/checkpoints/last.ckpt").is_file()
 
 
-def test_the_first_line_says_what_the_network_starts_from(tmp_path: Path) -> None:
-    network = hrseg.create_model("hrnetv2_w18_small_v1", 19)
-    hrseg.save_weights(network, tmp_path / "street.safetensors")
-    labels = CamVidDataModule.labels
-    random = hrseg.SegmentationTask("hrnetv2_w18_small_v1", labels)
-    assert "M parameters, no weights, init kaiming) on CamVid" in description(random, starts=True)
-    assert "M parameters) on CamVid" in description(random)
-    started = hrseg.SegmentationTask(
-        "hrnetv2_w18_small_v1", labels, weights=str(tmp_path / "street.safetensors"), reinit_head=True
-    )
-    assert "M parameters, weights of street.safetensors) on CamVid" in description(started, starts=True)
-    assert "Linear (0.00 M parameters) on" in description(hrseg.SegmentationTask(torch.nn.Linear(1, 1), labels), True)
-
-
 @pytest.mark.parametrize("changed", ["labels", "input_size"])
 def test_a_task_of_other_data_is_told(changed: str, data: CamVidDataModule, camvid_root: Path) -> None:
     task = new_task(data)
@@ -246,24 +229,6 @@ def test_processes_of_one_machine_share_the_folder(data: CamVidDataModule, monke
     hrseg.fit(new_task(data), data, **SMALL)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert shared_run_dir("default") == Path("runs/default/0")
-
-
-def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    assert isinstance(progress_bar(), NotebookProgress)
-
-
-def test_a_job_that_srun_did_not_start_is_like_any_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = LightningEnvironment()
-    for variables, expected in (
-        ({}, [AtomicCheckpointIO]),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}, [LightningEnvironment, AtomicCheckpointIO]),
-        ({"SLURM_STEP_ID": "0", "SLURM_NNODES": "1"}, [AtomicCheckpointIO]),  # and the others
-    ):
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        assert [type(plugin) for plugin in plugins(None)] == expected
-        assert [plugin for plugin in plugins(own) if isinstance(plugin, LightningEnvironment)] == [own]
 
 
 def test_fit_asks_srun_for_its_numbers(data: CamVidDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,31 +342,3 @@ def test_a_logger_of_ones_own_is_added_to_those_of_the_run(data: CamVidDataModul
 def test_a_profiler_tells_what_it_found(data: CamVidDataModule, caplog: pytest.LogCaptureFixture) -> None:
     hrseg.fit(new_task(data), data, profiler="simple", **SMALL)
     assert any("FIT Profiler Report" in message for message in caplog.messages)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"accumulate_grad_batches": -1}, "accumulate_grad_batches is -1; expected 1 or more"),
-        ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch is 0; expected 1 or more"),
-        ({"log_every_n_steps": -1}, "log_every_n_steps is -1; expected 0 or more"),
-        ({"num_sanity_val_steps": -5}, "num_sanity_val_steps is -5; expected -1 or more"),
-        ({"gradient_clip_val": -1.0}, "gradient_clip_val is -1.0; expected 0 or more"),
-        ({"val_check_interval": 0}, "val_check_interval is 0; expected steps from 1"),
-        ({"barebones": True}, "barebones leaves out loggers"),
-        ({"accelerator": "cpu", "devices": 99999999}, "devices is 99999999; expected 1 to"),
-        ({"accelerator": "cpu", "devices": "99999999"}, "devices is 99999999; expected 1 to"),
-        ({"num_nodes": 2}, "num_nodes is 2, but nothing says where the others are; start with srun or torchrun"),
-    ],
-)
-def test_settings_that_lightning_takes_without_a_look(
-    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(ConfigError, match=message):
-        check_options(options)
-
-
-def test_several_nodes_are_taken_where_their_place_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MASTER_ADDR", "node0")
-    check_options({"num_nodes": 2, "devices": "auto", "accumulate_grad_batches": 4, "log_every_n_steps": 0})
