@@ -80,8 +80,7 @@ def start_loggers(trainer: Trainer, folder: Path, hyperparameters: Mapping[str, 
             if has_id:
                 kept[key] = str(logger.version)
         except Exception as error:  # each has its own kinds
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ConfigError(f"{type(logger).__name__} cannot start: {reason}; see trainer.logger") from error
+            raise _refusal(type(logger), error) from error
     if kept != known:
         write_json(folder / _IDENTIFIERS, kept)
 
@@ -92,16 +91,26 @@ def made_loggers(given: Any, folder: Path) -> list[Logger]:
     Args:
         given: Ready loggers, which stay as they are, or classes and partials of them; one or several.
         folder: The run's folder.
+
+    Raises:
+        ConfigError: The library of a logger is not installed.
     """
     given = as_list(given)
     makers = [type(one) if isinstance(one, Logger) else getattr(one, "func", one) for one in given]
     known = _identifiers(folder / _IDENTIFIERS)
-    return [
-        one
-        if isinstance(one, Logger)
-        else one(**_settings(maker, getattr(one, "keywords", {}), folder, known.get(key)))
-        for key, maker, one in zip(_keys(makers), makers, given, strict=True)
-    ]
+    loggers = []
+    for key, maker, one in zip(_keys(makers), makers, given, strict=True):
+        try:
+            added = _settings(maker, getattr(one, "keywords", {}), folder, known.get(key))
+            loggers.append(one if isinstance(one, Logger) else one(**added))
+        except ImportError as error:  # of its library
+            raise _refusal(maker, error) from error
+    return loggers
+
+
+def _refusal(maker: Any, error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ConfigError(f"{getattr(maker, '__name__', maker)} cannot start: {reason}; see trainer.logger")
 
 
 def _settings(

@@ -40,7 +40,7 @@ REFUSED = {
     "--trainer.devices=foo": "should be an int > 0",
     "--trainer.num_nodes=0": "must be a positive integer",
     "--trainer.val_check_interval=1000": "must be less than or equal to the number of the training batches",
-    "--trainer.logger={class_path: pytorch_lightning.loggers.WandbLogger}": "pytorch_lightning.loggers.WandbLogger",
+    "--trainer.logger={class_path: pytorch_lightning.loggers.WandbLogger}": "WandbLogger cannot start: .*wandb.*; see",
     f"--trainer.callbacks=[{{class_path: {EARLY_STOPPING}, init_args: {{monitor: val/foo}}}}]": (
         "unknown monitor of EarlyStopping 'val/foo'; did you mean val/"
     ),
