@@ -44,7 +44,7 @@ def parameter_groups(
         [('network', 1), ('network_no_decay', 3)]
     """
     factors = ({} if head_lr_factor == 1 else {"head": head_lr_factor}) | dict(lr_factors or {})
-    rest = "network" if head_lr_factor == 1 else "trunk"
+    rest = "network" if head_lr_factor == 1 else "backbone"
     part_of: dict[nn.Parameter, str] = {}
     for pattern, factor in factors.items():
         setting = "head_lr_factor" if pattern not in (lr_factors or {}) else f"lr_factors {pattern}"

@@ -72,9 +72,9 @@ def test_weights_of_something_else(recipe: Path, tmp_path: Path, capsys: pytest.
     torch.save({"state_dict": renamed(weights, NVIDIA)}, tmp_path / "ocr.pth")
     assert main(["validate", f"--config={recipe}", f"--model.weights={tmp_path / 'ocr.pth'}"]) == 2
     assert f"is of {OCR}; give --model.network {OCR}" in capsys.readouterr().err
-    trunk = {name: value for name, value in weights.items() if "head" not in name and "ocr" not in name}
-    torch.save(trunk, tmp_path / "trunk.pth")
-    assert main(["validate", f"--config={recipe}", f"--model.weights={tmp_path / 'trunk.pth'}"]) == 2
+    backbone = {name: value for name, value in weights.items() if "head" not in name and "ocr" not in name}
+    torch.save(backbone, tmp_path / "backbone.pth")
+    assert main(["validate", f"--config={recipe}", f"--model.weights={tmp_path / 'backbone.pth'}"]) == 2
     assert "leaves the head of hrnetv2_w18_small_v1 at random" in capsys.readouterr().err
     assert not Path("runs").exists()
 

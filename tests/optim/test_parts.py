@@ -106,7 +106,7 @@ def test_a_part_called_network_is_not_all_of_it() -> None:
 def test_the_head_that_a_network_names_is_its_head_whatever_else_is_called_so() -> None:
     net = nn.ModuleDict({part: nn.Conv2d(3, 3, 1, bias=False) for part in ("backbone", "decoder", "head")})
     groups = parameter_groups(net, head_lr_factor=10, head_names=["decoder", "head"])
-    assert [(group["name"], len(group["params"])) for group in groups] == [("trunk", 1), ("head", 2)]
+    assert [(group["name"], len(group["params"])) for group in groups] == [("backbone", 1), ("head", 2)]
 
 
 def test_frozen_parameters_are_in_no_group() -> None:

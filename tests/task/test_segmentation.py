@@ -114,7 +114,7 @@ def test_parameters_reach_the_network() -> None:
     assert task.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_other_classes_start_from_the_trunk(tmp_path: Path) -> None:
+def test_other_classes_start_from_the_backbone(tmp_path: Path) -> None:
     trained = create_model(TINY, num_classes=19)
     save_weights(trained, tmp_path / "street.safetensors")
     with pytest.raises(WeightsError, match=r"reinit_head=True"):
@@ -402,8 +402,8 @@ def test_the_head_learns_faster(camvid_root: Path) -> None:
     trainer(max_epochs=1).fit(task, data)
     rates = {group["name"]: (group["lr"], group.get("weight_decay")) for group in optimizers[0].param_groups}
     assert rates["head"][0] == pytest.approx(1.0)
-    assert rates["trunk"][0] == pytest.approx(0.1)
-    assert rates["trunk_no_decay"][1] == 0
+    assert rates["backbone"][0] == pytest.approx(0.1)
+    assert rates["backbone_no_decay"][1] == 0
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def network(request: pytest.FixtureRequest) -> HRNet:
 
 @pytest.fixture
 def short(network: HRNet) -> HRNet:
-    """Without most of the trunk, which test_deployment.py takes through the same: compilers are slow."""
+    """Without most of the backbone, which test_deployment.py takes through the same: compilers are slow."""
     network.stage2 = network.stage3 = nn.Sequential()
     if isinstance(network, HRNetV1):  # whose last module fuses in its own way
         last = network.get_submodule("stage4.0")
@@ -183,6 +183,6 @@ def test_checkpointing_changes_no_gradients(network: HRNet) -> None:
         assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
 
 
-def test_stages_to_checkpoint_reach_the_trunk() -> None:
+def test_stages_to_checkpoint_reach_the_backbone() -> None:
     for build in NETWORKS.values():
         assert on_meta(lambda build=build: build(checkpoint_stages=[2, 4])).checkpoint_stages == {2, 4}

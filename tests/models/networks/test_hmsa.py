@@ -85,15 +85,15 @@ def written_out(images: Tensor, w: dict[str, Tensor], scales: list[float], align
 
 def test_half_size_comes_first_in_the_running_statistics() -> None:
     network, images = tiny().train(), torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    trunk = copy.deepcopy(network)
+    backbone = copy.deepcopy(network)
     network.outputs(images)
     half = F.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False)
     for scaled in (half, images):
-        trunk.features(scaled)
-    torch.testing.assert_close(network.bn1.running_mean, trunk.bn1.running_mean)
-    torch.testing.assert_close(network.bn1.running_var, trunk.bn1.running_var)
-    trunk.features(half)
-    assert not torch.allclose(network.bn1.running_mean, trunk.bn1.running_mean)
+        backbone.features(scaled)
+    torch.testing.assert_close(network.bn1.running_mean, backbone.bn1.running_mean)
+    torch.testing.assert_close(network.bn1.running_var, backbone.bn1.running_var)
+    backbone.features(half)
+    assert not torch.allclose(network.bn1.running_mean, backbone.bn1.running_mean)
 
 
 def test_counts_of_the_official_network() -> None:
@@ -157,7 +157,7 @@ def test_images_of_a_few_pixels_have_a_result(size: tuple[int, int]) -> None:
 
 
 def sizes_and_images(network: HRNetV2OCRMultiScale, images: Tensor) -> list[Tensor]:
-    """What the trunk sees, scale by scale."""
+    """What the backbone sees, scale by scale."""
     seen: list[Tensor] = []
     handle = network.conv1.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
@@ -190,7 +190,7 @@ def fresh_compiler() -> Iterator[None]:
 
 
 def short(network: HRNetV2OCRMultiScale) -> HRNetV2OCRMultiScale:
-    """Without most of the trunk, which test_deployment.py takes through the same: compilers are slow."""
+    """Without most of the backbone, which test_deployment.py takes through the same: compilers are slow."""
     network.stage2 = network.stage3 = network.stage4 = nn.Sequential()
     return network
 

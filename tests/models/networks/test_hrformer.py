@@ -38,7 +38,7 @@ from tests.references.hrnet_keys import Shapes, random_weights
 from tests.references.hrnet_plain import Weights, enlarge
 from tests.references.ocr_plain import ocr_plain, ocr_shapes
 
-# parameters of the trunk and of the classifier, entries of its state dict, and multiply-adds at 224x224 in 10^9, which
+# parameters of backbone and classifier, entries of the state dict, and multiply-adds at 224x224 in 10^9, which
 # the published figures (HRFormer's README) take with those of the norms: the first were counted on the official code
 OFFICIAL = {
     "t": (2_572_388, 8_035_820, 2083, 1.83),
@@ -88,12 +88,12 @@ def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
 @pytest.mark.parametrize("size", OFFICIAL)
 def test_counts_names_and_shapes_of_the_classifiers(size: str) -> None:
     variant = HRFORMER_VARIANTS[size]
-    trunk, whole, entries, _ = OFFICIAL[size]
+    backbone, whole, entries, _ = OFFICIAL[size]
     with torch.device("meta"):
         network = HRFormerClassifier(variant)
     assert parameters(network) == whole
-    of_trunk = shapes_of(variant)
-    assert sum(weight.numel() for name, weight in network.named_parameters() if name in of_trunk) == trunk
+    of_backbone = shapes_of(variant)
+    assert sum(weight.numel() for name, weight in network.named_parameters() if name in of_backbone) == backbone
     found = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     assert len(found) == entries
     assert found == classifier_shapes(variant.width, variant.heads, variant.modules)
@@ -328,7 +328,7 @@ def network(request: pytest.FixtureRequest) -> HRFormer:
 
 
 class Pair(nn.Module):
-    """Two branches of what takes a compiler long to go through in a whole trunk."""
+    """Two branches of what takes a compiler long to go through in a whole backbone."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -71,9 +71,9 @@ def test_counts(name: str, num_classes: int) -> None:
     network = on_meta(name)
     with torch.device("meta"):
         last_layer = V2Head(network.widths, num_classes, align_corners=False)
-    trunk = parameters(network) - parameters(network.last_layer)
+    backbone = parameters(network) - parameters(network.last_layer)
     assert parameters(last_layer) == head + more
-    assert trunk + parameters(last_layer) == total + more
+    assert backbone + parameters(last_layer) == total + more
     assert len(network.state_dict()) == entries
 
 
@@ -174,7 +174,7 @@ def test_nearest_is_the_fixed_upsampling_of_the_official_classifier() -> None:
         assert torch.equal(resize(maps, upsampled.shape[-2:], "nearest"), upsampled)
 
 
-def test_align_corners_reaches_trunk_head_and_logits() -> None:
+def test_align_corners_reaches_backbone_head_and_logits() -> None:
     maps = torch.randn(1, 2, 3, 4)
     for align_corners in (False, True):
         expected = F.interpolate(maps, size=(7, 9), mode="bilinear", align_corners=align_corners)

@@ -355,7 +355,7 @@ def test_weights_travel_through_safetensors(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_imagenet_weights_fill_the_trunk() -> None:
+def test_imagenet_weights_fill_the_backbone() -> None:
     network = tiny()
     weights = random_weights(classification_shapes(TINY_SIZES))
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -517,7 +517,7 @@ def test_a_replaced_classifier_is_the_one_that_is_used(network: HRNetV2OCR) -> N
 
 
 def test_inference_keeps_no_wide_map_during_the_attention(network: HRNetV2OCR) -> None:
-    """What the trunk and the first convolutions put out is freed before pixels and regions are compared."""
+    """What the backbone and the first convolutions put out is freed before pixels and regions are compared."""
     references: list[weakref.ref[Tensor]] = []
     alive: list[bool] = []
 

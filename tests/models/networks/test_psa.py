@@ -1,4 +1,4 @@
-"""Polarized self-attention against its plain reading, and in the trunk."""
+"""Polarized self-attention against its plain reading, and in the backbone."""
 
 from __future__ import annotations
 
@@ -141,15 +141,15 @@ def test_official_names_and_shapes(key: str, size: str) -> None:
 def test_counts_of_w48(key: str) -> None:
     variant = replace(VARIANTS["w48"], block=PSA_BLOCKS[key])
     with torch.device("meta"):
-        trunk = HRNet(variant)
+        backbone = HRNet(variant)
         assert parameters(HRNetV2OCR(variant)) == OCR_COUNTS[key]
     added = OCR_COUNTS[key] - 70_372_678
-    assert parameters(trunk) == 65_325_120 + added
-    blocks = [module for module in trunk.modules() if isinstance(module, PSABlock)]
+    assert parameters(backbone) == 65_325_120 + added
+    blocks = [module for module in backbone.modules() if isinstance(module, PSABlock)]
     assert len(blocks) == 104
     assert sum(parameters(block.deattn) for block in blocks) == added
-    assert not any(isinstance(module, BasicBlock) for module in trunk.modules())
-    assert sum(isinstance(module, Bottleneck) for module in trunk.layer1) == 4
+    assert not any(isinstance(module, BasicBlock) for module in backbone.modules())
+    assert sum(isinstance(module, Bottleneck) for module in backbone.layer1) == 4
 
 
 @pytest.mark.parametrize("key", FORMS)
@@ -237,7 +237,7 @@ def test_too_narrow_a_width_is_refused() -> None:
 
 @pytest.fixture
 def blocks() -> nn.Module:
-    """One block of each form; the trunk around them is taken through the same in test_deployment.py."""
+    """One block of each form; the backbone around them is taken through the same in test_deployment.py."""
     torch.manual_seed(0)
     blocks = nn.Sequential(*(block(16) for block in PSA_BLOCKS.values()))
     with torch.no_grad():
