@@ -96,4 +96,4 @@ def test_an_installed_wheel_lists_networks_and_predicts(installed: Path, tmp_pat
         *(command, "predict", "--images", "street.png"),
         *("--ckpt_path", weights.name, "--labels", "camvid", "--device", "cpu"),
     )
-    assert (tmp_path / "predictions" / "labels" / "street.png").is_file()
+    assert (tmp_path / "predict" / "labels" / "street.png").is_file()

@@ -175,7 +175,7 @@ def test_waiting_for_another_process_is_told(home: Path, tmp_path: Path) -> None
         process = subprocess.Popen([sys.executable, "-c", command, *arguments], stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         line = process.stderr.readline()
-    assert line == f"waiting for another process, which is at work in {folder}\n"
+    assert line == f"waiting for another process, which works in {folder}\n"
     assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 0
 
