@@ -30,7 +30,7 @@ start() {
     export SLURM_CONF="$folder/slurm.conf"
     slurmctld -c
     for node in $NODES; do
-        slurmd -c -N "$node"
+        keep_running "$node" > /dev/null 2>&1 < /dev/null &
     done
     for _ in $(seq 60); do
         if [ "$(sinfo --noheader --Node --states=idle --format=%N | sort -u | wc -l)" = 2 ]; then
@@ -41,6 +41,14 @@ start() {
     echo "the nodes did not come up within 30 s:" >&2
     sinfo --Node --long >&2
     exit 1
+}
+
+# slurmd 22.05 may crash when it launches two jobs at once; as on a cluster, it is then started again, and finds its jobs
+keep_running() {
+    slurmd -D -c -N "$1" && return
+    until [ -e "$folder/stopped" ] || slurmd -D -N "$1"; do
+        sleep 1
+    done
 }
 
 # the two daemons of one machine tell each other apart by name and port; jobs of both may share its cores
@@ -81,6 +89,7 @@ EOF
 
 stop() {
     export SLURM_CONF="$folder/slurm.conf"
+    touch "$folder/stopped"
     scancel --user=root --full 2> /dev/null || true
     for pid in "$folder"/hrseg?/slurmd.pid "$folder/slurmctld.pid" "$folder/munge/pid"; do
         [ -f "$pid" ] && kill "$(cat "$pid")" 2> /dev/null || true
