@@ -45,6 +45,7 @@ start() {
 
 # slurmd 22.05 may crash when it launches two jobs at once; as on a cluster, it is then started again, and finds its jobs
 keep_running() {
+    cd "$folder"  # where a core is dumped
     slurmd -D -c -N "$1" && return
     until [ -e "$folder/stopped" ] || slurmd -D -N "$1"; do
         sleep 1
