@@ -2,7 +2,6 @@
 
 from hrseg.callbacks.boundary_report import BoundaryReport
 from hrseg.callbacks.checkpoint_io import AtomicCheckpointIO
-from hrseg.callbacks.cityscapes_evaluation import CityscapesEvaluation
 from hrseg.callbacks.contact_sheet import ContactSheet
 from hrseg.callbacks.faults import Faults
 from hrseg.callbacks.finite_loss import FiniteLoss
@@ -10,6 +9,7 @@ from hrseg.callbacks.label_warnings import LabelWarnings
 from hrseg.callbacks.last_checkpoint import LastCheckpoint, StopOnSignal
 from hrseg.callbacks.metrics_csv import MetricsCsv
 from hrseg.callbacks.notebook_progress import NotebookProgress
+from hrseg.callbacks.official_evaluation import OfficialEvaluation
 from hrseg.callbacks.panels import PanelPictures
 from hrseg.callbacks.prediction_files import PredictionFiles
 from hrseg.callbacks.progress import PlainProgress, TerminalProgress
@@ -21,7 +21,6 @@ from hrseg.callbacks.throughput import Throughput
 __all__ = [
     "AtomicCheckpointIO",
     "BoundaryReport",
-    "CityscapesEvaluation",
     "ContactSheet",
     "Faults",
     "FiniteLoss",
@@ -29,6 +28,7 @@ __all__ = [
     "LastCheckpoint",
     "MetricsCsv",
     "NotebookProgress",
+    "OfficialEvaluation",
     "PanelPictures",
     "PlainProgress",
     "PredictionFiles",

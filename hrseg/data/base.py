@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -35,8 +36,9 @@ _log = logging.getLogger(__name__)
 class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
     """Base class of the data modules: dataloaders for training, validation, test and prediction.
 
-    A subclass defines `labels`, `splits`, `layout` and `origin`, and implements `find_samples`. Training takes random
-    crops and flips, everything else whole images. Images stay uint8 up to the device.
+    A subclass defines `labels`, `splits`, `layout` and `origin`, and implements `find_samples`; for a benchmark with an
+    evaluator of its own also `evaluator` and `evaluate_files`. Training takes random crops and flips, everything else
+    whole images. Images stay uint8 up to the device.
 
     Args:
         root: The data set's folder.
@@ -77,6 +79,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
     unlabelled_splits: ClassVar[tuple[str, ...]] = ()
     layout: ClassVar[str]  # what is expected under the root, for messages
     origin: ClassVar[str]  # how to get the data, for messages
+    evaluator: ClassVar[str | None] = None  # name of the benchmark's own evaluator, which `evaluate_files` runs
 
     def __init__(
         self,
@@ -155,6 +158,19 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
     def submission_name(self, name: str) -> str:
         """The path of a sample's prediction in the archive for the benchmark server."""
         return f"{name}.png"
+
+    def evaluate_files(self, pairs: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
+        """Scores label files with the benchmark's own evaluator, where `evaluator` names one.
+
+        `test` calls it on rank 0, writes the result to `test/EVALUATOR.json` and compares its mIoU with ours.
+
+        Args:
+            pairs: Prediction and ground truth of each image. Predictions are 8-bit PNGs of label ids.
+
+        Returns:
+            What can be written as JSON: at least "miou", a fraction.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names evaluator {self.evaluator} and does not run it")
 
     def stray_labels(self) -> list[Path]:
         """Label files without an image, for `hrseg verify`; empty where the data set cannot tell."""

@@ -18,13 +18,13 @@ from rich.console import Console
 
 from hrseg.callbacks import (
     AtomicCheckpointIO,
-    CityscapesEvaluation,
     ContactSheet,
     FiniteLoss,
     LabelWarnings,
     LastCheckpoint,
     MetricsCsv,
     NotebookProgress,
+    OfficialEvaluation,
     PanelPictures,
     PlainProgress,
     PredictionFiles,
@@ -35,7 +35,7 @@ from hrseg.callbacks import (
     Throughput,
 )
 from hrseg.callbacks.loggers import Events, made_loggers
-from hrseg.data.datasets.cityscapes import CityscapesDataModule
+from hrseg.data import SegmentationDataModule
 from hrseg.inference import Checkpoint
 from hrseg.run import launch, slurm
 from hrseg.run.changes import going_on
@@ -90,8 +90,8 @@ def make_trainer(
         of_run += _callbacks_of_training(ConfigFile(folder, settings or {}, is_restart, comments), options)
     elif verb == "test":
         of_run.append(ContactSheet(folder))
-        if isinstance(data, CityscapesDataModule):
-            of_run.append(CityscapesEvaluation(folder))
+        if isinstance(data, SegmentationDataModule) and data.evaluator is not None:
+            of_run.append(OfficialEvaluation(folder, data.evaluator, data.evaluate_files))
     elif verb == "predict":
         of_run.append(PredictionFiles(output or folder / "predict"))
     if options.get("enable_progress_bar") is not False:

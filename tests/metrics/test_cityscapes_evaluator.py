@@ -16,9 +16,9 @@ import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator  # noqa: N813
 from cityscapesscripts.helpers.labels import category2labels, labels
 
+from hrseg import CityscapesDataModule
 from hrseg.errors import DataFileError
 from hrseg.metrics import SegmentationMetrics
-from hrseg.metrics.cityscapesscripts import evaluate_files
 
 CLASSES = sorted((label for label in labels if not label.ignoreInEval), key=lambda label: label.trainId)
 CATEGORIES = {
@@ -26,6 +26,7 @@ CATEGORIES = {
     for name, members in category2labels.items()
     if name != "void"
 }
+evaluate_files = CityscapesDataModule("", batch_size=1, crop_size=(64, 64)).evaluate_files
 TO_TRAIN_ID = torch.full((256,), 255, dtype=torch.uint8)
 for _label in CLASSES:
     TO_TRAIN_ID[_label.id] = _label.trainId

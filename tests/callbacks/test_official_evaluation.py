@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from hrseg.callbacks import CityscapesEvaluation, ScoreTables
+from hrseg.callbacks import OfficialEvaluation, ScoreTables
+from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.data.datasets.cityscapes import CityscapesDataModule
+from hrseg.run.trainer import make_trainer
 from hrseg.task import SegmentationTask
 from hrseg.utils.images import read_label, write_image
 
@@ -36,7 +40,11 @@ def run(task: SegmentationTask, root: Path, folder: Path) -> None:
         devices=1,
         logger=False,
         enable_progress_bar=False,
-        callbacks=[ShareOfOneProcess(), ScoreTables(folder), CityscapesEvaluation(folder)],
+        callbacks=[
+            ShareOfOneProcess(),
+            ScoreTables(folder),
+            OfficialEvaluation(folder, str(data.evaluator), data.evaluate_files),
+        ],
     )
     trainer.test(task, data, verbose=False)
 
@@ -69,3 +77,26 @@ def test_ready_train_ids_cannot_be_given_to_the_evaluator(
     run(task, cityscapes_root, tmp_path / "run")
     assert "cityscapesscripts: not run" in capsys.readouterr().out
     assert not (tmp_path / "run" / "test" / "cityscapesscripts.json").exists()
+
+
+class ScoredCamVid(CamVidDataModule):
+    """CamVid with an evaluator, which counts the pixels whose label id is right."""
+
+    evaluator = "right_pixels"
+
+    def evaluate_files(self, pairs: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
+        return {"miou": float(np.mean([read_label(prediction) == read_label(truth) for prediction, truth in pairs]))}
+
+
+@pytest.mark.parametrize("module", [CamVidDataModule, ScoredCamVid])
+def test_a_data_module_names_its_evaluator(
+    module: type[CamVidDataModule], camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = module(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0, test_split="val")
+    task = SegmentationTask(
+        "hrnetv2_w18_small_v1", data.labels, network_args={"init": "kaiming"}, test_protocol="whole"
+    )
+    make_trainer("test", tmp_path / "run", task, data, {"accelerator": "cpu", "devices": 1}).test(task, data)
+    names = {path.name for path in (tmp_path / "run" / "test").iterdir()}
+    assert ("right_pixels, from the files: mIoU " in capsys.readouterr().out) == (module is ScoredCamVid)
+    assert {"labels", "right_pixels.json"} & names == ({"labels", "right_pixels.json"} if data.evaluator else set())
