@@ -162,7 +162,7 @@ def header_of(path: Path) -> list[str]:
 
 
 class Results(Generated):
-    """`{results} benchmark_cpu.csv forward train`: measured rows of the named subjects, all by default."""
+    """`{results} benchmark_cpu.csv forward train`: the newest rows of each comparison, of all subjects by default."""
 
     option_spec: ClassVar = {"columns": str}
 
@@ -170,7 +170,21 @@ class Results(Generated):
         with (EXPERIMENTS / "results" / self.arguments[0]).open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row.get("subject") in (*self.arguments[1:], None)]
         columns = [column.strip() for column in self.options["columns"].split(",")]
-        return table(columns, [[cell(row, column) for column in columns] for row in rows])
+        return table(columns, [[cell(row, column) for column in columns] for row in newest(rows)])
+
+
+def newest(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Drops comparisons that were measured again: a comparison is a case whose sides follow each other."""
+    comparisons: list[list[dict[str, str]]] = []
+    for row in rows:
+        last = comparisons[-1] if comparisons else []
+        is_same = "case" in row and last and row["case"] == last[0]["case"]
+        if is_same and row["side"] not in [other["side"] for other in last]:
+            last.append(row)
+        else:
+            comparisons.append([row])
+    by_sides = {tuple((row.get("case", id(row)), row.get("side")) for row in group): group for group in comparisons}
+    return [row for group in by_sides.values() for row in group]
 
 
 class Scaling(Generated):
