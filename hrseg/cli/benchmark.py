@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, product, repeat
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -21,9 +22,31 @@ from hrseg.models.catalog import MODELS
 from hrseg.utils.files import require_file_or_nothing, writing
 from hrseg.utils.progress import track_progress
 
-_SETTINGS = ("subject", "size", "batch_size", "precision", "compile", "device", "threads", "workers")
-_RESULTS = ("latency_ms", "min_ms", "p90_ms", "images_per_s", "params_m", "gmacs", "peak_gib", "failure")
-_COLUMNS = (*_SETTINGS, *_RESULTS, "date", "commit", "versions", "hardware")
+# facts that stand above the table where all rows agree
+_SHARED = {
+    "subject": "{}",
+    "size": "images of {}",
+    "batch_size": "batch size {}",
+    "precision": "{}",
+    "compile": "torch.compile",
+    "device": "{}",
+    "threads": "threads {}",
+    "workers": "workers {}",
+    "params_m": "{} million parameters",
+    "gmacs": "{} billion multiply-adds per image",
+}
+_HEADINGS = {
+    "size": "size",
+    "batch_size": "batch\nsize",
+    "precision": "precision",
+    "gmacs": "GMACs\n/image",
+    "latency_ms": "median\nms",
+    "min_ms": "min\nms",
+    "p90_ms": "p90\nms",
+    "images_per_s": "images\n/s",
+    "peak_gib": "peak\nGiB",
+}
+_COLUMNS = (*(_SHARED | _HEADINGS), "failure", "date", "commit", "versions", "hardware")  # of the CSV file
 
 Row = Mapping[str, object]
 
@@ -59,17 +82,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from hrseg.inference.benchmark import describe_environment  # torch: not for --help
 
     environment = describe_environment()
-    print(", ".join(value for value in environment.values() if value), flush=True)
+    *origin, hardware = filter(None, environment.values())
+    print(f"{', '.join(origin)}\n{hardware}", flush=True)
     rows: list[Row] = []
     for row in _measure_loader(of_data, options.seconds) if options.loader else _measure_network(options):
         rows.append(row)
         if options.output is not None:
             _append(options.output, {**row, **environment})
-    shown = [name for name in (*_SETTINGS, *_RESULTS) if any(row.get(name) for row in rows)]
-    table = Table(*(Column(name, overflow="fold") for name in shown))
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(name))) for name in shown))
-    Console().print(table)
+    _show(rows)
     return 1 if any(row.get("failure") for row in rows) else 0
 
 
@@ -85,11 +105,9 @@ def _add_network_options(parser: OptionParser) -> None:
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    try:
-        return _count(height), _count(width)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 512x1024") from error
+    if not (sides := re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 512x1024")
+    return int(sides[1]), int(sides[2])
 
 
 def _count(text: str) -> int:
@@ -133,8 +151,28 @@ def _measure_loader(arguments: Sequence[str], seconds: float) -> Iterator[Row]:
     yield {"subject": subject, **setting, "images_per_s": images / elapsed}
 
 
+def _show(rows: Sequence[Row]) -> None:
+    """Prints what the rows share, a table of what varies, which fits into 80 columns, and the failures."""
+    console = Console(highlight=False)
+    if measured := [row for row in rows if not row.get("failure")]:
+        shared = [name for name in _SHARED if len({row.get(name) for row in measured}) == 1 and measured[0].get(name)]
+        console.print(Text(", ".join(_SHARED[name].format(_cell(measured[0][name])) for name in shared)))
+        shown = [name for name in _HEADINGS if name not in shared and measured[0].get(name)]
+        columns = [Column(_HEADINGS[name], justify="right") for name in shown]
+        table = Table(*columns, box=SIMPLE, padding=(0, 0, 0, 1))
+        for row in measured:
+            table.add_row(*(_cell(row[name]) for name in shown))
+        console.print(table)
+    for row in rows:
+        if row.get("failure"):
+            setting = f"{row['size']}, batch size {row['batch_size']}, {row['precision']}"
+            console.print(Text(f"{setting}: {one_line(str(row['failure']))}"))
+
+
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else one_line(str(value))
+    if isinstance(value, float):
+        return f"{value:.0f}" if value >= 999.5 else f"{value:#.4g}"
+    return one_line(str(value))
 
 
 def _require_own_file(path: Path) -> None:
@@ -146,9 +184,8 @@ def _require_own_file(path: Path) -> None:
 def _append(path: Path, row: Row) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-            if is_new:
+            if file.tell() == 0:
                 writer.writeheader()
             writer.writerow(row)

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -27,7 +26,7 @@ from hrseg.utils.memory import available_memory, peak_memory
 
 Measured = dict[str, float | str]
 
-_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WARM_UP_RUNS = 3  # cuDNN selects its algorithms, torch.compile compiles
 _QUANTILES = torch.tensor([0.5, 0.0, 0.9], dtype=torch.float64)
 _CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX"}  # by flag in /proc/cpuinfo
@@ -128,12 +127,12 @@ def measure_here(case: Case) -> Measured:
     network = network.to(device).to(memory_format=torch.channels_last)
     forward = torch.compile(network) if case.compile else network
     images = torch.randn(case.batch_size, 3, *case.size, device=device).contiguous(memory_format=torch.channels_last)
-    dtype = _PRECISIONS[case.precision]
+    dtype = _AUTOCAST[case.precision]
 
     @torch.inference_mode()
     def seconds_of_a_run() -> float:
         start = time.perf_counter()
-        with nullcontext() if dtype is None else torch.autocast(device.type, dtype):
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
             forward(images)
         if device.type == "cuda":
             torch.cuda.synchronize(device)

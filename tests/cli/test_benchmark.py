@@ -42,7 +42,11 @@ def test_every_combination_is_a_row(cases: list[Case], tmp_path: Path, capsys: p
     assert "torch" in rows[0]["versions"]
     assert "cores" in rows[0]["hardware"]
     assert {"date", "commit"} <= set(rows[0])
-    assert rows[0]["hardware"] in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert rows[0]["hardware"] in out
+    assert "12.35" in out
+    assert "out of memory" in out
+    assert "images" not in out  # nothing stands in that column
 
 
 def test_rows_are_appended(cases: list[Case], tmp_path: Path) -> None:
@@ -52,15 +56,29 @@ def test_rows_are_appended(cases: list[Case], tmp_path: Path) -> None:
     assert [row["size"] for row in read_csv(path)] == ["64x64", "32x32"]
 
 
-def test_a_table_on_the_terminal(
-    cases: list[Case], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main(["benchmark", NETWORK, "--batch_size", "2", "64"]) == 1
-    out = capsys.readouterr().out
-    assert "12.35" in out
-    assert "out of memory" in out
-    assert "images_per_s" not in out  # nothing stands in that column
+def test_a_table_that_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(case: Case) -> dict[str, float | str]:
+        if case.batch_size == 64:
+            return {"failure": "out of memory"}
+        facts = {"params_m": 65.859, "gmacs": case.size[0] / 3, "device": "cuda:0", "threads": 2}
+        return facts | {
+            "latency_ms": 12.34567,
+            "min_ms": 98765.4,
+            "p90_ms": 98765.4,
+            "images_per_s": 9876.5,
+            "peak_gib": 1,
+        }
+
+    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setenv("COLUMNS", "80")
+    options = ["--size", "64x64", "512x1024", "1024x2048", "--batch_size", "1", "64", "--precision", "fp32", "bf16"]
+    assert main(["benchmark", NETWORK, *options]) == 1
+    shared, _, *table = capsys.readouterr().out.splitlines()[2:]
+    assert shared == f"{NETWORK}, batch size 1, cuda:0, threads 2, 65.86 million parameters"
+    assert max(map(len, table)) <= 80
+    assert table[1].split() == ["size", "precision", "/image", "ms", "ms", "ms", "/s", "GiB"]
+    assert table[-8].split() == ["1024x2048", "bf16", "341.3", "12.35", "98765", "98765", "9876", "1"]
+    assert table[-1] == "1024x2048, batch size 64, bf16: out of memory"
 
 
 def test_the_network_of_a_checkpoint(cases: list[Case]) -> None:
