@@ -1,6 +1,6 @@
 """From a trained network to label maps and their files."""
 
-from hrseg.inference.checkpoint import Checkpoint, check_checkpoint, describe_checkpoint, read_checkpoint
+from hrseg.inference.checkpoint import Checkpoint, read_checkpoint
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, named_protocol, score_images, upsample
@@ -13,9 +13,7 @@ __all__ = [
     "Checkpoint",
     "Predictor",
     "Protocol",
-    "check_checkpoint",
     "check_normalization",
-    "describe_checkpoint",
     "named_protocol",
     "normalize",
     "read_checkpoint",

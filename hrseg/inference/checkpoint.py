@@ -1,7 +1,8 @@
-"""Checkpoints of runs, checked before anything is built from them: the file may come from a stranger."""
+"""Checkpoints of runs: checked, since a file may come from a stranger, and networks rebuilt from them."""
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,17 +10,21 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, NonNegativeInt, StrictFloat, StrictInt, TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference.preprocess import check_normalization
 from hrseg.inference.protocol import Protocol
-from hrseg.models.rebuild import require_description
-from hrseg.models.weights.file import few
+from hrseg.models import Network, create_model
+from hrseg.models.weights.file import few, open_weights
 from hrseg.models.weights.read import read_content
+from hrseg.utils.construct import NotDescribableError, build, describe
 from hrseg.utils.resize import require_pixels
+from hrseg.utils.trust import offline, require_trusted
+
+_PREFIX = "network."  # of a task's network, in its checkpoints
 
 
 class Checkpoint(NamedTuple):
@@ -34,14 +39,14 @@ class Description:
     """What a checkpoint states about its network beside the weights.
 
     Args:
-        network: How to build the network; `network_of_checkpoint` checks it.
+        network: How to build it: the output of `describe_network`; `rebuild_network` checks it.
         labels: The classes.
         mean: Mean of the channels, for values from 0 to 1.
-        std: Standard deviation likewise.
-        protocol: How images are scored in `test`.
+        std: Standard deviation of the channels.
+        protocol: The protocol of `test`.
         crop_size: (height, width) of the training crops in pixels.
         input_size: (height, width) that every image is resized to; None for its own size.
-        seed: Of dropout and the like.
+        seed: Seed of dropout.
 
     Raises:
         ConfigError: A number is outside its range.
@@ -133,8 +138,15 @@ def read_checkpoint(path: Path, verb: str = "fit") -> Checkpoint:
     return Checkpoint(path, content)
 
 
-def check_checkpoint(content: Mapping[str, Any], where: object) -> None:
-    """Checks the types of what Lightning restores, and the description of the network.
+def check_checkpoint(content: Mapping[str, Any], where: object) -> Description | None:
+    """Checks the types of what Lightning restores and of what hrseg adds.
+
+    Args:
+        content: The file's content.
+        where: The file, for messages.
+
+    Returns:
+        What hrseg adds; None for a checkpoint of another program.
 
     Raises:
         WeightsError: Something is of another type than Lightning or a task writes.
@@ -142,32 +154,95 @@ def check_checkpoint(content: Mapping[str, Any], where: object) -> None:
     for name, kind in _PARTS.items():
         if name in content:
             _checked(kind, content[name], name, f"{where} is {_FOREIGN}")
-    if "hrseg" in content:
-        _checked_description(content["hrseg"], where)
+    if "hrseg" not in content:
+        return None
+    complaint = f"{where} does not describe its classes and preprocessing"
+    description: Description = _checked(_DESCRIPTION, content["hrseg"], "hrseg", complaint)
+    return description
 
 
-def describe_checkpoint(content: Mapping[str, Any], where: str | Path) -> Description:
-    """Returns the description in the content of a run's checkpoint.
-
-    Args:
-        content: What the file holds.
-        where: The file, for messages.
+def describe_checkpoint(content: Mapping[str, Any], where: object) -> Description:
+    """Returns the description in the content of a run's checkpoint; arguments as for `check_checkpoint`.
 
     Raises:
         WeightsError: There is none, or something is of another type than Lightning or a task writes.
     """
+    _require_network(content, where)
+    description = check_checkpoint(content, where)
+    assert description is not None
+    return description
+
+
+def describe_network(network: nn.Module) -> dict[str, Any] | None:
+    """Describes a network by plain values, for `rebuild_network`; None where that is impossible."""
+    if isinstance(network, Network) and network.config:
+        return network.config
+    try:
+        description: dict[str, Any] = offline(describe(network))
+    except NotDescribableError:
+        return None
+    return description
+
+
+def rebuild_network(content: Mapping[str, Any], path: str | os.PathLike[str], trust: bool = False) -> nn.Module:
+    """Builds the network of a training checkpoint, with its weights.
+
+    Args:
+        content: The file's content, after `check_checkpoint`.
+        path: The file, for messages.
+        trust: Whether to allow classes of any package, which runs their code.
+
+    Raises:
+        ConfigError: A class is not of a known package, and the file is not trusted.
+        WeightsError: There is no description, the network cannot be built of it, or the weights do not fit.
+    """
+    description = _require_network(content, path)
+    if not isinstance(description, Mapping) or "class_path" not in description:
+        return create_model(from_file=open_weights(content, str(path)))
+    if not trust:
+        require_trusted(description, path, "network")
+    arguments = description.get("init_args", {})
+    if not isinstance(description["class_path"], str) or not isinstance(arguments, Mapping):
+        raise WeightsError(
+            f"{path} describes its network as {description!r:.100}; expected a class_path and init_args by name"
+        )
+    try:
+        network = build(offline({"class_path": description["class_path"], "init_args": arguments}), nn.Module)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: the network {description['class_path']} {error}") from error
+    entries = content.get("state_dict", {})
+    own = {name.removeprefix(_PREFIX): entry for name, entry in entries.items() if name.startswith(_PREFIX)}
+    load_entries(network, own, path)
+    return network
+
+
+def load_entries(module: nn.Module, entries: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """`module.load_state_dict` with a one-line error.
+
+    Raises:
+        WeightsError: Keys or shapes do not fit.
+    """
+    try:
+        module.load_state_dict(entries)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit its description: {' '.join(str(error).split())[:500]}") from error
+
+
+def _require_network(content: Mapping[str, Any], where: object) -> Any:
+    """Returns the description of the network.
+
+    Raises:
+        WeightsError: There is none.
+    """
     own = content.get("hrseg")
     if not isinstance(own, Mapping) or "network" not in own:
         raise WeightsError(f"{where} is not a checkpoint of hrseg; {_EXPECTED}")
-    require_description(where, own["network"])
-    check_checkpoint(content, where)
-    return _checked_description(own, where)
-
-
-def _checked_description(own: object, where: object) -> Description:
-    complaint = f"{where} does not describe its classes and preprocessing"
-    description: Description = _checked(_DESCRIPTION, own, "hrseg", complaint)
-    return description
+    if own["network"] is None:
+        raise WeightsError(
+            f"{where} holds a network that cannot be rebuilt from the file alone: its class or arguments were not "
+            "known; build it, load its state dict and call Predictor(network, labels)"
+        )
+    return own["network"]
 
 
 def _checked(kind: TypeAdapter[Any], value: object, name: str, complaint: str) -> Any:

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataFileError
-from hrseg.inference.checkpoint import describe_checkpoint
+from hrseg.inference.checkpoint import describe_checkpoint, rebuild_network
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, named_protocol, score_images, upsample
 from hrseg.models import Segmenter, fold_batch_norm, optimize_for_cpu, outputs_of
-from hrseg.models.rebuild import rebuild_network
 from hrseg.models.weights.read import read_content
 from hrseg.utils.images import as_rgb, read_image
 from hrseg.utils.memory import available_memory

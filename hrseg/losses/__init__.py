@@ -7,7 +7,7 @@ from hrseg.losses.base import Criterion, LossReduction, SegmentationLoss
 from hrseg.losses.cross_entropy import CrossEntropyLoss
 from hrseg.losses.module_loss import ModuleLoss
 from hrseg.losses.ohem import OhemCrossEntropyLoss
-from hrseg.losses.outputs import SumLoss, WeightedOutputsLoss, criterion_of
+from hrseg.losses.outputs import SumLoss, WeightedOutputsLoss
 from hrseg.losses.rmi import RMILoss
 from hrseg.losses.smp import SmpLoss
 
@@ -22,5 +22,4 @@ __all__ = [
     "SmpLoss",
     "SumLoss",
     "WeightedOutputsLoss",
-    "criterion_of",
 ]

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
 from hrseg.losses.base import Criterion, SegmentationLoss, require_weights
-from hrseg.losses.cross_entropy import CrossEntropyLoss
 from hrseg.losses.module_loss import as_loss
 from hrseg.utils.checks import is_number, require
 
@@ -110,20 +109,3 @@ class SumLoss(SegmentationLoss):
         """See `SegmentationLoss.compute`."""
         terms = [loss.compute(logits, target) for loss in cast(Sequence[SegmentationLoss], self.losses)]
         return torch.stack([weight * term for weight, term in zip(self.weights, terms, strict=True)]).sum()
-
-
-def criterion_of(loss: object, output_weights: Mapping[str, float]) -> Criterion:
-    """Creates the loss of a network's outputs from the `loss` argument of a task.
-
-    Args:
-        loss: None is cross entropy on each output; a loss of logits applies to the main output, "out".
-        output_weights: Weight of each training output, by name.
-
-    Raises:
-        ConfigError: `loss` is not a loss.
-    """
-    if loss is None:
-        return WeightedOutputsLoss({name: CrossEntropyLoss() for name in output_weights}, output_weights)
-    if isinstance(loss, Criterion) and not isinstance(loss, SegmentationLoss):
-        return loss
-    return WeightedOutputsLoss({"out": as_loss(loss)})

@@ -8,10 +8,8 @@ from typing import Any, TypeVar
 
 from pytorch_lightning import LightningModule
 
-from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
-from hrseg.inference import check_checkpoint
-from hrseg.models.rebuild import rebuild_network
+from hrseg.inference.checkpoint import check_checkpoint, load_entries, rebuild_network
 from hrseg.models.weights.read import read_content
 from hrseg.utils.construct import (
     NotDescribableError,
@@ -57,7 +55,8 @@ def task_of_checkpoint(
     """
     content = read_content(source)
     init_args, left_out, path = _description(content, source)
-    check_checkpoint(content, source)
+    description = check_checkpoint(content, source)
+    assert description is not None  # `_description` found some
     for name, reason in left_out.items():
         if name not in arguments:
             raise WeightsError(f"{source} could not keep the task's {name} ({reason}); give {name}=...")
@@ -69,18 +68,13 @@ def task_of_checkpoint(
     if kind is None:
         assert path is not None
         kind = import_class(path, base)
-    own = content["hrseg"]
     try:
-        labels = arguments.pop("labels", None) or LabelTable.from_dict(own["labels"])
         arguments = build_arguments(kind, offline(init_args), skip=_STORED_APART) | arguments
-    except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{source}: its task cannot be built ({type(error).__name__}: {error})") from error
+    except ConfigError as error:
+        raise WeightsError(f"{source}: its task {error}") from error
     network = arguments.pop("network", None) or rebuild_network(content, source, trust)
-    task = kind(network=network, labels=labels, **arguments)
-    try:
-        task.load_state_dict(content["state_dict"])
-    except RuntimeError as error:  # in many lines
-        raise WeightsError(f"{source} does not fit its task: {' '.join(str(error).split())[:500]}") from error
+    task = kind(network=network, labels=arguments.pop("labels", None) or description.labels, **arguments)
+    load_entries(task, content.get("state_dict", {}), source)
     task.on_load_checkpoint(content)
     return task
 

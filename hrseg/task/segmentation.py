@@ -21,12 +21,12 @@ from torchmetrics import MeanMetric
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize, score_images, upsample
-from hrseg.losses import Criterion, LossReduction, criterion_of
+from hrseg.inference.checkpoint import describe_network
+from hrseg.losses import Criterion, CrossEntropyLoss, LossReduction, SegmentationLoss, WeightedOutputsLoss
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import Network, create_model, optimize_for_cpu, outputs_of
 from hrseg.models.networks.batch_norm import check_single_values, single_values_as_config_error
-from hrseg.models.rebuild import describe_network
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
 from hrseg.task.checkpoint import task_description, task_of_checkpoint
 from hrseg.task.checks import (
@@ -163,7 +163,14 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self.network.to(memory_format=self.memory_format)
         self._head_names: Sequence[str] = getattr(self.network, "head_names", ())
         self._frozen = freeze_parts(self.network, freeze, self._head_names) if freeze else []
-        self.loss = criterion_of(loss, getattr(self.network, "output_weights", {"out": 1.0}))
+        self.loss: Criterion
+        if loss is None:
+            output_weights = getattr(self.network, "output_weights", {"out": 1.0})
+            self.loss = WeightedOutputsLoss({name: CrossEntropyLoss() for name in output_weights}, output_weights)
+        elif isinstance(loss, Criterion) and not isinstance(loss, SegmentationLoss):
+            self.loss = loss
+        else:
+            self.loss = WeightedOutputsLoss({"out": loss})
         check_loss(self.loss, self.labels)
         self.align_corners: bool = getattr(self.network, "align_corners", False)
         self.loss.bind(self.labels.ignore_index, self.align_corners, loss_reduction)

@@ -21,12 +21,12 @@ from hrseg.inference import (
     IMAGENET_STD,
     Predictor,
     Protocol,
-    check_checkpoint,
     named_protocol,
     normalize,
     read_checkpoint,
     write_prediction,
 )
+from hrseg.inference.checkpoint import check_checkpoint
 from hrseg.models import V2Head, create_model
 from hrseg.models.cpu import SplitV2Head
 from hrseg.task import SegmentationTask
