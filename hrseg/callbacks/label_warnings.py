@@ -12,6 +12,7 @@ from torch import Tensor, distributed
 
 from hrseg.metrics.confusion import count_values
 from hrseg.task import SegmentationTask
+from hrseg.utils.checks import join_first
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def _weight_warnings(names: tuple[str, ...], pixels: list[int], weights: tuple[f
     total = sum(pixels)
     unweighted = [name for name, weight in zip(names, weights, strict=True) if weight == 0]
     if unweighted and (lost := sum(n for n, weight in zip(pixels, weights, strict=True) if weight == 0)):
-        yield f"class weights of 0 leave out {lost:,} of {total:,} labelled pixels: {_listed(unweighted)}"
+        yield f"class weights of 0 leave out {lost:,} of {total:,} labelled pixels: {join_first(unweighted, 12)}"
     by_class = [weight * number for weight, number in zip(weights, pixels, strict=True)]
     heaviest = max(range(len(names)), key=by_class.__getitem__)
     others = total - pixels[heaviest]
@@ -155,8 +156,4 @@ def _class_weights(task: SegmentationTask) -> list[tuple[float, ...]]:
 def _never(names: tuple[str, ...], pixels: list[int]) -> str:
     """A phrase naming the classes without pixels; empty if there are none."""
     missing = [name for name, number in zip(names, pixels, strict=True) if not number]
-    return f"{len(missing)} of {len(names)} classes never occur ({_listed(missing)})" if missing else ""
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return f"{len(missing)} of {len(names)} classes never occur ({join_first(missing, 12)})" if missing else ""

@@ -3,7 +3,7 @@
 from hrseg.inference.checkpoint import Checkpoint, read_checkpoint
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
-from hrseg.inference.protocol import Protocol, named_protocol, score_images, upsample
+from hrseg.inference.protocol import Protocol, named_protocol, score_images
 from hrseg.inference.sliding import sliding_window
 from hrseg.inference.writer import write_prediction, written_files
 
@@ -19,7 +19,6 @@ __all__ = [
     "read_checkpoint",
     "score_images",
     "sliding_window",
-    "upsample",
     "write_prediction",
     "written_files",
 ]

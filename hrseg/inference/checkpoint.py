@@ -18,8 +18,9 @@ from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference.preprocess import check_normalization
 from hrseg.inference.protocol import Protocol
 from hrseg.models import Network, create_model
-from hrseg.models.weights.file import few, open_weights
+from hrseg.models.weights.file import open_weights
 from hrseg.models.weights.read import read_content
+from hrseg.utils.checks import join_first
 from hrseg.utils.construct import NotDescribableError, build, describe
 from hrseg.utils.resize import require_pixels
 from hrseg.utils.trust import offline, require_trusted
@@ -129,8 +130,8 @@ def read_checkpoint(path: Path, verb: str = "fit") -> Checkpoint:
     if missing := [name for name in needed if name not in content]:
         raise WeightsError(
             f"{path} is not a {'training ' if verb == 'fit' else ''}checkpoint: it holds "
-            f"{few(map(str, content)) or 'nothing'}, and no {missing[0]}; expected best.ckpt or last.ckpt of a run, or "
-            f"use what it holds as --model.weights {path}"
+            f"{join_first(map(str, content)) or 'nothing'}, and no {missing[0]}; expected best.ckpt or last.ckpt of a "
+            f"run, or use what it holds as --model.weights {path}"
         )
     check_checkpoint(content, path)
     if verb == "fit":

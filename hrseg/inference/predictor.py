@@ -15,12 +15,13 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataFileError
 from hrseg.inference.checkpoint import describe_checkpoint, rebuild_network
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
-from hrseg.inference.protocol import Protocol, named_protocol, score_images, upsample
+from hrseg.inference.protocol import Protocol, named_protocol, score_images
 from hrseg.models import Segmenter, fold_batch_norm, optimize_for_cpu, outputs_of
 from hrseg.models.weights.read import read_content
 from hrseg.utils.images import as_rgb, read_image
 from hrseg.utils.memory import available_memory
 from hrseg.utils.resize import resize_image
+from hrseg.utils.upsample import upsample
 
 _WHOLE = Protocol()
 # lower bound of every network here: the smallest were measured at 108 (HRNetV1) and 169 to 177 (HRNetV2). A GPU raises

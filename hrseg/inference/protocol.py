@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.inference.sliding import LastWindow, sliding_window
-from hrseg.models import resize
 from hrseg.utils.checks import require
 from hrseg.utils.resize import require_pixels, scaled_to
+from hrseg.utils.upsample import upsample
 
 _MOST_SCALES = 64
 Fusion = Literal["logits", "softmax", "exp"]
@@ -235,11 +235,6 @@ def score_images(
     for index in range(len(images)):
         of_image = {name: output[index : index + 1] for name, output in outputs.items()}
         yield of_image | {"out": upsample(of_image["out"], images.shape[-2:], align_corners)}
-
-
-def upsample(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Resizes maps (B, C, h, w) bilinearly to (height, width); maps of that size are returned as they are."""
-    return maps if tuple(maps.shape[-2:]) == tuple(size) else resize(maps, size, align_corners=align_corners)
 
 
 def named_protocol(name: str, crop_size: tuple[int, int] | None = None) -> Protocol:

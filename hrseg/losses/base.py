@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 from hrseg.errors import ConfigError
 from hrseg.utils.checks import is_number, is_whole, require
 from hrseg.utils.construct import RecordsArguments
+from hrseg.utils.upsample import upsample
 
 LossReduction = Literal["per_rank", "global"]
 
@@ -132,7 +132,7 @@ class SegmentationLoss(Criterion, ABC):
         if logits.shape[-2:] == target.shape[-2:]:
             return logits
         logits = logits.contiguous()  # while they are small: a softmax over channels_last would copy the large ones
-        return F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        return upsample(logits, target.shape[-2:], self.align_corners)
 
     def split_valid(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The target with class 0 in place of the ignore index, and which pixels count, (B, H, W) bool."""

@@ -6,7 +6,6 @@ from .hub import from_pretrained as from_pretrained, push_to_hub as push_to_hub,
 from .networks.base import Network as Network, Segmenter as Segmenter, outputs_of as outputs_of
 from .networks.classifier import HRNetClassifier as HRNetClassifier
 from .networks.folding import fold_batch_norm as fold_batch_norm
-from .networks.heads import V2Head as V2Head
 from .networks.hmsa import HRNetV2OCRMultiScale as HRNetV2OCRMultiScale
 from .networks.hrformer import (
     HRFORMER_VARIANTS as HRFORMER_VARIANTS,
@@ -15,9 +14,9 @@ from .networks.hrformer import (
     HRFormerOCR as HRFormerOCR,
     HRFormerVariant as HRFormerVariant,
 )
-from .networks.hrnet import VARIANTS as VARIANTS, HRNet as HRNet, HRNetVariant as HRNetVariant, resize as resize
+from .networks.hrnet import VARIANTS as VARIANTS, HRNet as HRNet, HRNetVariant as HRNetVariant
 from .networks.hrnetv1 import HRNetV1 as HRNetV1
-from .networks.hrnetv2 import HRNetV2 as HRNetV2
+from .networks.hrnetv2 import HRNetV2 as HRNetV2, V2Head as V2Head
 from .networks.hrnetv2p import HRNetV2p as HRNetV2p
 from .networks.ocr import HRNetV2OCR as HRNetV2OCR
 from .networks.psa import PSA_BLOCKS as PSA_BLOCKS

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hrseg.models.networks.heads import V2Head
-from hrseg.models.networks.hrnet import Maps, resize
+from hrseg.models.networks.hrnet import Maps
+from hrseg.models.networks.hrnetv2 import V2Head
+from hrseg.utils.upsample import upsample
 
 _LINE = 16  # floats of a cache line
 _ONE_THREAD = 2**15  # up to as many elements torch works on one
@@ -55,7 +56,7 @@ class SplitV2Head(V2Head):
         weight, *weights = torch.split(convolution.weight, [x.shape[1] for x in maps], dim=1)
         x = F.conv2d(finest, weight, convolution.bias)
         for coarse, weight in zip(coarser, weights, strict=True):
-            x += resize(F.conv2d(coarse, weight), finest.shape[-2:], align_corners=self.align_corners)
+            x += upsample(F.conv2d(coarse, weight), finest.shape[-2:], self.align_corners)
         for layer in layers:
             x = layer(x)
         return x

@@ -20,14 +20,14 @@ from torchmetrics import MeanMetric
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
-from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize, score_images, upsample
+from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize, score_images
 from hrseg.inference.checkpoint import describe_network
 from hrseg.losses import Criterion, CrossEntropyLoss, LossReduction, SegmentationLoss, WeightedOutputsLoss
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import Network, create_model, optimize_for_cpu, outputs_of
-from hrseg.models.networks.batch_norm import check_single_values, single_values_as_config_error
 from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
+from hrseg.task.batch_norm import check_single_values, single_values_as_config_error
 from hrseg.task.checkpoint import task_description, task_of_checkpoint
 from hrseg.task.checks import (
     check_clipping,
@@ -44,6 +44,7 @@ from hrseg.task.checks import (
 )
 from hrseg.utils.construct import RecordsArguments
 from hrseg.utils.malloc import keep_freed_memory
+from hrseg.utils.upsample import upsample
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -1,8 +1,9 @@
-"""Checks of constructor arguments."""
+"""Checks of constructor arguments, and lists in error messages."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from hrseg.errors import ConfigError
@@ -15,6 +16,16 @@ def require(condition: bool, parameter: str, value: object, expected: str) -> No
     if not condition:
         text = repr(value)
         raise ConfigError(f"{parameter} is {text if len(text) <= 80 else text[:77] + '...'}; expected {expected}")
+
+
+def join_first(texts: Iterable[str], number: int = 3) -> str:
+    """Joins the first few texts with commas and counts the rest, for a one-line message.
+
+    >>> join_first("abcde")
+    'a, b, c and 2 more'
+    """
+    texts = list(texts)
+    return ", ".join(texts[:number]) + (f" and {len(texts) - number} more" if len(texts) > number else "")
 
 
 def as_list(value: Any) -> list[Any]:

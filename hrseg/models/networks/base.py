@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.models.networks.hrnet import Maps, resize
+from hrseg.models.networks.hrnet import Maps
 from hrseg.utils.checks import require
 from hrseg.utils.construct import RecordsArguments, given_names
+from hrseg.utils.upsample import upsample
 
 
 class Network(nn.Module, RecordsArguments):
@@ -90,7 +91,7 @@ class Segmenter(Network, ABC):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K, H, W)."""
-        return resize(self.outputs(images)["out"], images.shape[-2:], align_corners=self.align_corners)
+        return upsample(self.outputs(images)["out"], images.shape[-2:], self.align_corners)
 
 
 def check_channel_order(channel_order: str) -> str:

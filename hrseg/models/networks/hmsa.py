@@ -18,10 +18,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNetVariant, resize
+from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNetVariant
 from hrseg.models.networks.ocr import NVIDIA, HRNetV2OCR, head_arguments
 from hrseg.models.registry import FileFormat, register
 from hrseg.utils.checks import is_number, require
+from hrseg.utils.upsample import upsample
 
 TRAINING_SCALES = (0.5, 1.0)  # in the order of the official code, which batch norm's running statistics depend on
 
@@ -106,7 +107,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         scaled = images
         if scale != 1:
             height, width = (_scaled(side, scale) for side in images.shape[-2:])
-            scaled = resize(images, (height, width), align_corners=self.align_corners)
+            scaled = upsample(images, (height, width), self.align_corners)
         features, scores = self.representations(scaled)
         logits = {"out": self._like(self.cls_head(features), scaled), "aux": self._like(scores, scaled)}
         return logits, self._like(self.scale_attn(features), scaled)
@@ -120,7 +121,7 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         return weighted + (1 - share) * before
 
     def _like(self, x: Tensor, other: Tensor) -> Tensor:
-        return resize(x, other.shape[-2:], align_corners=self.align_corners)
+        return upsample(x, other.shape[-2:], self.align_corners)
 
 
 def _scaled(side: int, scale: float) -> int:

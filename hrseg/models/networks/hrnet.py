@@ -26,14 +26,10 @@ from torch.utils.checkpoint import checkpoint
 from hrseg.errors import ConfigError
 from hrseg.models.registry import Backbone, Shapes
 from hrseg.utils.checks import is_number, is_whole, require, require_channels
+from hrseg.utils.upsample import upsample
 
 Maps = tuple[Tensor, ...]  # feature maps, finest first
 MakeBlock = Callable[[int], nn.Module]  # from a width to a block that keeps the shape of its input
-
-
-def resize(maps: Tensor, size: Sequence[int], mode: str = "bilinear", align_corners: bool = False) -> Tensor:
-    """Resizes (B, C, h, w) to (B, C, *size); `mode` is "bilinear" or "nearest", which ignores `align_corners`."""
-    return F.interpolate(maps, size, mode=mode, align_corners=align_corners if mode == "bilinear" else None)
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -152,7 +148,7 @@ class HighResolutionModule(nn.Module):
         for source in range(1, len(maps)):
             term = layers[source](maps[source])
             if source > target:
-                term = resize(term, size, self.fuse_mode, self.align_corners)
+                term = upsample(term, size, self.align_corners, self.fuse_mode)
             if source == 1:
                 total = total + term  # not in place: the first may be a branch's own map, which other targets need
             else:
@@ -315,6 +311,12 @@ class HRNet(nn.Module):
             )
         if not images.is_floating_point():
             raise ConfigError(f"images of type {images.dtype}; expected float: divide by 255 and normalise them first")
+
+
+def concatenate(maps: Maps, align_corners: bool = False) -> Tensor:
+    """Upsamples maps (B, C_k, h_k, w_k), finest first, to the size of the first: (B, sum of all C_k, h_0, w_0)."""
+    finest, *coarser = maps
+    return torch.cat([finest, *(upsample(x, finest.shape[-2:], align_corners) for x in coarser)], dim=1)
 
 
 def initialize(network: nn.Module, init: str, bn_momentum: float) -> None:

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from hrseg.models.networks.base import Network
 from hrseg.models.networks.classifier import initialize_fan_out
-from hrseg.models.networks.heads import concatenate
-from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNet, HRNetVariant
+from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNet, HRNetVariant, concatenate
 from hrseg.models.registry import FileFormat, register
 
 

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from hrseg.models.networks.base import Segmenter, check_channel_order
-from hrseg.models.networks.heads import concatenate
-from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNet, HRNetVariant, initialize
+from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, HRNet, HRNetVariant, concatenate, initialize
 from hrseg.models.registry import FileFormat, Shapes, register
 from hrseg.utils.checks import is_number, require, require_channels, require_kernel
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import WeightsError
-from hrseg.models.networks.hrnet import resize
+from hrseg.utils.upsample import upsample
 
 BIAS_TABLE, BIAS_INDEX = "relative_position_bias_table", "relative_position_index"
 
@@ -172,7 +172,7 @@ def resize_bias_tables(entries: Mapping[str, Any], window_size: int) -> dict[str
         if known**2 != len(table) or known % 2 == 0:
             raise WeightsError(f"{name} has shape {tuple(table.shape)}; expected (2w - 1)² rows for windows of w x w")
         if known != side:
-            image = resize(table.T.reshape(1, -1, known, known), (side, side))
+            image = upsample(table.T.reshape(1, -1, known, known), (side, side), align_corners=False)
             resized[name] = image.reshape(-1, side**2).T.contiguous()
             resized[name.removesuffix(BIAS_TABLE) + BIAS_INDEX] = relative_positions(window_size)
     return resized

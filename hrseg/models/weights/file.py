@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from hrseg.errors import WeightsError
 from hrseg.models.weights.identify import identify
 from hrseg.models.weights.layouts import LAYOUTS, Entries, Layout, recognise, unwrapped
 from hrseg.models.weights.read import OWN_KEY, read_content
+from hrseg.utils.checks import join_first
 
 _OF_TASK = "network."  # prefix of the network's keys in training checkpoints
 
@@ -101,14 +102,8 @@ def open_weights(
         entries, beside = (own, [key for key in entries if not key.startswith(_OF_TASK)]) if own else (entries, beside)
     if layout is None:
         known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
-        raise WeightsError(f"{where}: no known layout; found keys {few(entries) or '(none)'}; known: {known}")
+        raise WeightsError(f"{where}: no known layout; found keys {join_first(entries) or '(none)'}; known: {known}")
     return WeightsFile(where, config, layout, entries, tuple(beside))
-
-
-def few(texts: Iterable[str], number: int = 3) -> str:
-    """The first few of many texts, for a one-line message."""
-    texts = list(texts)
-    return ", ".join(texts[:number]) + (f" and {len(texts) - number} more" if len(texts) > number else "")
 
 
 def _own_config(content: Mapping[str, Any], where: str) -> Mapping[str, Any]:

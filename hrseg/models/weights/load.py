@@ -16,9 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from hrseg.errors import WeightsError
 from hrseg.models.networks.base import Network
 from hrseg.models.registry import FAMILIES
-from hrseg.models.weights.file import FUNCTIONAL, WeightsFile, few, open_weights
+from hrseg.models.weights.file import FUNCTIONAL, WeightsFile, open_weights
 from hrseg.models.weights.identify import identify
 from hrseg.models.weights.layouts import Entries
+from hrseg.utils.checks import join_first
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class LoadReport:
         parts = [f"{len(self.matched)} keys loaded"]
         parts += [f"{reasons.count(reason)} dropped ({reason})" for reason in dict.fromkeys(reasons)]
         if self.initialised:
-            parts.append(f"{len(self.initialised)} left at their initialisation ({few(self.initialised)})")
+            parts.append(f"{len(self.initialised)} left at their initialisation ({join_first(self.initialised)})")
         return f"{self.origin}: {', '.join(parts)}"
 
 
@@ -118,17 +119,17 @@ def load_weights(
     if backbone_misfits:
         raise WeightsError(
             f"{title}: {len(backbone_misfits)} of {len(expected) - len(head)} backbone keys do not fit: "
-            f"{few(backbone_misfits)}. {_remedy(file, found, network)}"
+            f"{join_first(backbone_misfits)}. {_remedy(file, found, network)}"
         )
     if unexpected and strict:
         raise WeightsError(
-            f"{title}: {len(unexpected)} unexpected keys: {few(unexpected)}. {_remedy(file, found, network)}; "
+            f"{title}: {len(unexpected)} unexpected keys: {join_first(unexpected)}. {_remedy(file, found, network)}; "
             "strict=False drops them"
         )
     head_misfits = [text for key, text in misfits.items() if key not in optional]
     if head_misfits:
         raise WeightsError(
-            f"{title}: the head does not fit: {few(head_misfits)}. {_remedy(file, found, network)}, "
+            f"{title}: the head does not fit: {join_first(head_misfits)}. {_remedy(file, found, network)}, "
             "or reinitialise the head with reinit_head=True (--model.reinit_head true)"
         )
     # the backbone of a network for poses or detection is fine-tuned, and adapts to how maps are upsampled

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.models import MODELS, HRNetV2, HRNetVariant, Segmenter, V2Head, create_model, resize
+from hrseg.models import MODELS, HRNetV2, HRNetVariant, Segmenter, V2Head, create_model
 from hrseg.models.registry import FAMILIES
+from hrseg.utils.upsample import upsample
 from tests.references.hrnet_keys import SIZES, random_weights, segmentation_shapes
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 
@@ -171,14 +172,14 @@ def test_nearest_is_the_fixed_upsampling_of_the_official_classifier() -> None:
     maps = torch.randn(1, 4, 6, 10)
     for factor in (2, 4, 8):
         upsampled = nn.Upsample(scale_factor=factor, mode="nearest")(maps)
-        assert torch.equal(resize(maps, upsampled.shape[-2:], "nearest"), upsampled)
+        assert torch.equal(upsample(maps, upsampled.shape[-2:], False, "nearest"), upsampled)
 
 
 def test_align_corners_reaches_backbone_head_and_logits() -> None:
     maps = torch.randn(1, 2, 3, 4)
     for align_corners in (False, True):
         expected = F.interpolate(maps, size=(7, 9), mode="bilinear", align_corners=align_corners)
-        assert torch.equal(resize(maps, (7, 9), align_corners=align_corners), expected)
+        assert torch.equal(upsample(maps, (7, 9), align_corners), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 24), (31, 64), (32, 32), (33, 47), (63, 64), (97, 65), (100, 35)])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hrseg.models.cpu import SplitV2Head
 from hrseg.models.networks.folding import fold_batch_norm
-from hrseg.models.networks.heads import V2Head
+from hrseg.models.networks.hrnetv2 import V2Head
 
 WIDTHS = (3, 6, 12, 24)
 
