@@ -39,14 +39,6 @@ class RandomScaleCrop(A.DualTransform):
 
     _targets = (Targets.IMAGE, Targets.MASK)
 
-    class InitSchema(A.DualTransform.InitSchema):  # noqa: D106
-        crop_size: tuple[int, int]
-        base_size: int | None
-        scale_range: tuple[float, float]
-        scale_step: float
-        aspect_range: tuple[float, float]
-        ignore_index: int
-
     def __init__(
         self,
         crop_size: tuple[int, int],
@@ -58,11 +50,11 @@ class RandomScaleCrop(A.DualTransform):
         p: float = 1.0,
     ) -> None:
         super().__init__(p=p)
-        self.crop_size = crop_size
+        self.crop_size = (crop_size[0], crop_size[1])  # a list, where the transform was serialised
         self.base_size = base_size
-        self.scale_range = scale_range
+        self.scale_range = (scale_range[0], scale_range[1])
         self.scale_step = scale_step
-        self.aspect_range = aspect_range
+        self.aspect_range = (aspect_range[0], aspect_range[1])
         self.ignore_index = ignore_index
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -112,12 +104,9 @@ class HorizontalFlip(A.DualTransform):
 
     _targets = (Targets.IMAGE, Targets.MASK)
 
-    class InitSchema(A.DualTransform.InitSchema):  # noqa: D106
-        flip_pairs: tuple[tuple[int, int], ...]
-
     def __init__(self, flip_pairs: tuple[tuple[int, int], ...] = (), p: float = 0.5) -> None:
         super().__init__(p=p)
-        self.flip_pairs = flip_pairs
+        self.flip_pairs = tuple((left, right) for left, right in flip_pairs)
         self._mirrored_id = np.arange(256, dtype=np.uint8)
         for left, right in flip_pairs:
             self._mirrored_id[[left, right]] = right, left
@@ -150,9 +139,6 @@ class BrightnessShift(A.ImageOnlyTransform):
     Source:
         HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/datasets/base_dataset.py (RANDOM_BRIGHTNESS).
     """
-
-    class InitSchema(A.ImageOnlyTransform.InitSchema):  # noqa: D106
-        limit: int
 
     def __init__(self, limit: int = 10, p: float = 0.5) -> None:
         super().__init__(p=p)

@@ -8,34 +8,24 @@ from hrseg.data.base import SegmentationDataModule
 from hrseg.data.dataset import Sample
 from hrseg.data.labels import LabelTable
 
+_CLASSES = {  # name: colour
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (60, 40, 222),
+    "tree": (128, 128, 0),
+    "sign": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
+
 CAMVID = LabelTable(
     name="CamVid",
-    class_names=(
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "sign",
-        "fence",
-        "car",
-        "pedestrian",
-        "bicyclist",
-    ),
-    colors=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
+    class_names=tuple(_CLASSES),
+    colors=tuple(_CLASSES.values()),
     void_ids=(11,),
     counts={"train": 367, "val": 101, "trainval": 468, "test": 233},
 )

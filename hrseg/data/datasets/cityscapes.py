@@ -15,51 +15,34 @@ from hrseg.data.dataset import Sample
 from hrseg.data.labels import LabelTable
 from hrseg.errors import DataFileError
 
+# name, colour, label id, and weight in the loss of the official recipes
+_CLASSES = (
+    ("road", (128, 64, 128), 7, 0.8373),
+    ("sidewalk", (244, 35, 232), 8, 0.918),
+    ("building", (70, 70, 70), 11, 0.866),
+    ("wall", (102, 102, 156), 12, 1.0345),
+    ("fence", (190, 153, 153), 13, 1.0166),
+    ("pole", (153, 153, 153), 17, 0.9969),
+    ("traffic light", (250, 170, 30), 19, 0.9754),
+    ("traffic sign", (220, 220, 0), 20, 1.0489),
+    ("vegetation", (107, 142, 35), 21, 0.8786),
+    ("terrain", (152, 251, 152), 22, 1.0023),
+    ("sky", (70, 130, 180), 23, 0.9539),
+    ("person", (220, 20, 60), 24, 0.9843),
+    ("rider", (255, 0, 0), 25, 1.1116),
+    ("car", (0, 0, 142), 26, 0.9037),
+    ("truck", (0, 0, 70), 27, 1.0865),
+    ("bus", (0, 60, 100), 28, 1.0955),
+    ("train", (0, 80, 100), 31, 1.0865),
+    ("motorcycle", (0, 0, 230), 32, 1.1529),
+    ("bicycle", (119, 11, 32), 33, 1.0507),
+)
+
 CITYSCAPES = LabelTable(
     name="Cityscapes",
-    class_names=(
-        "road",
-        "sidewalk",
-        "building",
-        "wall",
-        "fence",
-        "pole",
-        "traffic light",
-        "traffic sign",
-        "vegetation",
-        "terrain",
-        "sky",
-        "person",
-        "rider",
-        "car",
-        "truck",
-        "bus",
-        "train",
-        "motorcycle",
-        "bicycle",
-    ),
-    colors=(
-        (128, 64, 128),
-        (244, 35, 232),
-        (70, 70, 70),
-        (102, 102, 156),
-        (190, 153, 153),
-        (153, 153, 153),
-        (250, 170, 30),
-        (220, 220, 0),
-        (107, 142, 35),
-        (152, 251, 152),
-        (70, 130, 180),
-        (220, 20, 60),
-        (255, 0, 0),
-        (0, 0, 142),
-        (0, 0, 70),
-        (0, 60, 100),
-        (0, 80, 100),
-        (0, 0, 230),
-        (119, 11, 32),
-    ),
-    label_ids=(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
+    class_names=tuple(name for name, _, _, _ in _CLASSES),
+    colors=tuple(color for _, color, _, _ in _CLASSES),
+    label_ids=tuple(label_id for _, _, label_id, _ in _CLASSES),
     void_ids=(0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30),
     categories={
         "flat": (0, 1),
@@ -78,10 +61,7 @@ Source:
     cityscapesScripts, cityscapesscripts/helpers/labels.py; the counts from its README.
 """
 
-CITYSCAPES_CLASS_WEIGHTS = (
-    *(0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
-    *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
-)
+CITYSCAPES_CLASS_WEIGHTS = tuple(weight for _, _, _, weight in _CLASSES)
 """Class weights of the official recipes, in train id order.
 
 Source:

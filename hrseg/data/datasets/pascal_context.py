@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,74 +15,15 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataNotFoundError
 from hrseg.utils.text_files import read_list
 
-# name, colour, and pixels per 1000 (at least 1) in 40 images of the data set (from 2008_000002 on)
-_CLASSES = (
-    ("background", (120, 120, 120), 69),
-    ("aeroplane", (180, 120, 120), 3),
-    ("bag", (6, 230, 230), 1),
-    ("bed", (80, 50, 50), 1),
-    ("bedclothes", (4, 200, 3), 16),
-    ("bench", (120, 120, 80), 4),
-    ("bicycle", (140, 140, 140), 11),
-    ("bird", (204, 5, 255), 1),
-    ("boat", (230, 230, 230), 18),
-    ("book", (4, 250, 7), 1),
-    ("bottle", (224, 5, 255), 1),
-    ("building", (235, 255, 7), 94),
-    ("bus", (150, 5, 61), 19),
-    ("cabinet", (120, 120, 70), 15),
-    ("car", (8, 255, 51), 47),
-    ("cat", (255, 6, 82), 41),
-    ("ceiling", (143, 255, 140), 2),
-    ("chair", (204, 255, 4), 25),
-    ("cloth", (255, 51, 7), 32),
-    ("computer", (204, 70, 3), 1),
-    ("cow", (0, 102, 200), 2),
-    ("cup", (61, 230, 250), 1),
-    ("curtain", (255, 6, 51), 1),
-    ("dog", (11, 102, 255), 26),
-    ("door", (255, 7, 71), 1),
-    ("fence", (255, 9, 224), 5),
-    ("floor", (9, 7, 230), 19),
-    ("flower", (220, 220, 220), 1),
-    ("food", (255, 9, 92), 1),
-    ("grass", (112, 9, 255), 44),
-    ("ground", (8, 255, 214), 78),
-    ("horse", (7, 255, 224), 31),
-    ("keyboard", (255, 184, 6), 1),
-    ("light", (10, 255, 71), 1),
-    ("motorbike", (255, 41, 10), 2),
-    ("mountain", (7, 255, 255), 1),
-    ("mouse", (224, 255, 8), 1),
-    ("person", (102, 8, 255), 27),
-    ("plate", (255, 61, 6), 1),
-    ("platform", (255, 194, 7), 3),
-    ("pottedplant", (255, 122, 8), 1),
-    ("road", (0, 255, 20), 23),
-    ("rock", (255, 8, 41), 1),
-    ("sheep", (255, 5, 153), 1),
-    ("shelves", (6, 51, 255), 1),
-    ("sidewalk", (235, 12, 255), 6),
-    ("sign", (160, 150, 20), 1),
-    ("sky", (0, 163, 255), 117),
-    ("snow", (140, 140, 140), 2),
-    ("sofa", (250, 10, 15), 3),
-    ("table", (20, 255, 0), 6),
-    ("track", (31, 255, 0), 1),
-    ("train", (255, 31, 0), 14),
-    ("tree", (255, 224, 0), 81),
-    ("truck", (153, 255, 0), 1),
-    ("tvmonitor", (0, 0, 255), 15),
-    ("wall", (255, 71, 0), 56),
-    ("water", (0, 235, 255), 31),
-    ("window", (0, 173, 255), 4),
-    ("wood", (31, 0, 255), 1),
-)
+# a class per row, with its id in VOC-first order, its category in the JSON of the detail API, and its pixels per 1000
+# (at least 1) in 40 images of the data set (from 2008_000002 on)
+with Path(__file__).with_suffix(".csv").open(newline="", encoding="utf-8") as _file:
+    _CLASSES = list(csv.DictReader(_file))
 
 PASCAL_CONTEXT_60 = LabelTable(
     name="PASCAL-Context 60",
-    class_names=tuple(name for name, _, _ in _CLASSES),
-    colors=tuple(color for _, color, _ in _CLASSES),
+    class_names=tuple(row["name"] for row in _CLASSES),
+    colors=tuple((int(row["red"]), int(row["green"]), int(row["blue"])) for row in _CLASSES),
     counts={"train": (4998, 4996), "val": (5105, 5104), "trainval": (10103, 10100)},
 )
 """The classes of PASCAL-Context with background, in alphabetical order.
@@ -103,13 +45,8 @@ PASCAL_CONTEXT_59 = replace(
 )
 """The same files with the background ignored: label ids 1 to 59 are train ids 0 to 58."""
 
-# the order of the original list of the 59: the classes of VOC, then the others
-_VOC_FIRST = """
-    background aeroplane bicycle bird boat bottle bus car cat chair cow table dog horse motorbike person pottedplant
-    sheep sofa train tvmonitor bag bed bench book building cabinet ceiling cloth computer cup door fence floor
-    flower food grass ground keyboard light mountain mouse curtain platform sign plate road rock shelves sidewalk
-    sky snow bedclothes track tree truck wall water window wood
-"""
+CATEGORY_IDS = [int(row["category_id"]) for row in _CLASSES]
+"""The category id of each class in `trainval_merged.json` of the detail API, background first."""
 
 
 class PascalContextDataModule(SegmentationDataModule):
@@ -183,10 +120,12 @@ class PascalContextDataModule(SegmentationDataModule):
 def voc_first_permutation() -> list[int]:
     """The label id of each label id in VOC-first order, which some tools write; 60 entries.
 
+    In that order, of the original list of the 59 classes, those of VOC come first, then the others.
+
     >>> voc_first_permutation()[:4]  # background, aeroplane, bicycle, bird
     [0, 1, 6, 7]
     """
-    return [PASCAL_CONTEXT_60.class_names.index(name) for name in _VOC_FIRST.split()]
+    return sorted(range(60), key=lambda label_id: int(_CLASSES[label_id]["voc_first_id"]))
 
 
 def looks_voc_first(counts: np.ndarray) -> bool:
@@ -195,5 +134,5 @@ def looks_voc_first(counts: np.ndarray) -> bool:
     Args:
         counts: (60,) pixels of each label id, in ten images or more.
     """
-    log_shares = np.log([share for _, _, share in _CLASSES])
+    log_shares = np.log([int(row["pixels_per_1000"]) for row in _CLASSES])
     return bool(counts @ (log_shares[voc_first_permutation()] - log_shares) > 0)

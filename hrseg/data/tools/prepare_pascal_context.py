@@ -17,12 +17,6 @@ from hrseg.utils.images import read_file, read_image, read_label, write_image
 from hrseg.utils.parallel import map_in_processes
 from hrseg.utils.text_files import read_list, read_text
 
-# the category id of each class in the JSON, background first
-_CATEGORY_IDS = (
-    *(0, 2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85),
-    *(98, 104, 105, 113, 115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296),
-    *(308, 324, 326, 347, 349, 354, 355, 360, 366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458),
-)
 _JSON = "expected trainval_merged.json of the detail API (SHA-1 169325d9f7e9047537fedca7b04de4dddf10b881)"
 
 _MOST_NESTED = 100
@@ -75,7 +69,10 @@ def prepare_from_json(root: Path, path: Path, workers: int | None = None, overwr
             taken.add(name)
             splits[phase].append(name)
     masks: dict[str, list[Mask]] = {name: [] for name in names.values()}
-    class_ids = {category_id: class_id for class_id, category_id in enumerate(_CATEGORY_IDS)}
+
+    from hrseg.data.datasets.pascal_context import CATEGORY_IDS  # torch: not in the processes that draw
+
+    class_ids = {category_id: class_id for class_id, category_id in enumerate(CATEGORY_IDS)}
     types = {"id": int, "image_id": int, "category_id": int, "segmentation": dict}
     for annotation_id, image_id, category_id, segmentation in _read_array(path, "annos_segmentation", **types):
         if category_id not in class_ids:
