@@ -1,7 +1,7 @@
-"""Street scenes drawn by the computer, written in the layout of Cityscapes: data for everybody, without a download.
+"""Generated street scenes in the layout of Cityscapes: a data set without a download.
 
 `generate_scene` draws one scene, `write_scenes` a folder of them; `StreetScenesDataModule` trains on such a folder.
-The names are imported on first use: drawing needs neither torch nor Lightning.
+Names are imported on first use, as drawing needs neither torch nor Lightning.
 """
 
 import lazy_loader

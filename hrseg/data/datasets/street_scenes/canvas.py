@@ -1,9 +1,9 @@
 """A small software renderer: a pinhole camera over flat ground, filled polygons, and upright faces to draw shapes on.
 
-A scene is to be the same to the last bit on every machine. Random numbers are the raw bits of PCG64, whose stream numpy
-guarantees; pixels are filled by OpenCV's integer rasteriser; all else is integer arithmetic, or one correctly rounded
-floating-point operation after the other. Sums of arrays of floats, `sin`, `exp` and their like, whose last bit depends
-on the processor, do not occur.
+Scenes are bit-identical on every machine. Random numbers are the raw bits of PCG64, whose stream NumPy guarantees;
+polygons are filled by OpenCV's integer rasteriser; everything else is integer arithmetic or a sequence of correctly
+rounded floating-point operations. Sums of float arrays, `sin`, `exp` and the like, whose last bit depends on the
+processor, are not used.
 
 World coordinates are metres: x to the right, y upwards from the ground, z away from the camera.
 """
@@ -28,9 +28,9 @@ Floats: TypeAlias = NDArray[np.float32]
 Bools: TypeAlias = NDArray[np.bool_]
 Item = TypeVar("Item")
 
-_NEAREST = 2.0  # metres; what is nearer to the camera is cut off
+_NEAREST = 2.0  # metres; near plane of the camera
 _FRACTION_BITS = 4  # OpenCV takes polygon corners in 1/16 pixels
-# a circle as 16 corners; written out because `cos` may differ in its last bit between C libraries
+# a circle as a polygon of 16 corners; constants, as the last bit of `cos` depends on the C library
 _QUARTER = ((1.0, 0.0), (0.92388, 0.38268), (0.70711, 0.70711), (0.38268, 0.92388))
 _CIRCLE = [corner for turn in range(4) for corner in (((c, s), (-s, c), (-c, -s), (s, -c))[turn] for c, s in _QUARTER)]
 
@@ -62,21 +62,21 @@ class Label(IntEnum):
 
 
 class Dice:
-    """Random choices that depend on the key alone.
+    """A random number generator with platform-independent results.
 
     Args:
-        key: Whole numbers >= 0; each key gives an independent sequence.
+        key: Integers >= 0; each key gives an independent sequence.
     """
 
     def __init__(self, *key: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(key))
 
     def uniform(self, low: float, high: float) -> float:
-        """A number in [low, high)."""
+        """A float in [low, high)."""
         return low + (high - low) * (int(self._bits.random_raw()) / 2.0**64)
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number from low to high, both included."""
+        """An integer from low to high, both included."""
         return low + int(self._bits.random_raw()) % (high - low + 1)
 
     def chance(self, probability: float) -> bool:
@@ -88,20 +88,24 @@ class Dice:
         return items[self.integer(0, len(items) - 1)]
 
     def vary(self, color: Color, amount: int) -> Color:
-        """A colour near the given one: brightness moves by up to `amount`, each channel by up to half of that."""
+        """A colour near the given one: brightness shifts by up to `amount`, each channel by up to half of that."""
         shift = self.integer(-amount, amount)
         red, green, blue = (value + shift + self.integer(-amount // 2, amount // 2) for value in color)
         return _clip(red), _clip(green), _clip(blue)
 
+    def color(self, palette: Sequence[Color], amount: int) -> Color:
+        """A colour near one of a palette."""
+        return self.vary(self.choice(palette), amount)
+
     def noise(self, height: int, width: int) -> NDArray[np.uint8]:
-        """White noise (height, width), 0 to 255."""
+        """White noise, (height, width) uint8."""
         words = self._bits.random_raw((height * width + 7) // 8).astype("<u8")  # little-endian on every machine
         return words.view(np.uint8)[: height * width].reshape(height, width)
 
     def smooth_noise(self, height: int, width: int, cell: int) -> NDArray[np.uint8]:
-        """Noise (height, width), 0 to 255, that changes over `cell` pixels."""
+        """Noise with a correlation length of `cell` pixels, (height, width) uint8."""
         knots = self.noise(height // cell + 2, width // cell + 2)
-        # of OpenCV's interpolations only this one promises the same bits everywhere
+        # the only interpolation of OpenCV that is bit-exact everywhere
         return cv2.resize(knots, (width, height), interpolation=cv2.INTER_LINEAR_EXACT).astype(np.uint8, copy=False)
 
 
@@ -122,21 +126,21 @@ class Camera:
     height: float
 
     def project(self, x: float, y: float, z: float) -> Flat:
-        """Column and row at which a point in the world is seen; 0.5 is the middle of the first pixel."""
+        """Projects a world point to (column, row); 0.5 is the centre of the first pixel."""
         scale = self.focal / (z if z > _NEAREST else _NEAREST)
         return self.column + scale * x, self.row + scale * (self.height - y)
 
 
 @dataclass(frozen=True)
 class Light:
-    """What sun and air do to the colours.
+    """Sunlight and haze.
 
     Args:
-        sun: Where the shadow of a point one metre up falls, (x, z).
-        shadow: Brightness of the ground in the sun's shadow, 1 on a dull day.
-        shade: Brightness of upright faces that look away from the sun.
-        haze: Colour of the air.
-        visibility: Distance in metres at which the air takes half of the colour.
+        sun: (x, z) offset of the shadow of a point one metre above the ground.
+        shadow: Brightness of the ground in a shadow; 1 for an overcast sky.
+        shade: Brightness of upright faces that are turned away from the sun.
+        haze: Colour of the haze.
+        visibility: Distance in metres at which colours are half haze.
     """
 
     sun: Flat
@@ -146,26 +150,21 @@ class Light:
     visibility: float
 
     def seen(self, color: Color, z: float, gain: float) -> Color:
-        """A colour of the given brightness as it is seen from the distance z."""
+        """A colour with the given brightness and the haze at distance z."""
         share = z / (z + self.visibility)
         gain *= 1.0 - share
-        red, green, blue = color
-        air_red, air_green, air_blue = self.haze
-        return (
-            _clip(int(red * gain + air_red * share)),
-            _clip(int(green * gain + air_green * share)),
-            _clip(int(blue * gain + air_blue * share)),
-        )
+        red, green, blue = (_clip(int(value * gain + air * share)) for value, air in zip(color, self.haze, strict=True))
+        return red, green, blue
 
 
 class Canvas:
-    """The picture and its labels.
+    """An image with its label map, and the drawing operations.
 
     Args:
         size: (height, width) in pixels.
-        camera: Where things are seen.
-        light: How they are lit.
-        dice: Draws the noise for textures.
+        camera: Projects world coordinates to pixels.
+        light: Shades the colours.
+        dice: Random numbers of the textures.
     """
 
     def __init__(self, size: tuple[int, int], camera: Camera, light: Light, dice: Dice) -> None:
@@ -174,8 +173,8 @@ class Canvas:
         self.light = light
         self.colors = np.zeros((*size, 3), np.uint8)
         self.ids = np.zeros(size, np.uint16)  # as in Cityscapes' instanceIds: label id, or label id * 1000 + number
-        self.shadows = np.zeros(size, np.uint8)  # 1 where the ground lies in the shadow
-        # three textures for everything: single pixels, leaves, clouds
+        self.shadows = np.zeros(size, np.uint8)  # 1 where the ground is in shadow
+        # noise textures at the scale of pixels, leaves and clouds
         self.grain = dice.noise(*size)
         self.clumps = dice.smooth_noise(*size, cell=max(size[0] // 64, 1))
         self.clouds = dice.smooth_noise(*size, cell=max(size[0] // 10, 1))
@@ -188,33 +187,30 @@ class Canvas:
         return label * 1000 + number
 
     def fill(self, corners: Sequence[Point], color: Color | None, ident: int, gain: float = 1.0) -> None:
-        """Fills a convex polygon; colour None labels it and leaves it transparent."""
+        """Fills a convex polygon; with colour None it is labelled but transparent."""
         if color is not None:
             color = self.light.seen(color, (corners[0][2] + corners[-1][2]) / 2, gain)
         self._fill(corners, color, ident)
 
     def strip(self, left: float, right: float, near: float, far: float, color: Color, ident: int) -> None:
-        """Fills a rectangle of the ground, which is lit later."""
+        """Fills a rectangle of the ground, which is shaded later."""
         self._fill(((left, 0.0, near), (right, 0.0, near), (right, 0.0, far), (left, 0.0, far)), color, ident)
 
     def cast_shadow(self, shadow: Sequence[Flat]) -> None:
-        """Marks a convex part of the ground, its corners (x, z), as lying in the shadow."""
+        """Marks a convex polygon of the ground, given by its corners (x, z), as shadow."""
         cv2.fillConvexPoly(self.shadows, self._pixels([(x, 0.0, z) for x, z in shadow]), 1, cv2.LINE_8, _FRACTION_BITS)
 
     def front(self, x: float, z: float, length: float, height: float, ident: int, *, flipped: bool = False) -> Face:
-        """A face turned to the camera from x to x + length; u runs to the right, or to the left if flipped."""
-        return Face(
-            self, (x + length, z) if flipped else (x, z), (-1.0 if flipped else 1.0, 0.0), length, height, ident, 1.0
-        )
+        """A face turned to the camera from x to x + length; u points to the right, or to the left if flipped."""
+        foot, direction = ((x + length, z), (-1.0, 0.0)) if flipped else ((x, z), (1.0, 0.0))
+        return Face(self, foot, direction, length, height, ident)
 
     def side(self, x: float, near: float, far: float, height: float, ident: int, *, flipped: bool = False) -> Face:
-        """A face along the street; u runs away from the camera, or towards it if flipped."""
-        sunny = (x > 0) == (self.light.sun[0] > 0)
-        gain = 1.1 if sunny else self.light.shade
+        """A face along the street; u points away from the camera, or towards it if flipped."""
+        is_sunny = (x > 0) == (self.light.sun[0] > 0)
         near = max(near, _NEAREST)
-        return Face(
-            self, (x, far) if flipped else (x, near), (0.0, -1.0 if flipped else 1.0), far - near, height, ident, gain
-        )
+        foot, direction = ((x, far), (0.0, -1.0)) if flipped else ((x, near), (0.0, 1.0))
+        return Face(self, foot, direction, far - near, height, ident, 1.1 if is_sunny else self.light.shade)
 
     def _fill(self, corners: Sequence[Point], color: Color | None, ident: int) -> None:
         points = self._pixels(corners)
@@ -223,46 +219,36 @@ class Canvas:
         cv2.fillConvexPoly(self.ids, points, ident, cv2.LINE_8, _FRACTION_BITS)
 
     def _pixels(self, corners: Sequence[Point]) -> NDArray[np.int32]:
-        """Corners as OpenCV wants them: in 1/16 pixels, counted from the middle of the first pixel."""
-        scale, project = 1 << _FRACTION_BITS, self.camera.project
-        points = []
-        for x, y, z in corners:
-            column, row = project(x, y, z)
-            points.append((int((column - 0.5) * scale), int((row - 0.5) * scale)))
-        return np.array(points, np.int32)
+        """Projects corners to OpenCV's fixed-point pixels, whose origin is the centre of the first pixel."""
+        projected = [self.camera.project(x, y, z) for x, y, z in corners]
+        scale = 1 << _FRACTION_BITS
+        return np.array([[int((at - 0.5) * scale) for at in point] for point in projected], np.int32)
 
 
+@dataclass(eq=False)
 class Face:
-    """An upright rectangle on which shapes are drawn in its own metres: u along it, v above the ground.
+    """An upright rectangle with coordinates (u, v) in metres: u along its foot, v above the ground.
 
     Args:
-        canvas: Where it is drawn.
-        foot: Where u = 0 is on the ground, (x, z).
-        direction: Where u leads to on the ground; a unit vector.
-        length: Largest u; shapes may go beyond it, textures do not.
-        height: Largest v, likewise.
-        ident: Instance id of what is drawn.
+        canvas: What it draws on.
+        foot: (x, z) of u = 0.
+        direction: (x, z) of the u axis, a unit vector.
+        length: Largest u; textures end there, polygons may extend beyond it.
+        height: Largest v, with the same effect.
+        ident: Label or instance id.
         gain: Brightness.
     """
 
-    def __init__(
-        self, canvas: Canvas, foot: Flat, direction: Flat, length: float, height: float, ident: int, gain: float
-    ) -> None:
-        self.canvas = canvas
-        self.foot = foot
-        self.direction = direction
-        self.length = length
-        self.height = height
-        self.ident = ident
-        self.gain = gain
-        self.z = foot[1] + direction[1] * length / 2  # colours are hazed as at the middle
-
-    def again(self, ident: int) -> Face:
-        """The same face for another instance."""
-        return Face(self.canvas, self.foot, self.direction, self.length, self.height, ident, self.gain)
+    canvas: Canvas
+    foot: Flat
+    direction: Flat
+    length: float
+    height: float
+    ident: int
+    gain: float = 1.0
 
     def polygon(self, corners: Sequence[Flat], color: Color | None) -> None:
-        """A convex polygon; colour None labels it and leaves it transparent (the spokes of a wheel)."""
+        """A convex polygon; with colour None it is labelled but transparent (the spokes of a wheel)."""
         self.canvas.fill([self._point(u, v) for u, v in corners], color, self.ident, self.gain)
 
     def box(self, u0: float, v0: float, u1: float, v1: float, color: Color | None) -> None:
@@ -274,7 +260,7 @@ class Face:
         self.polygon([(u + cos * radius, v + sin * radius) for cos, sin in _CIRCLE], color)
 
     def ring(self, u: float, v: float, radius: float, width: float, color: Color) -> None:
-        """A disc without its inner part."""
+        """An annulus."""
         outer = [(u + cos * radius, v + sin * radius) for cos, sin in _CIRCLE]
         inner = [(u + cos * (radius - width), v + sin * (radius - width)) for cos, sin in _CIRCLE]
         for number in range(len(_CIRCLE)):
@@ -284,28 +270,21 @@ class Face:
         """A thick line with square ends."""
         along_u, along_v = end[0] - start[0], end[1] - start[1]
         half = width / 2 / math.sqrt(along_u * along_u + along_v * along_v)
-        across_u, across_v = -along_v * half, along_u * half
-        self.polygon(
-            [
-                (start[0] - across_u, start[1] - across_v),
-                (start[0] + across_u, start[1] + across_v),
-                (end[0] + across_u, end[1] + across_v),
-                (end[0] - across_u, end[1] - across_v),
-            ],
-            color,
-        )
+        corners = ((start, -half), (start, half), (end, half), (end, -half))
+        self.polygon([(u - along_v * offset, v + along_u * offset) for (u, v), offset in corners], color)
 
     def paint(self, mask: Bools, color: Color, factor: Floats | None = None) -> None:
-        """Any set of the pixels of `uv`, each of its own brightness if a factor is given."""
+        """Paints a mask over the pixels of `uv`, with a brightness factor per pixel if given."""
         rows, columns = self._window
-        seen = np.array(self.canvas.light.seen(color, self.z, self.gain), np.uint8)
+        z = self.foot[1] + self.direction[1] * self.length / 2  # haze as at the middle of the face
+        seen = np.array(self.canvas.light.seen(color, z, self.gain), np.uint8)
         values = seen if factor is None else scaled(seen, factor)
         np.copyto(self.canvas.colors[rows, columns], values, where=mask[..., None])
         np.copyto(self.canvas.ids[rows, columns], np.uint16(self.ident), where=mask)
 
     @cached_property
     def uv(self) -> tuple[Floats, Floats]:
-        """u (1, w) and v (h, w) of the pixels of the face."""
+        """u (1, w) and v (h, w) at the centres of the pixels that the face covers."""
         rows, columns = self._window
         camera, (x, z), (dx, dz) = self.canvas.camera, self.foot, self.direction
         slope = (_centres(columns) - np.float32(camera.column)) * np.float32(1 / camera.focal)
@@ -315,7 +294,7 @@ class Face:
         return u[None], v
 
     def texture(self, noise: NDArray[np.uint8], strength: float) -> Floats:
-        """The part of a noise of the canvas that lies behind the face, -strength to strength."""
+        """Crops a noise texture of the canvas to the face, scaled to -strength to strength."""
         rows, columns = self._window
         return noise[rows, columns] * np.float32(strength / 128) - np.float32(strength)
 
@@ -332,13 +311,13 @@ class Face:
 
 
 def darker(color: Color, factor: float) -> Color:
-    """A colour of less brightness."""
+    """A colour times a brightness factor."""
     red, green, blue = color
     return int(red * factor), int(green * factor), int(blue * factor)
 
 
 def scaled(colors: NDArray[np.uint8], factor: Floats) -> NDArray[np.uint8]:
-    """Colours (..., 3) times factors (...) of at most 2, in fixed point."""
+    """Colours (..., 3) times factors (...), which are clipped to 0 to 2, in fixed point."""
     steps = np.clip(factor * np.float32(128), 0, 256).astype(np.uint16)
     products: NDArray[np.uint16] = np.multiply(colors, steps[..., None], dtype=np.uint16)
     clipped: NDArray[np.uint8] = np.minimum(products >> np.uint16(7), 255).astype(np.uint8)
@@ -346,7 +325,7 @@ def scaled(colors: NDArray[np.uint8], factor: Floats) -> NDArray[np.uint8]:
 
 
 def _span(edges: Sequence[float], limit: int) -> slice:
-    """The pixels whose centres lie between the outermost edges."""
+    """The pixels whose centres lie between the smallest and the largest edge."""
     first, last = (min(max(math.ceil(edge - 0.5), 0), limit) for edge in (min(edges), max(edges)))
     return slice(first, last)
 

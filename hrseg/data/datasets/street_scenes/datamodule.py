@@ -1,4 +1,4 @@
-"""`StreetScenesDataModule`: generated street scenes as a data set."""
+"""`StreetScenesDataModule`: a data set of generated street scenes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hrseg.errors import ConfigError
 from hrseg.utils.paths import cache_folder, expanded
 from hrseg.utils.resize import require_pixels
 
-_VERSION = 1  # incremented whenever the scenes change, so that old and new ones never mix
-_SMALLEST_SIDE = 64  # pixels; in smaller images thin objects vanish
-_MOST_SCENES = 1_000_000  # per split; beyond, drawing takes weeks, and the number is a mistake
+_VERSION = 1  # incremented whenever the scenes change; part of the folder name
+_SMALLEST_SIDE = 64  # pixels; thin objects vanish in smaller images
+_MOST_SCENES = 1_000_000  # per split; more would take weeks to draw
 
 
 class StreetScenesDataModule(CityscapesDataModule):
-    """Generated street scenes in the classes and layout of Cityscapes, for use without a download.
+    """Generated street scenes with the classes and layout of Cityscapes, to try hrseg without a download.
 
-    `prepare_data` draws the scenes once and keeps them, in a folder for each combination of settings. All splits have
-    labels, and no scene is in two of them.
+    `prepare_data` draws the scenes once, into a folder per combination of settings. All splits are labelled, and no two
+    splits share a scene.
 
     Args:
-        root: Parent of the folders of scenes; None for the cache directory.
+        root: Parent of the scene folders; None for the cache directory.
         batch_size: Training images per rank.
         crop_size: (height, width) of training crops in pixels.
         image_size: (height, width) of the scenes in pixels.

@@ -1,4 +1,4 @@
-"""Scenes as files, in the layout of Cityscapes."""
+"""Writes scenes to files in the layout of Cityscapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hrseg.utils.files import writing
 from hrseg.utils.locks import locked
 from hrseg.utils.progress import track_progress
 
-MARKER = "scenes.json"  # in complete folders only
+MARKER = "scenes.json"  # exists in complete folders only
 _CITY_LENGTH = 50  # scenes per folder and sequence
 
 _log = logging.getLogger(__name__)
@@ -28,14 +28,14 @@ def is_complete(root: Path) -> bool:
 
 
 def write_scenes(root: Path, counts: Mapping[str, int], size: tuple[int, int] = (128, 256), seed: int = 0) -> None:
-    """Writes scenes to a folder, atomically; a complete folder is left as it is.
+    """Writes scenes to a folder, atomically; a complete folder is kept.
 
-    Of several processes that write the same folder, one draws while the others wait.
+    If several processes write the same folder, one of them draws while the others wait.
 
     Args:
-        root: The folder. leftImg8bit/SPLIT/CITY/*_leftImg8bit.png, gtFine/SPLIT/CITY/*_gtFine_labelIds.png and
-            *_gtFine_instanceIds.png will be in it.
-        counts: Number of scenes of each split; the first scenes of a longer split are those of a shorter one.
+        root: The folder to write: leftImg8bit/SPLIT/CITY/*_leftImg8bit.png, gtFine/SPLIT/CITY/*_gtFine_labelIds.png
+            and *_gtFine_instanceIds.png.
+        counts: Number of scenes per split; a longer split begins with the scenes of a shorter one.
         size: (height, width) of the images in pixels.
         seed: As for `generate_scene`.
 
@@ -45,7 +45,7 @@ def write_scenes(root: Path, counts: Mapping[str, int], size: tuple[int, int] = 
     if is_complete(root):
         return
     with locked(root.with_name(f".{root.name}.lock")):
-        if not is_complete(root):  # another process may have drawn them
+        if not is_complete(root):  # another process may have finished it meanwhile
             _draw(root, counts, size, seed)
 
 
@@ -59,8 +59,8 @@ def _draw(root: Path, counts: Mapping[str, int], size: tuple[int, int], seed: in
         try:
             for split, index in track_progress(wanted, "drawing street scenes", number):
                 _write(temporary, split, index, generate_scene(seed, split, index, size))
-            made_of = {"counts": dict(counts), "size": list(size), "seed": seed}
-            (temporary / MARKER).write_text(json.dumps(made_of) + "\n")
+            settings = {"counts": dict(counts), "size": list(size), "seed": seed}
+            (temporary / MARKER).write_text(json.dumps(settings) + "\n")
             _move(temporary, root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -68,11 +68,11 @@ def _draw(root: Path, counts: Mapping[str, int], size: tuple[int, int], seed: in
 
 def _move(temporary: Path, root: Path) -> None:
     if root.exists() and not is_complete(root):
-        shutil.rmtree(root)  # the marker was removed to have the scenes drawn again
+        shutil.rmtree(root)  # incomplete, or its marker was removed to draw the scenes again
     try:
         temporary.rename(root)
     except OSError:
-        if not is_complete(root):  # otherwise another process was faster, on a file system without locks
+        if not is_complete(root):  # else another process finished first, on a file system without locks
             raise
 
 

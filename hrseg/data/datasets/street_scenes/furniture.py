@@ -1,4 +1,4 @@
-"""The furniture of the street: lamps, traffic lights, traffic signs, boxes."""
+"""Street furniture: lamps, traffic lights, traffic signs, boxes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _DARK: Color = (28, 30, 32)
 
 
 def draw_lamp(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
-    """A street lamp that leans over the road, or a bare pole."""
-    metal, height, inwards = dice.vary(dice.choice(_METALS), 20), dice.uniform(4.5, 8.0), -1.0 if x > 0 else 1.0
+    """A street lamp over the road, or a bare pole."""
+    metal, height, inwards = dice.color(_METALS, 20), dice.uniform(4.5, 8.0), -1.0 if x > 0 else 1.0
     face = canvas.front(x, z, 1.0, height, Label.POLE)
     _draw_pole(face, height, dice.uniform(0.3, 0.4), metal)
     if dice.chance(0.6):
@@ -29,16 +29,12 @@ def draw_lamp(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
 def draw_traffic_light(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     """A traffic light on its pole."""
     base = dice.uniform(2.0, 2.8)
-    _draw_pole(
-        canvas.front(x, z, 1.0, base, Label.POLE),
-        base + dice.choice((0.2, 1.8)),
-        0.26,
-        dice.vary(dice.choice(_METALS), 20),
-    )
+    pole = canvas.front(x, z, 1.0, base, Label.POLE)
+    _draw_pole(pole, base + dice.choice((0.2, 1.8)), 0.26, dice.color(_METALS, 20))
     face = canvas.front(x, z, 1.0, base + 1.6, Label.TRAFFIC_LIGHT)
     if dice.chance(0.3):
         face.box(-0.46, base - 0.12, 0.46, base + 1.67, dice.vary(_WHITE, 12))
-    face.box(-0.34, base, 0.34, base + 1.55, dice.vary(dice.choice(_HOUSINGS), 10))
+    face.box(-0.34, base, 0.34, base + 1.55, dice.color(_HOUSINGS, 10))
     lit = dice.choice((0, 0, 1, 2, 2))
     for number, (red, green, blue) in enumerate(_LAMPS):
         color = (red, green, blue) if number == lit else (red // 4, green // 4, blue // 4)
@@ -48,7 +44,7 @@ def draw_traffic_light(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
 def draw_traffic_sign(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     """One or two traffic signs, or a direction board, on a pole."""
     middle = dice.uniform(2.0, 2.6)
-    _draw_pole(canvas.front(x, z, 1.0, middle, Label.POLE), middle + 0.4, 0.24, dice.vary(dice.choice(_METALS), 20))
+    _draw_pole(canvas.front(x, z, 1.0, middle, Label.POLE), middle + 0.4, 0.24, dice.color(_METALS, 20))
     face = canvas.front(x, z, 1.0, middle + 1.0, Label.TRAFFIC_SIGN)
     if dice.chance(0.25):
         _draw_board(face, dice, middle)
@@ -59,10 +55,10 @@ def draw_traffic_sign(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
 
 
 def draw_box(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
-    """A litter bin, letter box or switch box; Cityscapes labels them static."""
+    """A litter bin, letter box or switch box; "static" in Cityscapes."""
     half, height = dice.uniform(0.25, 0.45), dice.uniform(0.9, 1.3)
     face = canvas.front(x, z, 1.0, height, Label.STATIC)
-    face.box(-half, 0.0, half, height, dice.vary(dice.choice(_BOXES), 20))
+    face.box(-half, 0.0, half, height, dice.color(_BOXES, 20))
     face.box(-half, height - 0.2, half, height - 0.12, _DARK)
 
 
@@ -74,7 +70,7 @@ def _draw_pole(face: Face, height: float, width: float, metal: Color) -> None:
 
 
 def _draw_board(face: Face, dice: Dice, v: float) -> None:
-    board = dice.vary(dice.choice(_BOARDS), 15)
+    board = dice.color(_BOARDS, 15)
     ink = _DARK if board[0] > 120 else _WHITE
     face.box(-1.2, v - 0.5, 1.2, v + 0.7, ink)
     face.box(-1.14, v - 0.44, 1.14, v + 0.64, board)
@@ -83,7 +79,7 @@ def _draw_board(face: Face, dice: Dice, v: float) -> None:
 
 
 def _draw_sign(face: Face, dice: Dice, v: float) -> None:
-    """One of six kinds of signs; v is its middle."""
+    """One of six kinds of signs, centred at v."""
     r, red, blue = dice.uniform(0.5, 0.62), dice.vary(_RED, 20), dice.vary(_BLUE, 20)
     match dice.integer(0, 5):
         case 0:  # warning
@@ -97,7 +93,7 @@ def _draw_sign(face: Face, dice: Dice, v: float) -> None:
         case 2:  # no entry
             face.disc(0.0, v, r, red)
             face.box(-r * 0.7, v - r * 0.2, r * 0.7, v + r * 0.2, _WHITE)
-        case 3:  # direction to be followed
+        case 3:  # mandatory direction
             face.disc(0.0, v, r, _WHITE)
             face.disc(0.0, v, r * 0.9, blue)
             face.bar((-r * 0.4, v - r * 0.4), (r * 0.4, v + r * 0.4), 0.12, _WHITE)

@@ -1,4 +1,4 @@
-"""Sky and ground: grass, sidewalks with kerbs, a road with lane marks, and another street that crosses it."""
+"""Sky and ground: grass, sidewalks with kerbs, a road with lane markings, and a crossing street."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SKIES: tuple[tuple[Color, Color, Color], ...] = (
     ((206, 210, 214), (236, 236, 234), (182, 188, 196)),
     ((120, 130, 165), (236, 190, 150), (210, 150, 130)),
 )
-_NEAR, _FAR = 2.0, 200.0  # metres; the ground that is drawn
+_NEAR, _FAR = 2.0, 200.0  # metres; range of the ground
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Roadside:
 
     Args:
         sign: -1 for the left side, 1 for the right one.
-        kerb: Distance from the middle of the picture to the end of the road.
-        verge: Width of the strip of grass between road and sidewalk.
+        kerb: Distance from x = 0 to the edge of the road.
+        verge: Width of the grass between road and sidewalk.
         sidewalk: Width of the sidewalk.
-        garden: Width of the strip of grass between sidewalk and houses.
+        garden: Width of the grass between sidewalk and houses.
     """
 
     sign: float
@@ -45,18 +45,18 @@ class Roadside:
 
     @property
     def walk(self) -> Flat:
-        """Where the sidewalk begins and ends."""
+        """Distances from x = 0 to the edges of the sidewalk."""
         begin = self.kerb + self.verge
         return begin, begin + self.sidewalk
 
     @property
     def edge(self) -> float:
-        """Where the houses stand."""
+        """Distance from x = 0 to the houses."""
         return self.walk[1] + self.garden
 
 
 def draw_sky(canvas: Canvas, dice: Dice) -> None:
-    """A gradient with clouds: blue, white, grey, or at sunset."""
+    """A colour gradient with clouds: blue, white, grey, or a sunset."""
     zenith, horizon, cloud = (np.array(color, np.int16) for color in dice.choice(_SKIES))
     rows = min(int(canvas.camera.row) + 2, canvas.size[0])
     texture = canvas.clouds[:rows] * np.float32(2 / 128) + canvas.clumps[:rows] * np.float32(2 / 700)
@@ -71,22 +71,22 @@ def draw_ground(canvas: Canvas, dice: Dice, sides: Sequence[Roadside], crossing:
     """The ground below the horizon.
 
     Args:
-        canvas: Where it is drawn.
-        dice: Chooses the materials and the marks.
-        sides: The left and the right one.
-        crossing: Where the other street begins and ends, metres from the camera.
-        rails: x of the middle of a tram's track.
+        canvas: What it is drawn on.
+        dice: The random numbers.
+        sides: Left and right.
+        crossing: Distances in metres from the camera to the edges of the crossing street.
+        rails: x of the centre of a tram track; None for no track.
     """
     first = min(max(int(canvas.camera.row), 0), canvas.size[0])
-    canvas.colors[first:] = dice.vary(dice.choice(_GRASS), 16)
+    canvas.colors[first:] = dice.color(_GRASS, 16)
     canvas.ids[first:] = Label.TERRAIN
-    verge, kerb = dice.vary(dice.choice(_GRASS), 16), dice.vary(_KERBSTONE, 20)
+    verge, kerb = dice.color(_GRASS, 16), dice.vary(_KERBSTONE, 20)
     for side in sides:
         inner, outer = side.walk
         canvas.strip(side.sign * side.kerb, side.sign * inner, _NEAR, _FAR, verge, Label.TERRAIN)
         _draw_paving(canvas, dice, side.sign * inner, side.sign * outer)
         canvas.strip(side.sign * side.kerb, side.sign * (side.kerb + 0.25), _NEAR, _FAR, kerb, Label.SIDEWALK)
-    asphalt = dice.vary(dice.choice(_ASPHALT), 12)
+    asphalt = dice.color(_ASPHALT, 12)
     left, right = -sides[0].kerb, sides[1].kerb
     canvas.strip(left, right, _NEAR, _FAR, asphalt, Label.ROAD)
     canvas.strip(-_FAR, _FAR, *crossing, asphalt, Label.ROAD)
@@ -98,11 +98,11 @@ def draw_ground(canvas: Canvas, dice: Dice, sides: Sequence[Roadside], crossing:
 
 
 def _draw_paving(canvas: Canvas, dice: Dice, inner: float, outer: float) -> None:
-    """A sidewalk of slabs."""
-    stone = dice.vary(dice.choice(_PAVING), 18)
+    """A paved sidewalk."""
+    stone = dice.color(_PAVING, 18)
     canvas.strip(inner, outer, _NEAR, _FAR, stone, Label.SIDEWALK)
     joint, slab, columns = darker(stone, 0.67), dice.uniform(0.7, 1.4), dice.integer(2, 4)
-    for number in range(int(22.0 / slab)):  # farther joints would be thinner than a pixel
+    for number in range(int(22.0 / slab)):  # farther joints are thinner than a pixel
         z = _NEAR + number * slab
         canvas.strip(inner, outer, z, z + 0.1, joint, Label.SIDEWALK)
     for number in range(1, columns):
@@ -128,7 +128,7 @@ def _draw_lane_marks(canvas: Canvas, dice: Dice, left: float, right: float, cros
             line(edge, None)
     if dice.chance(0.4):
         line(middle + dice.choice((-1.0, 1.0)) * dice.uniform(2.4, 2.9), dice.uniform(1.5, 3.0))
-    if dice.chance(0.6):  # a zebra crossing behind a stop line
+    if dice.chance(0.6):  # a stop line and a zebra crossing
         x = left + 0.3
         while x < right - 0.5:
             canvas.strip(x, x + 0.5, crossing[0] - 3.5, crossing[0] - 0.8, paint, Label.ROAD)
@@ -137,11 +137,11 @@ def _draw_lane_marks(canvas: Canvas, dice: Dice, left: float, right: float, cros
 
 
 def _weather(canvas: Canvas, first: int) -> None:
-    """Gives everything below a row its grain, its shadows and its haze."""
+    """Adds texture, shadows and haze to the rows from `first` on."""
     camera, light = canvas.camera, canvas.light
     rows = np.arange(first, canvas.size[0], dtype=np.float32)[:, None] + np.float32(0.5)
     z = np.minimum(np.float32(camera.focal * camera.height) / np.maximum(rows - np.float32(camera.row), 0.1), _FAR)
-    near = np.minimum(12 / z, 1)  # the pixels of far ground average the grain
+    near = np.minimum(12 / z, 1)  # far pixels average out the grain
     is_grass = canvas.ids[first:] == Label.TERRAIN
     relief = (canvas.clouds[first:] * np.float32(0.2 / 256)) + (canvas.grain[first:] * near) * np.float32(0.3 / 256)
     leaves = (canvas.grain[first:] * np.float32(0.3 / 256) + canvas.clumps[first:] * np.float32(0.5 / 256)) * near

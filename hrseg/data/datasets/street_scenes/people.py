@@ -1,6 +1,8 @@
-"""Persons, bicycles and motorcycles, and those who ride them."""
+"""Pedestrians, bicycles and motorcycles, and their riders."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from hrseg.data.datasets.street_scenes.canvas import Canvas, Color, Dice, Face, Flat, Label
 
@@ -20,10 +22,10 @@ _HEADLIGHT: Color = (250, 245, 215)
 
 
 def draw_person(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
-    """Somebody who walks or stands at (x, z)."""
+    """A pedestrian at (x, z)."""
     height = dice.uniform(1.6, 1.95)
     face = canvas.front(x - 0.5, z, 1.0, height, canvas.instance(Label.PERSON))
-    coat, trousers = dice.vary(dice.choice(_CLOTHES), 20), dice.vary(dice.choice(_CLOTHES), 20)
+    coat, trousers = dice.color(_CLOTHES, 20), dice.color(_CLOTHES, 20)
     hip, shoulder, stride = height * 0.5, height * 0.8, dice.uniform(0.08, 0.3)
     for foot in (-stride, stride):
         face.bar((0.5 + foot * 0.4, hip), (0.5 + foot, 0.06), 0.21, trousers)
@@ -35,30 +37,28 @@ def draw_person(canvas: Canvas, dice: Dice, x: float, z: float) -> None:
     coat_shape = [(0.25, hem), (0.75, hem), (0.79, shoulder), (0.64, collar), (0.36, collar), (0.21, shoulder)]
     face.polygon(coat_shape, coat)
     if dice.chance(0.4):
-        face.box(0.68, hip - 0.05, 0.98, hip + 0.3, dice.vary(dice.choice(_CLOTHES), 20))  # a bag
+        face.box(0.68, hip - 0.05, 0.98, hip + 0.3, dice.color(_CLOTHES, 20))  # a bag
     face.disc(0.5, height - 0.16, 0.17, dice.choice(_HAIR))
     face.disc(0.5, height - 0.2, 0.13, dice.choice(_SKIN))
 
 
 def draw_bicycle(canvas: Canvas, dice: Dice, x: float, z: float, *, ridden: bool) -> None:
-    """A bicycle with or without its rider; x is its middle."""
+    """A bicycle with or without rider, centred at x."""
     face = _two_wheeler(canvas, dice, Label.BICYCLE, x, z, 1.86)
-    paint = dice.vary(dice.choice(_FRAMES), 20)
+    paint = dice.color(_FRAMES, 20)
     for u in (0.38, 1.48):
         face.disc(u, 0.37, 0.38, None)
         face.bar((u - 0.3, 0.37), (u + 0.3, 0.37), 0.03, _METAL)
         face.bar((u, 0.06), (u, 0.66), 0.03, _METAL)
         face.ring(u, 0.37, 0.34, 0.08, _TYRE)
     face.polygon([(0.38, 0.36), (0.9, 0.32), (1.35, 0.85), (0.75, 0.85)], None)
-    for start, end in (
-        ((0.38, 0.36), (0.9, 0.32)),
-        ((0.38, 0.36), (0.72, 0.8)),
-        ((0.9, 0.32), (0.7, 0.95)),
-        ((0.72, 0.8), (1.3, 0.82)),
-        ((0.9, 0.32), (1.32, 0.78)),
-        ((1.48, 0.36), (1.28, 1.02)),
-    ):
-        face.bar(start, end, 0.08, paint)
+    rear, crank, front = (0.38, 0.36), (0.9, 0.32), (1.48, 0.36)
+    face.bar(rear, crank, 0.08, paint)
+    face.bar(rear, (0.72, 0.8), 0.08, paint)
+    face.bar(crank, (0.7, 0.95), 0.08, paint)
+    face.bar((0.72, 0.8), (1.3, 0.82), 0.08, paint)
+    face.bar(crank, (1.32, 0.78), 0.08, paint)
+    face.bar(front, (1.28, 1.02), 0.08, paint)
     face.bar((0.56, 0.98), (0.86, 0.98), 0.09, _TYRE)
     face.bar((1.15, 1.06), (1.42, 1.04), 0.08, _TYRE)
     if ridden:
@@ -66,9 +66,9 @@ def draw_bicycle(canvas: Canvas, dice: Dice, x: float, z: float, *, ridden: bool
 
 
 def draw_motorcycle(canvas: Canvas, dice: Dice, x: float, z: float, *, ridden: bool) -> None:
-    """A motorcycle, placed like a bicycle."""
+    """A motorcycle with or without rider, centred at x."""
     face = _two_wheeler(canvas, dice, Label.MOTORCYCLE, x, z, 2.14)
-    paint = dice.vary(dice.choice(_FRAMES), 20)
+    paint = dice.color(_FRAMES, 20)
     for u in (0.38, 1.75):
         face.disc(u, 0.37, 0.37, _TYRE)
         face.disc(u, 0.37, 0.18, _METAL)
@@ -86,18 +86,18 @@ def draw_motorcycle(canvas: Canvas, dice: Dice, x: float, z: float, *, ridden: b
 
 
 def _two_wheeler(canvas: Canvas, dice: Dice, label: Label, x: float, z: float, length: float) -> Face:
-    """A face for a two-wheeler, which stands more or less across the street and heads for either side."""
+    """The face of a two-wheeler that points roughly across the street, to the left or right."""
     across, away = dice.choice(_HEADINGS)
     if dice.chance(0.5):
         across = -across
     foot = x - across * length / 2, z - away * length / 2
-    return Face(canvas, foot, (across, away), length, 1.2, canvas.instance(label), 1.0)
+    return Face(canvas, foot, (across, away), length, 1.2, canvas.instance(label))
 
 
 def _rider(canvas: Canvas, dice: Dice, vehicle: Face, *, hip: Flat, pedal: Flat, bar: Flat) -> None:
-    """Puts somebody on a two-wheeler, at the given points of its face."""
-    face = vehicle.again(canvas.instance(Label.RIDER))
-    coat, trousers = dice.vary(dice.choice(_CLOTHES), 20), dice.vary(dice.choice(_CLOTHES), 20)
+    """Draws a rider through the given points of a two-wheeler's face."""
+    face = replace(vehicle, ident=canvas.instance(Label.RIDER))
+    coat, trousers = dice.color(_CLOTHES, 20), dice.color(_CLOTHES, 20)
     (hip_u, hip_v), (pedal_u, pedal_v) = hip, pedal
     shoulder_u, shoulder_v = hip_u + 0.28, hip_v + 0.52
     knee = hip_u + 0.38, (hip_v + pedal_v) / 2 + 0.12

@@ -1,4 +1,4 @@
-"""A whole scene: the street is drawn, and a camera in a car takes its picture."""
+"""A whole scene: a street as seen by a camera in a car."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from hrseg.data.datasets.street_scenes.street import Street
 from hrseg.errors import UnknownNameError
 
 SPLITS = ("train", "val", "test")
-_OVERSAMPLING = 2  # the scene is drawn this many times larger and averaged, which smooths the edges
+_OVERSAMPLING = 2  # scenes are rendered this many times larger and averaged, against aliasing
 _BONNETS: tuple[Color, ...] = ((40, 42, 46), (120, 122, 126), (60, 30, 30), (50, 60, 80))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture of a street and its labels.
+    """An image of a street and its labels.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         label_ids: (H, W) uint8, Cityscapes label ids.
-        instance_ids: (H, W) uint16, the label id, or label id * 1000 + number where instances are told apart.
+        instance_ids: (H, W) uint16, the label id, or label id * 1000 + number for classes with instances.
     """
 
     image: NDArray[np.uint8]
@@ -36,13 +36,13 @@ def generate_scene(seed: int, split: str, index: int, size: tuple[int, int] = (1
     """Draws a scene.
 
     Args:
-        seed: 0 or more; scenes of different seeds have nothing in common.
+        seed: 0 or more; each seed gives independent scenes.
         split: train, val or test.
-        index: Number of the scene in its split, 0 or more.
-        size: (height, width) in pixels; the scene stays the same, seen at another resolution.
+        index: Index of the scene in its split, 0 or more.
+        size: (height, width) in pixels: the resolution at which the same scene is rendered.
 
     Returns:
-        The scene, the same to the last bit wherever and whenever it is drawn.
+        The scene, bit-identical on every machine.
 
     Raises:
         UnknownNameError: There is no such split.
@@ -65,7 +65,7 @@ def generate_scene(seed: int, split: str, index: int, size: tuple[int, int] = (1
         haze=dice.vary((196, 202, 208), 20),
         visibility=dice.uniform(120.0, 400.0),
     )
-    canvas = Canvas((height, width), camera, light, Dice(*key, 1))  # textures of their own: they depend on the size
+    canvas = Canvas((height, width), camera, light, Dice(*key, 1))  # separate, as the textures depend on the size
     Street(canvas, dice).draw()
     if dice.chance(0.65):
         _draw_bonnet(canvas, dice)
@@ -75,9 +75,9 @@ def generate_scene(seed: int, split: str, index: int, size: tuple[int, int] = (1
 
 
 def _draw_bonnet(canvas: Canvas, dice: Dice) -> None:
-    """The bonnet of the car that carries the camera."""
+    """The bonnet of the camera car."""
     height, width = canvas.size
-    paint = np.array(dice.vary(dice.choice(_BONNETS), 15), np.float32)
+    paint = np.array(dice.color(_BONNETS, 15), np.float32)
     top = int(height * dice.uniform(0.9, 0.97))
     row = np.arange(height - top, dtype=np.float32)[:, None]
     column = np.arange(width, dtype=np.float32) - np.float32(width / 2)
@@ -88,7 +88,7 @@ def _draw_bonnet(canvas: Canvas, dice: Dice) -> None:
 
 
 def _develop(canvas: Canvas, dice: Dice) -> NDArray[np.uint8]:
-    """Averages to the final size; then exposure, colour temperature, blur and the sensor's noise."""
+    """Averages to the final size; applies exposure, colour temperature, blur and sensor noise."""
     step = _OVERSAMPLING
     large = canvas.colors.astype(np.uint16)
     parts = [large[row::step, column::step] for row in range(step) for column in range(step)]

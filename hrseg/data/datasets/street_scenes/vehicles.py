@@ -1,6 +1,6 @@
-"""Cars, trucks, buses and trains: a side, extruded to the vehicle's width, and an end.
+"""Cars, trucks, buses and trains: a side view, extruded to the vehicle's width, and a front or rear view.
 
-Each function draws up one vehicle at random; `draw_along` and `draw_across` put it into the picture.
+`car`, `bus`, `truck` and `train` each return a random vehicle; `draw_along` and `draw_across` draw it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Vehicle:
         label: Its class.
         width: From left to right.
         length: From the front to the rear bumper.
-        height: Of the highest point.
-        outline: The side's upper outline (u, v), from the foot of the front end, at u = 0, to that of the rear end.
-        paint: Colour of what the outline makes when extruded: roof, bonnet, the front of a box.
-        side: Draws the side, the front being at u = 0.
-        end: Draws the front (True) or the rear.
+        height: Of its highest point.
+        outline: The upper outline of the side view as points (u, v), from the front bumper at u = 0 to the rear bumper.
+        paint: Colour of the extruded outline: roof, bonnet, the front of a box body.
+        side: Draws the side view, with the front at u = 0.
+        end: Draws the front view (True) or the rear view.
     """
 
     label: Label
@@ -51,31 +51,29 @@ class Vehicle:
 
 
 def draw_along(canvas: Canvas, vehicle: Vehicle, x: float, z: float, *, oncoming: bool) -> None:
-    """Draws a vehicle that stands along the street; x is its middle, z its near end."""
+    """Draws a vehicle that points along the street, centred at x, with its near end at z."""
     ident, left, right = canvas.instance(vehicle.label), x - vehicle.width / 2, x + vehicle.width / 2
     outline = vehicle.outline if oncoming else [(vehicle.length - u, v) for u, v in reversed(vehicle.outline)]
     for (u0, v0), (u1, v1) in reversed(list(pairwise(outline))):
         corners = [(left, v0, z + u0), (right, v0, z + u0), (right, v1, z + u1), (left, v1, z + u1)]
-        if canvas.camera.project(*corners[2])[1] < canvas.camera.project(*corners[1])[1]:  # it faces the camera
+        if canvas.camera.project(*corners[2])[1] < canvas.camera.project(*corners[1])[1]:  # visible
             canvas.fill(corners, vehicle.paint, ident, 1.1)
             if u0 != u1 and v1 - v0 > 0.3:  # steep but not upright: a window
                 canvas.fill(_inset(corners, 0.15), _GLASS, ident)
     if left > 0 or right < 0:
-        face = canvas.side(
-            left if left > 0 else right, z, z + vehicle.length, vehicle.height, ident, flipped=not oncoming
-        )
-        vehicle.side(face)
+        near_side = left if left > 0 else right
+        vehicle.side(canvas.side(near_side, z, z + vehicle.length, vehicle.height, ident, flipped=not oncoming))
     vehicle.end(canvas.front(left, z, vehicle.width, vehicle.height, ident), oncoming)
 
 
 def draw_across(canvas: Canvas, vehicle: Vehicle, x: float, z: float, *, flipped: bool) -> None:
-    """Draws a vehicle that stands across the street; x is its left end."""
+    """Draws a vehicle that points across the street, with its left end at x."""
     vehicle.side(canvas.front(x, z, vehicle.length, vehicle.height, canvas.instance(vehicle.label), flipped=flipped))
 
 
 def car(dice: Dice) -> Vehicle:
     """A car or a small van."""
-    paint, glass = dice.vary(dice.choice(_PAINTS), 20), dice.vary(_GLASS, 20)
+    paint, glass = dice.color(_PAINTS, 20), dice.vary(_GLASS, 20)
     width, height, length = dice.uniform(1.75, 1.95), dice.uniform(1.4, 1.8), dice.uniform(4.0, 4.8)
     waist, bonnet, boot = height * 0.6, length * dice.uniform(0.2, 0.27), length * dice.uniform(0.84, 0.98)
     middle = (bonnet + boot) / 2 + 0.15
@@ -88,14 +86,10 @@ def car(dice: Dice) -> Vehicle:
     def side(face: Face) -> None:
         face.box(0.1, 0.15, length - 0.1, 0.4, _DARK)
         face.polygon([(0.0, 0.3), (length, 0.3), (length, waist), (bonnet, waist), (0.0, waist - 0.15)], paint)
-        face.polygon(
-            [(bonnet, waist - 0.05), (boot, waist - 0.05), (boot - 0.35, height), (bonnet + 0.75, height)], paint
-        )
-        top = height - 0.1
-        face.polygon(
-            [(bonnet + 0.25, waist), (middle - 0.05, waist), (middle - 0.05, top), (bonnet + 0.82, top)], glass
-        )
-        face.polygon([(middle + 0.05, waist), (boot - 0.2, waist), (boot - 0.45, top), (middle + 0.05, top)], glass)
+        low, top, left, right = waist - 0.05, height - 0.1, middle - 0.05, middle + 0.05
+        face.polygon([(bonnet, low), (boot, low), (boot - 0.35, height), (bonnet + 0.75, height)], paint)
+        face.polygon([(bonnet + 0.25, waist), (left, waist), (left, top), (bonnet + 0.82, top)], glass)
+        face.polygon([(right, waist), (boot - 0.2, waist), (boot - 0.45, top), (right, top)], glass)
         face.box(0.0, 0.3, length, 0.4, dark)
         face.box(middle - 0.02, 0.4, middle + 0.02, waist, dark)
         for u in (length * 0.19, length * 0.8):
@@ -120,11 +114,7 @@ def car(dice: Dice) -> Vehicle:
 
 def bus(dice: Dice) -> Vehicle:
     """A city bus: one row of large windows, two doors, wheels."""
-    paint, stripe, glass = (
-        dice.vary(dice.choice(_PAINTS), 20),
-        dice.vary(dice.choice(_PAINTS), 20),
-        dice.vary(_GLASS, 15),
-    )
+    paint, stripe, glass = dice.color(_PAINTS, 20), dice.color(_PAINTS, 20), dice.vary(_GLASS, 15)
     width, height, length = 2.5, dice.uniform(2.95, 3.2), dice.uniform(9.0, 12.0)
     dark, pitch = darker(paint, 0.6), length / 7
 
@@ -161,8 +151,8 @@ def bus(dice: Dice) -> Vehicle:
 
 
 def truck(dice: Dice) -> Vehicle:
-    """A lorry: a cab, and a closed box without windows."""
-    paint, logo, cab = (dice.vary(dice.choice(_PAINTS), 20) for _ in range(3))
+    """A truck: a cab, and a closed box body."""
+    paint, logo, cab = (dice.color(_PAINTS, 20) for _ in range(3))
     width, height, length = 2.5, dice.uniform(3.2, 3.7), dice.uniform(6.5, 9.0)
     top, dark = height * 0.78, darker(paint, 0.7)
     outline = [
@@ -213,12 +203,8 @@ def _cab(face: Face, paint: Color, width: float, top: float) -> None:
 
 
 def train(dice: Dice) -> Vehicle:
-    """A tram: a long band of windows, a skirt that hides the wheels, machinery and a pantograph on the roof."""
-    paint, stripe, glass = (
-        dice.vary(dice.choice(_PAINTS), 20),
-        dice.vary(dice.choice(_PAINTS), 20),
-        dice.vary(_GLASS, 12),
-    )
+    """A tram: a long row of windows, covered wheels, equipment and a pantograph on the roof."""
+    paint, stripe, glass = dice.color(_PAINTS, 20), dice.color(_PAINTS, 20), dice.vary(_GLASS, 12)
     width, height, length = 2.5, dice.uniform(3.3, 3.6), dice.uniform(20.0, 28.0)
 
     def side(face: Face) -> None:
@@ -270,7 +256,7 @@ def _cuboid(length: float, height: float) -> list[Flat]:
 
 
 def _inset(corners: Sequence[Point], share: float) -> list[Point]:
-    """The polygon, shrunk towards its middle."""
+    """Shrinks a polygon towards its centre."""
     x, y, z = (sum(corner[axis] for corner in corners) / len(corners) for axis in range(3))
     keep = 1.0 - share
     return [(x + (px - x) * keep, y + (py - y) * keep, z + (pz - z) * keep) for px, py, pz in corners]
