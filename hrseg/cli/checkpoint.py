@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jsonargparse import Namespace
+from torch import nn
 
 from hrseg.cli.arguments import value_of
 from hrseg.errors import ConfigError
 from hrseg.inference import Checkpoint, read_checkpoint
-from hrseg.models.weights.file import open_weights
+from hrseg.models import Network
 from hrseg.models.weights.published import ZOO
 from hrseg.utils.paths import expanded
 
@@ -41,27 +42,34 @@ def require_weights(verb: str, arguments: Sequence[str]) -> None:
         )
 
 
-def require_whole_network(network: object, weights: str | None, reinit_head: bool | None) -> None:
-    """Raises a `ConfigError` where the head would be random: it is reinitialised, or the weights are a backbone's."""
+def require_head(network: object, weights: str | None, reinit_head: bool | None) -> None:
+    """Raises a `ConfigError` where the head would be random: it is reinitialised, or the weights are a backbone's.
+
+    Files are read only once, so that `require_loaded_head` checks theirs.
+    """
     if reinit_head:
         raise ConfigError(
             f"model.reinit_head leaves the head of {network} at random; give --model.reinit_head=false, or "
             f"{_GIVE.removeprefix('give ')}"
         )
-    of_file = _description(network, weights) if weights else {}
-    if "name" not in of_file:
-        raise ConfigError(f"model.weights is {weights or None}, which leaves the head of {network} at random; {_GIVE}")
-    if of_file["name"] != network:
-        raise ConfigError(f"model.weights {weights} is of {of_file['name']}; give --model.network {of_file['name']}")
+    published = ZOO.get(weights or "")
+    tag = published.tag if published else weights
+    if not tag or (tag.startswith("imagenet") and not expanded(tag).is_file()):
+        raise _random_head(weights, network)
+    if published and published.network != network:
+        raise ConfigError(
+            f"model.weights {weights} is of {published.network}; give --model.network {published.network}"
+        )
 
 
-def _description(network: object, weights: str) -> Mapping[str, object]:
-    """What is known of weights, by their name before they are fetched; no "name" if they have no head of ours."""
-    if weights in ZOO:
-        return {} if ZOO[weights].tag.startswith("imagenet") else {"name": ZOO[weights].network}
-    if expanded(weights).is_file():
-        return open_weights(weights).description()
-    return {} if weights.startswith("imagenet") else {"name": network}
+def require_loaded_head(network: nn.Module) -> None:
+    """Raises a `ConfigError` where a file of weights left a part of the network at random."""
+    if isinstance(network, Network) and network.initialised:
+        raise _random_head(network.loaded_from, network.config["name"])
+
+
+def _random_head(weights: str | None, network: object) -> ConfigError:
+    return ConfigError(f"model.weights is {weights or None}, which leaves the head of {network} at random; {_GIVE}")
 
 
 def drop_weights(checkpoint: Checkpoint, model: Namespace) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 
 from hrseg.callbacks import Faults
 from hrseg.cli.arguments import experiment_of, names_a_task, value_of, with_stdin_read
-from hrseg.cli.checkpoint import drop_weights, open_checkpoint, require_weights, require_whole_network
+from hrseg.cli.checkpoint import drop_weights, open_checkpoint, require_head, require_loaded_head, require_weights
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.output import say
 from hrseg.cli.predict_options import OPTIONS, TRUST, trainer_options
@@ -191,9 +191,7 @@ class HrsegCLI(LightningCLI):
         self.parser.add_instantiator(lambda kind, *args, **given: partial(kind, *args, **given), Logger)
         config = self.config[self._verb]
         if self._verb != "fit" and self._checkpoint is None:
-            require_whole_network(
-                *(config.get(f"{self._model}.{key}") for key in ("network", "weights", "reinit_head"))
-            )
+            require_head(*(config.get(f"{self._model}.{key}") for key in ("network", "weights", "reinit_head")))
         if not 0 < config.timeout_minutes < _MINUTES_OF_A_YEAR:
             raise ConfigError(
                 f"timeout_minutes is {config.timeout_minutes}; expected more than 0, and less than a year"
@@ -244,6 +242,8 @@ class HrsegCLI(LightningCLI):
         config = self.config_init[self._verb]
         options = {**config.trainer.as_dict(), **self._processes, **kwargs}
         del options["default_root_dir"]  # the run's folder
+        if self._verb != "fit" and self._checkpoint is None:
+            require_loaded_head(self.model.network)
         self.datamodule.timeout_minutes = config.timeout_minutes
         return make_trainer(
             self._verb,

@@ -71,7 +71,7 @@ def test_weights_of_something_else(recipe: Path, tmp_path: Path, capsys: pytest.
     _, weights = lively(OCR, align_corners=False)
     torch.save({"state_dict": renamed(weights, NVIDIA)}, tmp_path / "ocr.pth")
     assert main(["validate", f"--config={recipe}", f"--model.weights={tmp_path / 'ocr.pth'}"]) == 2
-    assert f"is of {OCR}; give --model.network {OCR}" in capsys.readouterr().err
+    assert f"Build the network with '{OCR}'" in capsys.readouterr().err
     backbone = {name: value for name, value in weights.items() if "head" not in name and "ocr" not in name}
     torch.save(backbone, tmp_path / "backbone.pth")
     assert main(["validate", f"--config={recipe}", f"--model.weights={tmp_path / 'backbone.pth'}"]) == 2

@@ -145,9 +145,11 @@ def test_a_checkpoint_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("torch.load", lambda *args, **kwargs: read.append("") or load(*args, **kwargs))
     data = hrseg.CamVidDataModule(run.root, 2, (32, 32), num_workers=0)
     shutil.copytree(run.folder, "copy")
+    weights = f"--model.weights={run.folder / 'checkpoints' / 'best.ckpt'}"
     image = str(next(run.root.rglob("val/*.png")))
     commands: list[Callable[[], object]] = [
         *(partial(main, [verb, run.best]) for verb in ("validate", "test", "predict")),
+        *(partial(main, [verb, f"--config={run.recipe}", weights]) for verb in ("validate", "test", "predict")),
         partial(main, ["predict", run.best, "--images", image, "--output=once"]),
         partial(main, ["fit", f"--config={run.recipe}", "--run_dir=copy", "--trainer.max_epochs=3"]),
         partial(main, ["fit", f"--config={run.recipe}", "--run_dir=on", run.best, "--trainer.max_epochs=3"]),

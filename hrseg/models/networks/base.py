@@ -45,6 +45,7 @@ class Network(nn.Module, RecordsArguments):
         given: Names of the arguments that `create_model` or the constructor was given, which override what a layout of
             weights is usually made with.
         loaded_from: The file of weights that `load_weights` read last; None for a random initialisation.
+        initialised: The keys that the file lacked, which keep their initialisation.
     """
 
     head_names: ClassVar[tuple[str, ...]]
@@ -55,6 +56,7 @@ class Network(nn.Module, RecordsArguments):
         self.config: dict[str, Any] = {}
         self.given = given_names(self)
         self.loaded_from: str | None = None
+        self.initialised: tuple[str, ...] = ()
 
     def adapt_backbone(self, entries: Mapping[str, Any]) -> dict[str, Any]:
         """Fits a state dict of the backbone alone to this network, such as to another window size."""

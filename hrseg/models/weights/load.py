@@ -138,7 +138,7 @@ def load_weights(
     _check_facts(facts, network, file, strict)
     _drop(found, unexpected, dropped, "unexpected")
     network.load_state_dict(found, strict=False)
-    network.loaded_from = file.where
+    network.loaded_from, network.initialised = file.where, tuple(misfits)
     report = LoadReport(file.origin, tuple(found), dropped, tuple(misfits))
     logger.info("%s: %s", file.where, report)
     return report
