@@ -41,9 +41,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 def weights_of(model: str) -> list[str]:
     """What `create_model(model, weights=...)` takes by name, the weights that most will want in front."""
+    from hrseg.models.weights.published import ZOO
     from hrseg.models.weights.zoo import NAMED_WEIGHTS  # which the families can do without
 
-    tags = [tag for tag, fitting in NAMED_WEIGHTS.items() if model in fitting and _loads(fitting[model])]
+    tags = [tag for tag, fitting in NAMED_WEIGHTS.items() if model in fitting and ZOO[fitting[model]].readable]
     return sorted(tags, key=lambda tag: any(tag.startswith(f"{other}_") for other in tags))
 
 
@@ -92,13 +93,6 @@ def _print_networks(infos: Sequence[ModelInfo]) -> None:
     _print_columns(rows)
     print(f"\nSizes {_SIZES}.")
     print("`hrseg weights list` tells more of the weights; `create_model(..., weights=)` takes these names.")
-
-
-def _loads(name: str) -> bool:
-    """Whether `load_weights` reads the format that these weights come in."""
-    from hrseg.models.weights.published import ZOO
-
-    return any(not file.endswith(".pdparams") for file in ZOO[name].files)
 
 
 def _few(tags: Sequence[str], shown: int = 3) -> str:

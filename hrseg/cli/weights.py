@@ -10,7 +10,7 @@ from pathlib import Path
 from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import ConfigError, HrsegError, WeightsError
 from hrseg.models.weights.mirrors import Mirror
-from hrseg.models.weights.published import ZOO, Checkpoint
+from hrseg.models.weights.published import ZOO, PublishedWeights
 from hrseg.models.weights.zoo import (
     check_weights,
     find_weights,
@@ -84,7 +84,7 @@ def _list(names: Sequence[str]) -> None:
     )
 
 
-def _show(checkpoint: Checkpoint) -> None:
+def _show(checkpoint: PublishedWeights) -> None:
     path = find_weights(checkpoint.name)
     rows: dict[str, object] = {
         "name": checkpoint.name,
@@ -158,11 +158,11 @@ def _check(names: Sequence[str]) -> int:
     return 1 if faults else 0
 
 
-def _result(checkpoint: Checkpoint) -> str:
+def _result(checkpoint: PublishedWeights) -> str:
     return "" if checkpoint.result is None else f"{checkpoint.result} {checkpoint.metric}"
 
 
-def _places(checkpoint: Checkpoint) -> str:
+def _places(checkpoint: PublishedWeights) -> str:
     hub = sum(bool(mirror.repository) for mirror in checkpoint.mirrors)
     links = len(checkpoint.mirrors) - hub
     parts = ["hub"] * hub + ([f"{links} link{'s' * (links > 1)}"] if links else [])

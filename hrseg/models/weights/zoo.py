@@ -13,7 +13,7 @@ from hrseg.errors import HrsegError, UnknownNameError, WeightsError
 from hrseg.models.catalog import MODELS
 from hrseg.models.weights.download import fetch, import_file
 from hrseg.models.weights.mirrors import check, mirror_of, require_published
-from hrseg.models.weights.published import ZOO, Checkpoint
+from hrseg.models.weights.published import ZOO, PublishedWeights
 from hrseg.utils.paths import cache_folder
 
 
@@ -188,13 +188,13 @@ def check_weights(name: str, path: Path) -> tuple[bool, str]:
     return sound, finding
 
 
-def _checkpoint(name: str) -> Checkpoint:
+def _checkpoint(name: str) -> PublishedWeights:
     if name not in ZOO:
         raise unknown_weights(name)
     return ZOO[name]
 
 
-def _require_network(checkpoint: Checkpoint, path: Path) -> None:
+def _require_network(checkpoint: PublishedWeights, path: Path) -> None:
     """Refuses files that are not weights, or of another network; accepts anything for networks that hrseg lacks."""
     if not checkpoint.readable or checkpoint.network not in MODELS:
         return
@@ -209,6 +209,6 @@ def _require_network(checkpoint: Checkpoint, path: Path) -> None:
         raise WeightsError(f"{path} is of {found}; expected {checkpoint.network}, the network of {checkpoint.name}")
 
 
-def _in_folder(checkpoint: Checkpoint) -> Path | None:
+def _in_folder(checkpoint: PublishedWeights) -> Path | None:
     folder = weights_folder(checkpoint.name)
     return next((folder / file for file in checkpoint.files if (folder / file).is_file()), None)

@@ -20,7 +20,7 @@ from hrseg.errors import UnknownNameError, WeightsError
 from hrseg.models import create_model, list_models, save_weights
 from hrseg.models.registry import BUILDERS
 from hrseg.models.weights.mirrors import Mirror
-from hrseg.models.weights.published import IMAGENET_MEAN, ZOO, Checkpoint
+from hrseg.models.weights.published import IMAGENET_MEAN, ZOO, PublishedWeights
 from hrseg.models.weights.zoo import (
     NAMED_WEIGHTS,
     check_weights,
@@ -267,7 +267,7 @@ def test_what_the_hub_has_cached_needs_no_network(tmp_path: Path, monkeypatch: p
 
 def test_offline_the_message_names_the_file_and_the_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = Mirror("http://127.0.0.1:1/folder/w.pth")
-    row = Checkpoint(
+    row = PublishedWeights(
         "n", "t", "data", mirrors=(*ZOO[f"{SMALL}.imagenet"].mirrors, nobody), page="a page", page_file="v.pth"
     )
     monkeypatch.setitem(ZOO, "n.t", row)
@@ -408,7 +408,7 @@ def test_a_network_takes_weights_from_a_mirror(
     save_file(network.state_dict(), folder / "w.safetensors")
     name = f"{SMALL}.imagenet"
     mirrors = (*ZOO[name].mirrors, Mirror(f"{address}/missing.pth"), Mirror(f"{address}/w.safetensors"))
-    monkeypatch.setitem(ZOO, name, Checkpoint(SMALL, "imagenet", "ImageNet-1k", mirrors=mirrors))
+    monkeypatch.setitem(ZOO, name, PublishedWeights(SMALL, "imagenet", "ImageNet-1k", mirrors=mirrors))
     twin = create_model(SMALL, weights="imagenet")
     assert torch.equal(twin.get_parameter("conv1.weight"), network.get_parameter("conv1.weight"))
     assert (home / "weights" / name / "w.safetensors").is_file()
