@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from hrseg.inference import write_prediction, written_files
+from hrseg.inference.writer import IMAGES, write_prediction, written_files
 from hrseg.task import SegmentationTask
 from hrseg.utils.resize import resize_image
 
@@ -21,6 +21,11 @@ class PredictionFiles(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Removes the record of other images, whose predictions are overwritten where they have a sample's name."""
+        if trainer.is_global_zero:
+            (self.folder / IMAGES).unlink(missing_ok=True)
 
     def on_predict_batch_end(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +21,11 @@ from hrseg.cli.option_parser import OptionParser
 from hrseg.cli.predict_options import OPTIONS, TRUST
 from hrseg.errors import ConfigError, DataFileError, OutputError
 from hrseg.run.folders import run_dir_of
-from hrseg.utils.files import require_writable
+from hrseg.utils.files import require_writable, write_json
 from hrseg.utils.images import read_image
 from hrseg.utils.paths import expanded
 from hrseg.utils.progress import track_progress
+from hrseg.utils.text_files import read_json
 
 if TYPE_CHECKING:
     from hrseg.data.labels import LabelTable
@@ -55,7 +57,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     images, told = find_images(options.images, output)
     labels = None if options.labels is None else read_labels(options.labels)
 
-    from hrseg.inference import Predictor, write_prediction, written_files  # torch: only once the input was found
+    from hrseg.inference import Predictor  # torch: only once the input was found
+    from hrseg.inference.writer import IMAGES, write_prediction, written_files
 
     with as_config_error():
         if labels is None:
@@ -63,6 +66,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         else:
             predictor = _predictor_of_weights(options.ckpt_path, *labels, options.device, options.protocol or "whole")
     require_writable(output)
+    if (output.parent / "config.yaml").is_file():  # of a run, whose predictions `hrseg submit` packs
+        read = {name: os.path.realpath(path) for name, path in images.items()}
+        write_json(output / IMAGES, read_json(output / IMAGES) | read)
     left_out: list[str] = []
     for name, pixels in track_progress(_read_ahead(images), "predicting", len(images)):
         if isinstance(pixels, DataFileError):

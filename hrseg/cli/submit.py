@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hrseg.cli.option_parser import OptionParser
 from hrseg.errors import ConfigError
-from hrseg.utils.text_files import read_settings
+from hrseg.utils.text_files import read_json, read_settings
 from hrseg.utils.trust import require_trusted
 
 
@@ -29,11 +29,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     from hrseg.cli.data_options import parse_data
     from hrseg.data.tools.submission import write_submission
+    from hrseg.inference.writer import IMAGES, LABELS
 
     if not options.trust:
         require_trusted(read_settings(config).get("data"), config, "data")
     data = parse_data(["--config", str(config), *([f"--data.root={options.root}"] if options.root else [])])
     archive = options.output or options.run / "submission.zip"
-    number = write_submission(data, options.run / "predict" / "labels", archive)
+    predictions = options.run / "predict"
+    number = write_submission(data, predictions / LABELS, archive, read_json(predictions / IMAGES))
     print(f"{number} predictions of {data.labels.name} {data.predict_split}: {archive}")
     return 0

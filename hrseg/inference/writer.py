@@ -11,6 +11,7 @@ from hrseg.utils.images import write_image
 from hrseg.visualize import overlay_with_legend
 
 LABELS, OVERLAYS = "labels", "overlays"
+IMAGES = "images.json"  # in a run's folder, the files that `hrseg predict --images` read, by the name of their output
 
 
 def write_prediction(folder: Path, name: str, image: np.ndarray, prediction: np.ndarray, labels: LabelTable) -> None:

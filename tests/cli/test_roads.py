@@ -101,6 +101,16 @@ def test_its_split_is_predicted_and_packed(run: Run, capsys: pytest.CaptureFixtu
     assert main(["submit", str(run.folder)]) == 0
     assert f"{run.predicted} predictions of" in capsys.readouterr().out
     assert len(zipfile.ZipFile(run.folder / "submission.zip").namelist()) == run.predicted
+
+    name = next((run.folder / "predict" / "labels").iterdir()).name
+    found = run.root.rglob(f"{Path(name).stem}*.png")
+    own = next(path for path in found if {"val", "leftImg8bit"} & {*path.relative_to(run.root).parts})
+    for image, code in ((own, 0), (shutil.copy(own, name), 2)):  # the split's own, and another of its name
+        assert main(["predict", run.best, "--images", str(image)]) == 0
+        assert main(["submit", str(run.folder)]) == code
+        assert (f"{name} is of {Path(name).absolute()}" in capsys.readouterr().err) == (code == 2)
+
+    assert main(["predict", run.best]) == 0
     moved = run.root.with_name("moved")
     run.root.rename(moved)
     try:

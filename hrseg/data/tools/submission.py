@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +16,24 @@ from hrseg.utils.images import image_size, read_label
 from hrseg.utils.progress import track_progress
 
 
-def write_submission(data: SegmentationDataModule, predictions: Path, archive: Path) -> int:
+def write_submission(
+    data: SegmentationDataModule, predictions: Path, archive: Path, others: Mapping[str, str] | None = None
+) -> int:
     """Checks the predictions of `data.predict_split` and packs them in the format of the benchmark server.
 
     Args:
         data: Lists the images, and names the files in the archive.
         predictions: Folder of `NAME.png`, label ids, as written by `hrseg predict`.
         archive: The zip file, written atomically.
+        others: Images by the name of their prediction, where these may be others than the split's.
 
     Returns:
         The number of predictions in the archive.
 
     Raises:
         DataNotFoundError: The split has no images, or a prediction is missing.
-        DataFileError: A prediction cannot be read, has another size than its image, or holds a value that is no class.
+        DataFileError: A prediction cannot be read, is of another image, has another size than its image, or holds a
+            value that is no class.
         OutputError: The archive cannot be written.
     """
     data.setup("predict")
@@ -39,6 +45,13 @@ def write_submission(data: SegmentationDataModule, predictions: Path, archive: P
             f"{len(missing)} of {len(files)} images of {data.labels.name} {data.predict_split} have no prediction, the "
             f"first would be {missing[0]}; run hrseg predict on the whole split"
         )
+    for sample in samples:
+        image = (others or {}).get(sample.name)
+        if image not in (None, os.path.realpath(sample.image)):
+            raise DataFileError(
+                f"{files[sample.name]} is of {image}, by hrseg predict --images; expected {sample.image}: run hrseg "
+                "predict on the whole split again"
+            )
     with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as packed:
         for sample in track_progress(samples, "packing", len(samples)):
             _check(files[sample.name], sample.image, data)
