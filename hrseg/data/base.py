@@ -53,7 +53,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         color_jitter: Largest change of brightness, contrast and saturation, 0 to 1; a quarter of it for the hue.
         class_uniform: Share of training crops that are centred on a region of a class, with each class equally often,
             so that rare ones are seen; 0.5 in NVIDIA's trainings. Scans the labels once.
-        transforms: Further albumentations transforms for training, after crop and flip.
+        transforms: More albumentations transforms for training, after crop and flip.
         eval_batch_size: Images per rank in validation, test and prediction; their sizes may differ.
         train_split: Split to train on.
         extra_split: Split mixed into the training, such as coarsely labelled images; None for none.
@@ -62,9 +62,9 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         test_split: Split scored by `test`.
         predict_split: Split segmented by `predict`; its labels are not read.
         num_workers: Dataloader workers per rank; None for one per core of the rank's share, 2 to 8.
-        seed: With epoch and index it determines order and augmentation, whatever the numbers of workers and ranks.
-            None takes that of `seed_everything`; a resumed run keeps its own.
-        on_error: Whether unusable files stop the run or are skipped.
+        seed: Seed of order and augmentation, which do not depend on the numbers of workers and ranks. None takes that
+            of `seed_everything`; a resumed run keeps its own.
+        on_error: Whether an unusable file stops the run or is skipped.
         input_size: (height, width) to which every image is first resized, ignoring its aspect ratio; labels are scored
             at their own size. None leaves images as they are.
 
@@ -73,11 +73,11 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         UnknownNameError: There is no such split.
     """
 
-    timeout_minutes: float = 30.0  # for a dataloader worker to return a batch; set by `hrseg --timeout_minutes`
+    timeout_minutes: float = 30.0  # of a dataloader worker per batch; set by `hrseg --timeout_minutes`
     labels: LabelTable
     splits: ClassVar[tuple[str, ...]]
     unlabelled_splits: ClassVar[tuple[str, ...]] = ()
-    layout: ClassVar[str]  # what is expected under the root, for messages
+    layout: ClassVar[str]  # the files expected under the root, for messages
     origin: ClassVar[str]  # how to get the data, for messages
     evaluator: ClassVar[str | None] = None  # name of the benchmark's own evaluator, which `evaluate_files` runs
 
@@ -136,7 +136,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes K, ignored ones not counted."""
+        """Number of classes K, without ignored ones."""
         return self.labels.num_classes
 
     @property
@@ -152,7 +152,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             split: One of `splits`.
 
         Returns:
-            A sample for each image, with the path where its label is expected, whether or not it exists.
+            A sample per image, with the path where its label is expected, whether or not it exists.
         """
 
     def submission_name(self, name: str) -> str:
@@ -173,14 +173,14 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         raise NotImplementedError(f"{type(self).__name__} names evaluator {self.evaluator} and does not run it")
 
     def stray_labels(self) -> list[Path]:
-        """Label files without an image, for `hrseg verify`; empty where the data set cannot tell."""
+        """Label files without an image, for `hrseg verify`; empty if the data set cannot tell."""
         return []
 
     def check_counts(self, pixels_per_label_id: np.ndarray) -> list[str]:
         """Findings of `hrseg verify` about the data set as a whole, such as labels in another numbering.
 
         Args:
-            pixels_per_label_id: (256,) int64, over all labels; ignored pixels count for the first void id.
+            pixels_per_label_id: (256,) int64, over all labels; ignored pixels are counted under the first void id.
         """
         return []
 
@@ -212,21 +212,21 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             find_centroids(self._training_samples, self.labels, self.root)
 
     def setup(self, stage: str) -> None:
-        """Lists the samples that a stage needs, and checks that their files exist.
+        """Lists the samples of a stage and checks that their files exist.
 
         Args:
             stage: "fit", "validate", "test" or "predict".
 
         Raises:
             DataNotFoundError: The root, all images of a split, or a label are missing.
-            ConfigError: There are fewer images than ranks, or than a step takes.
+            ConfigError: A split has fewer images than ranks, or the training split fewer than a step takes.
         """
         if not os.path.isdir(self.root):
             raise DataNotFoundError(
                 f"no folder {self.root.absolute()}; expected {self.layout} in it. {self.origin}; then set data.root"
             )
         if stage == "fit":
-            self._seed_of_run = self.seed  # not that of an earlier training
+            self._seed_of_run = self.seed  # not the one of an earlier training
         needed = {
             "fit": (*self._training_splits, self.val_split),
             "validate": (self.val_split,),
@@ -248,13 +248,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         """Shuffled, augmented crops; the last incomplete batch is dropped."""
         samples = self._training_samples
         seed = self._settled_seed()
-        dataset = SegmentationDataset(
-            samples,
-            self.labels,
-            self.augmentation(),
-            seed,
-            self.on_error,
-        )
+        dataset = SegmentationDataset(samples, self.labels, self.augmentation(), seed, self.on_error)
         main = len(self._samples[self.train_split])
         extra = len(samples) - main
         sampler = EpochSampler(
@@ -290,7 +284,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         self._datasets.clear()
 
     def on_exception(self, exception: BaseException) -> None:
-        """Ends the workers of all dataloaders, for which Python would wait at exit where they hang."""
+        """Ends the workers of all dataloaders; Python would wait at exit for those that hang."""
         run = self.trainer
         if run is not None:
             for loader in (run.train_dataloader, run.val_dataloaders, run.test_dataloaders, run.predict_dataloaders):
@@ -310,7 +304,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
     def _settled_seed(self) -> int:
         """The given seed, the resumed checkpoint's, or rank 0's."""
         if self._seed_of_run is None:
-            # `torch.initial_seed` alone would do in the first training of a process: the task reseeds every step
+            # not `torch.initial_seed` alone: the task reseeds at every step, so it is right in a first training only
             seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
             self._seed_of_run = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
         return self._seed_of_run

@@ -24,19 +24,19 @@ def map_cached(
 ) -> tuple[dict[Sample, Any], int]:
     """Applies a function to samples in parallel, with the results cached on disk.
 
-    A cached result is valid as long as paths, sizes and modification times of its files and the settings are the same.
-    Results up to an interrupt are kept. Of several processes, on machines that share the cache, one computes while the
-    others wait.
+    A cached result is valid while paths, sizes and modification times of its files and the settings stay the same.
+    Results up to an interrupt are kept. If several processes, on machines that share the cache, want the same results,
+    one of them computes while the others wait.
 
     Args:
-        function: Defined at the top level of a module; returns what JSON can hold.
+        function: Defined at the top level of a module; returns JSON-serialisable values.
         samples: Its inputs.
-        kind: The folder in the cache directory.
-        settings: Everything else that the results depend on, as what JSON can hold.
-        what: For the progress bar, such as "reading".
+        kind: Folder in the cache directory.
+        settings: Everything else that the results depend on, JSON-serialisable.
+        what: Description in the progress bar, such as "reading".
 
     Returns:
-        The results, and how many of them were not in the cache.
+        The results, and the number of them that were computed.
     """
     keys = {sample: _key(sample) for sample in samples}
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
@@ -45,7 +45,7 @@ def map_cached(
     if all(key in known for key in keys.values()):
         return {sample: known[key] for sample, key in keys.items()}, 0
     with locked(cache.with_suffix(".lock")):
-        known = _load(cache)  # another process may have computed them
+        known = _load(cache)  # another process may have computed them meanwhile
         missing = [sample for sample, key in keys.items() if key not in known]
         try:
             results = map_in_processes(function, missing, what) if missing else ()

@@ -1,4 +1,4 @@
-"""Centroids of the classes in the labels of a data set, on which training crops can be centred."""
+"""Centroids of the classes in labels, on which training crops can be centred."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Centroid(NamedTuple):
     """The mean position of a class's pixels in one tile of a label.
 
     Args:
-        position: The sample's index in the data set.
-        row: In pixels of the label as on disk.
-        column: Likewise.
+        position: Index of the sample in the data set.
+        row: Row in the label file.
+        column: Column in the label file.
     """
 
     position: int
@@ -35,12 +35,12 @@ def find_centroids(samples: Sequence[Sample], labels: LabelTable, root: Path) ->
     """Finds the centroids of all classes in all labels, tile by tile; cached until the files change.
 
     Args:
-        samples: Each with a label.
+        samples: Samples with labels.
         labels: The table of the label files.
-        root: The data set's folder, which has a cache of its own.
+        root: The data set's folder, part of the cache key.
 
     Returns:
-        For each class, in train id order, its centroids in tiles of 1024x1024 pixels.
+        The centroids of each class, in train id order, in tiles of 1024x1024 pixels.
 
     Raises:
         DataFileError: A label cannot be read, or holds a value that is not in the table.
@@ -50,11 +50,7 @@ def find_centroids(samples: Sequence[Sample], labels: LabelTable, root: Path) ->
     """
     settings = [_TILE, *reading_settings(), str(root.absolute()), labels.to_dict()]
     found, _ = map_cached(
-        partial(_of_label, labels=labels),
-        dict.fromkeys(samples),
-        "centroids",
-        settings,
-        f"scanning {labels.name}",
+        partial(_of_label, labels=labels), dict.fromkeys(samples), "centroids", settings, f"scanning {labels.name}"
     )
     centroids: list[list[Centroid]] = [[] for _ in range(labels.num_classes)]
     for position, sample in enumerate(samples):
@@ -64,7 +60,7 @@ def find_centroids(samples: Sequence[Sample], labels: LabelTable, root: Path) ->
 
 
 def _of_label(sample: Sample, labels: LabelTable) -> list[tuple[int, int, int]]:
-    """Train id, row and column of each class in each tile."""
+    """(train id, row, column) of each class in each tile."""
     target = read_target(sample, labels)
     centroids = []
     for top in range(0, target.shape[0], _TILE):

@@ -1,4 +1,4 @@
-"""Checks of the arguments of `SegmentationDataModule`."""
+"""Range checks of the arguments of `SegmentationDataModule`."""
 
 from __future__ import annotations
 
@@ -40,10 +40,7 @@ _RULES: dict[str, _Rule] = {
     "extra_ratio": _POSITIVE,
     "class_uniform": _SHARE,
     "num_workers": (lambda value: value is None or 0 <= value <= _MOST_WORKERS, f"0 to {_MOST_WORKERS}"),
-    "seed": (
-        lambda value: value is None or 0 <= value < 2**32,
-        "0 to 4294967295, or null for that of the run",
-    ),
+    "seed": (lambda value: value is None or 0 <= value < 2**32, "0 to 4294967295, or null for that of the run"),
     "on_error": (lambda value: value in ("raise", "skip"), "raise or skip"),
 }
 

@@ -1,4 +1,4 @@
-"""The classes file of a user's own data: YAML to label table."""
+"""Reads the classes file of a user's own data, YAML, as a label table."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _EXPECTED = {
 
 
 def read_classes(classes: Path | Mapping[str, Any], data_name: str) -> LabelTable:
-    """Reads the classes of a data set, whose masks may hold label ids or colours.
+    """Reads the classes of a data set whose masks hold label ids or colours.
 
     Args:
         classes: A YAML file, or its content. `names` is a list; all other keys are optional: `colors`, [red, green,
-            blue] for each name; `ids`, the label id on disk of each name, 0, 1, 2, ... by default; `ignore`, the
-            label ids and colours that are neither trained nor scored, in addition to 255, which is ignored unless it
-            is one of the ids; `flip_pairs`, the names or train ids that are swapped when an image is flipped;
-            `categories`, lists of names or train ids that are also scored as groups.
+            blue] per name; `ids`, the label id on disk per name, 0, 1, 2, ... by default; `ignore`, label ids and
+            colours that are neither trained nor scored, in addition to 255, which is ignored unless it is one of the
+            ids; `flip_pairs`, names or train ids that are swapped when an image is flipped; `categories`, lists of
+            names or train ids that are also scored as groups.
         data_name: Name of the data set in messages.
 
     Returns:
@@ -97,14 +97,14 @@ def default_colors(number: int) -> tuple[Color, ...]:
     ((128, 0, 0), (0, 128, 0), (128, 128, 0))
 
     Args:
-        number: Of colours, 255 at most.
+        number: Number of colours, 255 at most.
 
     Source:
         VOC2012 development kit, VOCcode/VOClabelcolormap.m.
     """
 
     def channel(index: int, which: int) -> int:
-        # every third bit of the index belongs to the channel, the lowest of them becomes its highest
+        # every third bit of the index belongs to the channel, lowest bit first
         return sum(((index >> (3 * bit + which)) & 1) << (7 - bit) for bit in range(8))
 
     return tuple((channel(index, 0), channel(index, 1), channel(index, 2)) for index in range(1, number + 1))

@@ -1,4 +1,4 @@
-"""`SegmentationDataset`: samples are read, checked and augmented."""
+"""`SegmentationDataset` reads, checks and augments samples."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def read_sample(sample: Sample, labels: LabelTable) -> dict[str, np.ndarray]:
     """Reads and checks the files of a sample.
 
     Args:
-        sample: What to read.
+        sample: The sample.
         labels: The table of the label file.
 
     Returns:
-        "image", (H, W, 3) uint8 RGB, and "mask", (H, W) uint8 train ids, unless the sample has no label.
+        "image", (H, W, 3) uint8 RGB, and "mask", (H, W) uint8 train ids, if the sample has a label.
 
     Raises:
         DataFileError: A file cannot be read, or their sizes differ.
@@ -66,7 +66,7 @@ def read_sample(sample: Sample, labels: LabelTable) -> dict[str, np.ndarray]:
 
 
 def read_target(sample: Sample, labels: LabelTable) -> np.ndarray:
-    """Reads the label of a sample that has one, (H, W) uint8 train ids; arguments and errors as for `read_sample`."""
+    """Reads the label of a labelled sample, (H, W) uint8 train ids; arguments and errors as for `read_sample`."""
     assert sample.label is not None
     table = labels.for_train_ids() if sample.holds_train_ids else labels
     return table.encode(read_label(sample.label, in_color=table.void_colors is not None), sample.label)
@@ -76,19 +76,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     """Reads, checks and augments samples.
 
     An item is a dict of "image", (3, H, W) uint8 RGB tensor in channels-last memory order; "target", (H, W) uint8
-    tensor of train ids and the ignore index, absent where the sample has no label; "name"; and "size", the (height,
+    tensor of train ids and the ignore index, absent if the sample has no label; "name"; and "size", the (height,
     width) of the file.
 
     Args:
         samples: The samples.
         labels: The table of the label files.
-        augment: Applied to image and label, with a random state that depends on seed, epoch and index alone; None
-            for evaluation.
-        seed: Of the augmentation.
+        augment: Augmentation of image and label, with a random state that depends on seed, epoch and index alone;
+            None for evaluation.
+        seed: Seed of the augmentation.
         on_error: Whether an unusable file stops the run or is skipped: replaced by the next sample in training, left
             out in evaluation. Each is logged once and marked in `skipped`.
-        input_size: (height, width) to which images are resized, ignoring their aspect ratio; labels keep the size at
-            which they are scored. None leaves images as they are. In training `augment` resizes both.
+        input_size: (height, width) to which images are resized, ignoring their aspect ratio; labels keep their size,
+            at which they are scored. None leaves images as they are. In training `augment` resizes both.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             key: Epoch and index; an index alone means epoch 0.
 
         Raises:
-            DataFileError: A file is unusable, whatever `on_error`.
+            DataFileError: A file is unusable, regardless of `on_error`.
         """
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
         sample = self.samples[key.position]
@@ -135,9 +135,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return {**item, "name": sample.name, "size": size}
 
     def __getitems__(self, keys: list[int] | list[SampleKey]) -> list[dict[str, Any] | HrsegError | None]:
-        """Loads a batch for `DataLoader` and applies `on_error`; None stands for a sample that is left out.
+        """Loads a batch for `DataLoader` and applies `on_error`; None replaces a sample that is left out.
 
-        Errors are returned, since `DataLoader` would wrap what a worker raises in the worker's traceback.
+        Errors are returned, as `DataLoader` would wrap a worker's exception in the worker's traceback.
         """
         return [self._load(key) for key in keys]
 
@@ -159,17 +159,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             except BaseException as error:
                 if can_be_pickled(error):
                     raise
-                # it would be lost, and the rank wait for ever
+                # an exception that cannot be pickled is lost, and the rank waits for ever
                 return TrainingError(f"{self.samples[position].image}: {type(error).__name__}: {error}")
         return DataFileError(f"none of the {len(self)} samples can be used; see the log") if is_training else None
 
     def _augmented(
         self, arrays: dict[str, np.ndarray], key: SampleKey, size_on_disk: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        # set_random_seed would give all transforms the same stream, so that the flip depends on the scale
+        # set_random_seed gives all transforms the same stream, which makes the flip depend on the scale
         assert self.augment is not None
-        what = (self.seed, key.epoch, key.position, *(key.centre or ()))
-        state = np.random.SeedSequence(what).generate_state(2, np.uint64)
+        entropy = (self.seed, key.epoch, key.position, *(key.centre or ()))
+        state = np.random.SeedSequence(entropy).generate_state(2, np.uint64)
         self.augment.set_random_state(np.random.default_rng(state[0]), random.Random(int(state[1])))
         # relative to height and width, which a resize does not change
         centre = key.centre and tuple((at + 0.5) / n for at, n in zip(key.centre, size_on_disk, strict=True))

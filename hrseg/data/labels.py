@@ -144,7 +144,7 @@ class LabelTable:
         return target
 
     def _unknown(self, values: np.ndarray, path: Path | str) -> str:
-        """What is told of label ids, or packed colours, that the table does not list."""
+        """The message on label ids, or packed colours, that the table does not list."""
         are_colors = values.dtype == np.uint32
         counted = list(zip(*np.unique(values, return_counts=True), strict=True))[:5]
         found = ", ".join(

@@ -23,8 +23,8 @@ def collate(samples: Sequence[dict[str, Any] | HrsegError | None]) -> dict[str, 
         samples: Items, None for samples that are left out, or errors.
 
     Returns:
-        "image" (B, 3, H, W) in channels_last memory format and "target" (B, H, W), as lists where sizes differ; "name"
-        and "size" as lists. Or the first error, or None if no item is left.
+        "image" (B, 3, H, W) in channels_last memory format and "target" (B, H, W), as lists if sizes differ; "name" and
+        "size" as lists. Or the first error; or None if no item is left.
     """
     items: list[dict[str, Any]] = []
     for sample in samples:
@@ -36,7 +36,7 @@ def collate(samples: Sequence[dict[str, Any] | HrsegError | None]) -> dict[str, 
         return None
     batch: dict[str, Any] = {key: [item[key] for item in items] for key in items[0]}
     if _have_one_size(batch["image"]):
-        # stacked channels last, the batch is in channels_last without another copy
+        # stacking in channels-last order avoids a second copy
         batch["image"] = torch.stack([image.permute(1, 2, 0) for image in batch["image"]]).permute(0, 3, 1, 2)
     if "target" in batch and _have_one_size(batch["target"]):
         batch["target"] = torch.stack(batch["target"])
@@ -50,10 +50,10 @@ def _have_one_size(tensors: Sequence[torch.Tensor]) -> bool:
 class SegmentationLoader(DataLoader[dict[str, Any]]):
     """A `DataLoader` that raises the errors that `collate` returns, and leaves out empty batches.
 
-    Its `timeout` also covers where PyTorch waits for ever: for a stopped worker to hand over a batch in its queue.
+    Its `timeout` also covers a wait that has none in PyTorch: for a worker that stops while it hands over a batch.
     """
 
-    _batches: Any = None  # PyTorch's iterator, which has the workers
+    _batches: Any = None  # PyTorch's iterator, which owns the workers
     _gave_up = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator suffices
@@ -74,7 +74,7 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
         """Kills the workers if the block exceeds the timeout.
 
         Raises:
-            TrainingError: It did.
+            TrainingError: It has exceeded the timeout.
         """
         if self.timeout == 0:
             yield
@@ -84,7 +84,7 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
         timer.start()
         try:
             yield
-        except Exception as error:  # wherever PyTorch was interrupted
+        except Exception as error:  # its kind depends on where PyTorch was interrupted
             if not self._gave_up and not str(error).startswith("DataLoader timed out"):
                 raise
             self.end_workers()
@@ -104,16 +104,16 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
             worker.kill()
 
     def end_workers(self) -> None:
-        """Ends the workers, including stopped and hanging ones, for which Python would wait at exit."""
+        """Ends the workers; Python would wait at exit for those that are stopped or hang."""
         if self._batches is not None and self.num_workers:
-            with suppress(RuntimeError):  # PyTorch's signal handler raises it when a worker was killed
-                self._batches._shutdown_workers()  # before the kills, which it would report otherwise
+            with suppress(RuntimeError):  # PyTorch's signal handler raises it after a worker was killed
+                self._batches._shutdown_workers()  # before the kills, which it would report
             self._kill_workers()
             for worker in self._batches._workers:
                 worker.join()
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: seed, epoch and step determine what follows. Defined so that Lightning does not warn."""
+        """Empty, as seed, epoch and step determine the batches; without it Lightning warns."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
 
 
 def start_worker(watched: ctypes.c_bool | None, worker_id: int) -> None:
-    """`worker_init_fn`: no OpenCV threads, as there is a worker for each core; signals as in the main process.
+    """`worker_init_fn`: no OpenCV threads, as each core has a worker; signals as in the main process.
 
     Args:
         watched: See `signals.outlast_signals`.

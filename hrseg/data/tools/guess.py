@@ -1,8 +1,8 @@
-"""A first classes file from the values in masks, and masks cleaned of JPEG noise."""
+"""Guesses a classes file from the values in masks; removes JPEG noise from masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +21,9 @@ _PARTS = ("train", "val", "test")
 _MOST = 253  # classes that a label table may have
 _MOST_VALUES = 100_000  # a photograph has more
 
-# Measured on genuine masks: of the pixels of a class 0.5 and more have the same right and lower neighbour, of the noise
-# of a JPEG and of smoothed edges 0.01; of the places where a class occurs at most 0.46 are a single region, of
-# instances 0.69.
+# Measured on genuine masks. Share of pixels whose right and lower neighbours are equal: 0.5 and more for classes, 0.01
+# for the noise of JPEG and smoothed edges. Share of the masks with a value in which it is one region: up to 0.46 for
+# classes, 0.69 for instances.
 _INSIDE_OF_NOISE = 0.1
 _MOST_NOISE = 0.2  # of all pixels
 _FEWEST_INSTANCES = 12
@@ -45,7 +45,7 @@ class _Value(NamedTuple):
 class _Masks(NamedTuple):
     """The values in all masks."""
 
-    paths: list[Path]
+    files: dict[Path, Path]  # each with its path below the folder of the masks
     in_color: bool
     are_lossy: bool
     values: dict[int, _Value]
@@ -62,13 +62,20 @@ class _Masks(NamedTuple):
         return f"{100 * sum(self.values[value].pixels for value in values) / self.total:.3g} % of all pixels"
 
     def real(self) -> list[int]:
-        """The values without noise, sorted."""
+        """The values without noise, sorted.
+
+        Raises:
+            DataFileError: There are more than a label table may have.
+        """
         values = sorted(self.values, key=unpack_color) if self.in_color else sorted(self.values)
         areas = [v for v in values if self.values[v].inside >= _INSIDE_OF_NOISE * self.values[v].pixels]
         noise = len(values) - len(areas)
         pixels = self.total - sum(self.values[value].pixels for value in areas)
         is_noisy = len(areas) > 0 and noise > max(2, len(areas)) and pixels <= _MOST_NOISE * self.total
-        return areas if is_noisy else values
+        real = areas if is_noisy else values
+        if len(real) > _MOST + 1:
+            raise _too_many([*self.files][-1], len(real))
+        return real
 
     def look_like_instances(self) -> bool:
         occurrences = sum(value.masks for value in self.values.values())
@@ -77,24 +84,24 @@ class _Masks(NamedTuple):
 
 
 def mask_folders(root: Path, masks: str = "masks") -> dict[str, Path]:
-    """The folder of the masks in a root, or, if there is none, those in its folders train, val and test.
+    """The folder of the masks in a root, or if there is none, those in its folders train, val and test.
 
     Returns:
-        The folders, by the path between root and `masks`.
+        The folders by part: "train", "val" and "test", or "" for a single one.
     """
     parts = {part: root / part / masks for part in _PARTS if (root / part / masks).is_dir()}
     return parts if parts and not (root / masks).is_dir() else {"": root / masks}
 
 
 def guess_classes(folder: Path | Mapping[str, Path], suffix: str = "") -> str:
-    """Lists the label ids or colours in masks as the classes of a first classes file.
+    """Writes a classes file with a class for each label id or colour in masks.
 
-    255 is taken as void if it is far from two or more other ids: its distance to the next is more than four times the
-    widest gap between them. Among 0 and 255, or 0, 128 and 255, it is a class. Colours are those of the first mask's
+    255 is void if it is far from two or more other ids: its distance to the next is more than four times the widest gap
+    between them. In masks of 0 and 255, or 0, 128 and 255, it is a class. The colours are those of the first mask's
     palette, if it has one.
 
     Args:
-        folder: The folder of the masks, searched recursively, or several folders as returned by `mask_folders`.
+        folder: The folder of the masks, searched recursively, or several as returned by `mask_folders`.
         suffix: Ending of the mask names, such as "_mask".
 
     Returns:
@@ -103,15 +110,12 @@ def guess_classes(folder: Path | Mapping[str, Path], suffix: str = "") -> str:
 
     Raises:
         DataNotFoundError: There is no mask.
-        DataFileError: A mask cannot be read, some hold ids and some colours, there are too many values, or most of them
-            are noise.
+        DataFileError: A mask cannot be read, some hold ids and others colours, there are too many values, or most of
+            them are noise.
     """
-    folders = _by_part(folder)
-    masks = _look_at(folders.values(), suffix)
-    where = ", ".join(map(str, folders.values()))
+    masks = _read_all(folder, suffix)
+    where = str(folder) if isinstance(folder, Path) else ", ".join(map(str, folder.values()))
     real = masks.real()
-    if len(real) > _MOST + 1:
-        raise _too_many(masks.paths[-1], len(real))
     if masks.are_lossy or len(real) < len(masks.values):
         noise = [value for value in masks.values if value not in real]
         kept = ", ".join(map(masks.text, real[:20]))
@@ -122,17 +126,16 @@ def guess_classes(folder: Path | Mapping[str, Path], suffix: str = "") -> str:
             f"{where} holds {kind}: {found}. Add --snap FOLDER: it writes the masks as PNG there"
             + ", with each pixel at the nearest of these" * bool(noise)
         )
-    what = f"# {len(masks.paths)} masks of {where}; put the classes' real names in.\n"
+    what = f"# {len(masks.files)} masks of {where}; put the classes' real names in.\n"
     if masks.look_like_instances():
         what += (
             f"# {len(real)} values, most of them a single region in each mask: do they number instances or segments "
             "(COCO panoptic)?\n# Then they are no classes: expected masks with one value per class.\n"
         )
     if masks.in_color:
-        colors = {code: unpack_color(code) for code in real}
-        return what + _yaml(masks, colors)
+        return what + _yaml(masks, {code: unpack_color(code) for code in real})
     ids, about_255 = _without_void(masks, real)
-    palette = _palette(masks.paths[0])
+    palette = _palette(next(iter(masks.files)))
     own = [palette[value] for value in ids if value < len(palette)]
     colors = dict(zip(ids, own if len({*own}) == len(ids) else default_colors(len(ids)), strict=True))
     return what + about_255 + _yaml(masks, colors)
@@ -142,47 +145,39 @@ def snap_masks(folder: Path | Mapping[str, Path], suffix: str, output: Path) -> 
     """Writes masks as PNG, with each pixel set to the nearest value that is not noise.
 
     Args:
-        folder: The folder of the masks, searched recursively, JPEGs included, or several folders as returned by
-            `mask_folders`.
+        folder: As for `guess_classes`; masks may be JPEGs.
         suffix: Ending of the mask names, such as "_mask".
-        output: Folder to write them to, under the same names, those of several folders in folders train, val and test;
-            created if missing.
+        output: New folder for masks of the same names; those of several folders go to its folders train, val and test.
 
     Returns:
-        The values, label ids or colours.
+        The label ids or colours, as text.
 
     Raises:
         ConfigError: `output` contains files, or is the folder of the masks.
         DataNotFoundError: There is no mask.
-        DataFileError: A mask cannot be read, or no value covers an area.
+        DataFileError: A mask cannot be read, or there are too many values.
     """
-    folders = _by_part(folder)
-    if output.resolve() in [path.resolve() for path in folders.values()] or (output.is_dir() and any(output.iterdir())):
+    folders = [folder] if isinstance(folder, Path) else folder.values()
+    if output.resolve() in [path.resolve() for path in folders] or (output.is_dir() and any(output.iterdir())):
         raise ConfigError(f"--snap {output} is there already; give a new folder")
-    masks = _look_at(folders.values(), suffix)
+    masks = _read_all(folder, suffix)
     real = masks.real()
-    if len(real) > _MOST + 1:
-        raise _too_many(masks.paths[-1], len(real))
-    parts = {path: part for part, path in folders.items()}
-    targets = [
-        output / parts[home] / path.relative_to(home).with_suffix(".png")
-        for path in masks.paths
-        for home in parts.keys() & {*path.parents}
-    ]
-    jobs = list(zip(masks.paths, targets, strict=True))
+    jobs = [(path, (output / name).with_suffix(".png")) for path, name in masks.files.items()]
     for _ in map_in_processes(partial(_snap, values=real, in_color=masks.in_color), jobs, "writing masks"):
         pass
     return [masks.text(value) for value in real]
 
 
-def _by_part(folder: Path | Mapping[str, Path]) -> Mapping[str, Path]:
-    return {"": folder} if isinstance(folder, Path) else folder
-
-
-def _look_at(folders: Iterable[Path], suffix: str) -> _Masks:
-    paths = [path for folder in folders for path in images_below(folder, suffix).values()]
+def _read_all(folder: Path | Mapping[str, Path], suffix: str) -> _Masks:
+    folders = {"": folder} if isinstance(folder, Path) else folder
+    files = {
+        path: Path(part, path.relative_to(home))
+        for part, home in folders.items()
+        for path in images_below(home, suffix).values()
+    }
+    paths = list(files)
     if not paths:
-        place = next(iter(folders)).absolute()
+        place = next(iter(folders.values())).absolute()
         raise DataNotFoundError(
             f"no mask *{suffix}.png in {place}, {_what_is_there(place)}; give --masks the name of the folder below the "
             "root and --mask_suffix what the names end with. Polygons have to be drawn as PNG first"
@@ -202,11 +197,11 @@ def _look_at(folders: Iterable[Path], suffix: str) -> _Masks:
             values[value] = values.get(value, _Value()) + counts
         if len(values) > _MOST_VALUES:
             raise _too_many(path, len(values))
-    return _Masks(paths, all_in_color, are_lossy, values)
+    return _Masks(files, all_in_color, are_lossy, values)
 
 
 def _what_is_there(folder: Path) -> str:
-    """The content of a folder without masks, or of the nearest existing parent of a missing one."""
+    """Lists the content of a folder, or of the nearest existing parent of a missing one."""
     place = next(place for place in (folder, *folder.parents) if place.is_dir())
     names = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(place.iterdir())]
     listed = f"{', '.join(names[:5]) or 'nothing'}{', ...' if len(names) > 5 else ''}"
@@ -257,7 +252,7 @@ def _yaml(masks: _Masks, colors: dict[int, Color]) -> str:
 
 
 def _values(path: Path) -> tuple[bool, bool, dict[int, _Value]]:
-    """Whether a mask is in colour, whether its format changes values, and its label ids or packed colours."""
+    """Whether a mask is in colour, whether its format is lossy, and its label ids or packed colours."""
     mask, is_lossy = _read(path)
     values, indices, counts = np.unique(mask, return_inverse=True, return_counts=True)
     indices = indices.reshape(mask.shape)
@@ -273,7 +268,7 @@ def _values(path: Path) -> tuple[bool, bool, dict[int, _Value]]:
 
 
 def _read(path: Path) -> tuple[np.ndarray, bool]:
-    """Label ids, or packed colours as uint32, (H, W); and whether the file's format changes them, as JPEG does."""
+    """Label ids, or packed colours as uint32, (H, W); and whether the file's format is lossy."""
     try:
         mask, is_lossy = read_label(path, in_color=True), False
     except LossyLabelError:

@@ -1,4 +1,4 @@
-"""Label files and lists of PASCAL-Context from the detail API's JSON, MATLAB files, or labels in VOC-first order."""
+"""Writes labels and lists of PASCAL-Context from the detail API's JSON, MATLAB files, or labels in VOC-first order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,7 @@ _JSON = "expected trainval_merged.json of the detail API (SHA-1 169325d9f7e90475
 _MOST_NESTED = 100
 _LONGEST_NAME = 250  # bytes, without the extension
 _GREATEST_LABEL = 2**16 - 1
-_LABEL_KINDS = {
-    "single",
-    "double",
-    *(f"{sign}int{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)),
-}  # of MATLAB
+_MATLAB_TYPES = {"single", "double"} | {f"{sign}int{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)}
 
 Mask = tuple[int, int, dict[str, Any]]  # annotation id, class id, run lengths
 
@@ -88,29 +85,21 @@ def prepare_from_json(root: Path, path: Path, workers: int | None = None, overwr
 def prepare_from_mat(root: Path, folder: Path, workers: int | None = None, overwrite: bool = False) -> dict[str, int]:
     """Writes the labels of the original release, split as in VOC2010: 4,998 and 5,105 images.
 
+    Further arguments, result and errors are those of `prepare_from_json`.
+
     Args:
         root: The folder VOC2010, with `JPEGImages` and `ImageSets/Main`.
         folder: The release, with `labels.txt` and `trainval/*.mat`.
-        workers: Number of processes; None for one per core.
-        overwrite: Whether existing labels are overwritten.
-
-    Returns:
-        Images per split.
 
     Raises:
         ConfigError: scipy is missing.
-        DataFileError: A file cannot be read or holds something else, or a label does not fit its image.
-        DataNotFoundError: There are no images.
     """
     _require_packages("scipy")
     class_ids = _read_label_names(folder / "labels.txt")
     lists = {split: root / "ImageSets" / "Main" / f"{split}.txt" for split in ("train", "val")}
     splits = {split: read_list(path) for split, path in lists.items()}
-    draws = {
-        name: partial(_draw_mat, folder / "trainval" / f"{name}.mat", class_ids)
-        for names in splits.values()
-        for name in names
-    }
+    names = chain(*splits.values())
+    draws = {name: partial(_draw_mat, folder / "trainval" / f"{name}.mat", class_ids) for name in names}
     return _write(root, splits, draws, workers, overwrite)
 
 
@@ -119,19 +108,14 @@ def prepare_from_voc_first(
 ) -> dict[str, int]:
     """Renumbers labels in VOC-first order to alphabetical order.
 
+    Further arguments, result and errors are those of `prepare_from_json`.
+
     Args:
         root: The folder VOC2010, with `JPEGImages` and `ImageSets/SegmentationContext`.
-        folder: The labels to renumber, `NAME.png`; not the folder that the labels are written to.
-        workers: Number of processes; None for one per core.
-        overwrite: Whether existing labels are overwritten.
-
-    Returns:
-        Images per split.
+        folder: The labels to renumber, `NAME.png`; not the output folder, `SegmentationClassContext`.
 
     Raises:
-        ConfigError: The folder is the one that the labels are written to.
-        DataFileError: A file cannot be read or holds something else, or a label does not fit its image.
-        DataNotFoundError: There are no images.
+        ConfigError: `folder` is the output folder.
     """
     from hrseg.data.datasets.pascal_context import voc_first_permutation
 
@@ -139,11 +123,8 @@ def prepare_from_voc_first(
         raise ConfigError(f"{folder} is where the renumbered labels go; rename it first, and give the new name")
     splits = {split: read_list(_list_file(root, split)) for split in ("train", "val")}
     class_ids = np.array(voc_first_permutation(), np.uint8)
-    draws = {
-        name: partial(_draw_renumbered, folder / f"{name}.png", class_ids)
-        for names in splits.values()
-        for name in names
-    }
+    names = chain(*splits.values())
+    draws = {name: partial(_draw_renumbered, folder / f"{name}.png", class_ids) for name in names}
     return _write(root, splits, draws, workers, overwrite)
 
 
@@ -153,7 +134,7 @@ def _require_packages(*names: str) -> None:
 
 
 def _read_array(path: Path, array: str, **types: type) -> Iterator[tuple[Any, ...]]:
-    """Streams the values of each entry of an array in a JSON file, by key and type."""
+    """Streams an array of a JSON file: the values of each entry under the given keys, of the given types."""
     import ijson
 
     is_empty = True
@@ -180,7 +161,7 @@ def _read_array(path: Path, array: str, **types: type) -> Iterator[tuple[Any, ..
 
 
 def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Passes on a parser's events; raises a ValueError at deep nesting, whose paths would fill the memory."""
+    """Passes on a parser's events; raises a ValueError on deep nesting, which would exhaust memory."""
     depth = 0
     for event, value in events:
         if event.endswith(("_map", "_array")):
@@ -191,7 +172,7 @@ def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _draw_masks(masks: Sequence[Mask], image: Path, size: tuple[int, int]) -> np.ndarray:
-    """Draws masks on top of each other."""
+    """Draws masks in order, later ones over earlier ones."""
     from pycocotools import mask
 
     label = np.zeros(size, np.uint8)
@@ -199,7 +180,7 @@ def _draw_masks(masks: Sequence[Mask], image: Path, size: tuple[int, int]) -> np
         what = f"annotation {annotation_id}"
         _require_size(what, run_lengths.get("size"), image, size)
         counts = run_lengths.get("counts")
-        # pycocotools writes as many pixels as the counts say, whatever the size
+        # pycocotools writes as many pixels as the counts say, regardless of the size
         if not isinstance(counts, str) or not are_run_lengths(counts, size[0] * size[1]):
             raise DataFileError(
                 f"{what} of {image.stem} cannot be decoded: its counts {counts!r:.40} do not run over "
@@ -267,19 +248,19 @@ def _draw_mat(path: Path, class_ids: np.ndarray, image: Path, size: tuple[int, i
     content = io.BytesIO(read_file(path))
     try:
         found = {name: (shape, kind) for name, shape, kind in whosmat(content)}
-    except Exception as error:  # what a file that is truncated or corrupt raises has no class of its own
-        raise _no_mat(path, error) from error
-    if "LabelMap" not in found:
-        raise DataFileError(f"{path} holds no LabelMap; expected a label of the original release")
-    shape, kind = found["LabelMap"]
-    if kind not in _LABEL_KINDS:
-        raise DataFileError(f"{path}: LabelMap is of class {kind}; expected uint16, as in the original release")
-    _require_size(str(path), shape, image, size)  # before it is allocated
-    try:
+        if "LabelMap" not in found:
+            raise DataFileError(f"{path} holds no LabelMap; expected a label of the original release")
+        shape, kind = found["LabelMap"]
+        if kind not in _MATLAB_TYPES:
+            raise DataFileError(f"{path}: LabelMap is of class {kind}; expected uint16, as in the original release")
+        _require_size(str(path), shape, image, size)  # before it is allocated
         labels = loadmat(content, variable_names=["LabelMap"])["LabelMap"]
-    except Exception as error:
-        raise _no_mat(path, error) from error
-    # not those with an imaginary part, which MATLAB calls by the same class
+    except DataFileError:
+        raise
+    except Exception as error:  # truncated and corrupt files raise errors of no common class
+        text = " ".join(str(error).split())
+        raise DataFileError(f"{path} cannot be read: {text}; extract the original release again") from error
+    # MATLAB's class does not tell whether there is an imaginary part
     if not (
         labels.dtype.kind in "uif"
         and labels.min() >= 0
@@ -289,11 +270,6 @@ def _draw_mat(path: Path, class_ids: np.ndarray, image: Path, size: tuple[int, i
         raise DataFileError(f"{path}: LabelMap holds values beyond 0 to {_GREATEST_LABEL}; expected a label each")
     drawn: np.ndarray = class_ids[labels.astype(np.uint16)]
     return drawn
-
-
-def _no_mat(path: Path, error: Exception) -> DataFileError:
-    text = " ".join(str(error).split())
-    return DataFileError(f"{path} cannot be read: {text}; extract the original release again")
 
 
 def _draw_renumbered(path: Path, class_ids: np.ndarray, image: Path, size: tuple[int, int]) -> np.ndarray:
@@ -314,11 +290,7 @@ def _require_size(what: str, found: Any, image: Path, size: tuple[int, int]) -> 
 
 
 def _write(
-    root: Path,
-    splits: Mapping[str, Sequence[str]],
-    draws: Mapping[str, Draw],
-    workers: int | None,
-    overwrite: bool,
+    root: Path, splits: Mapping[str, Sequence[str]], draws: Mapping[str, Draw], workers: int | None, overwrite: bool
 ) -> dict[str, int]:
     """Writes all labels in parallel, then the lists."""
     if not (root / "JPEGImages").is_dir():
@@ -326,9 +298,8 @@ def _write(
             f"no folder {root / 'JPEGImages'}; give the folder VOC2010 of VOCtrainval_03-May-2010.tar"
         )
     missing = [name for name in draws if overwrite or not _label_file(root, name).is_file()]
-    for _ in map_in_processes(
-        partial(_write_label, root), [(name, draws[name]) for name in missing], "making labels", workers
-    ):
+    jobs = [(name, draws[name]) for name in missing]
+    for _ in map_in_processes(partial(_write_label, root), jobs, "making labels", workers):
         pass
     for split, names in splits.items():
         with replacing(_list_file(root, split)) as temporary:
