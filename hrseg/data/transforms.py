@@ -1,4 +1,4 @@
-"""Augmentations as albumentations transforms, uint8 to uint8, to be composed with albumentations' own."""
+"""Augmentations as albumentations transforms, uint8 to uint8."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from hrseg.utils.resize import scaled_to
 
 
 class RandomScaleCrop(A.DualTransform):
-    """Resizes to a random scale and crops a random window, in one step that resizes only the window.
+    """Randomly scales and crops image and label in one step that resizes only the crop.
 
-    The result is that of resizing the whole image (image bilinear, label nearest), padding it at the right and bottom,
-    and cropping: labels agree exactly, images to one level of 255 (to four before OpenCV 5, which rounded positions to
-    1/32 of a pixel). Scale 1 copies.
+    The result equals that of resizing the whole image (image bilinear, label nearest), padding it at the right and
+    bottom, and cropping: labels exactly, images to one level of 255 (to four before OpenCV 5, which rounded positions
+    to 1/32 of a pixel). Scale 1 copies.
 
-    With `centre`, a position relative to height and width from the top left, the window is centred there instead, as
-    far as the image's borders allow.
+    With `centre`, (y, x) relative to height and width, the crop is centred there, as far as the image's borders allow.
 
     Args:
-        crop_size: (height, width) of the window in pixels.
+        crop_size: (height, width) of the crop in pixels.
         base_size: Long side at scale 1, in pixels; None for the image's own. The aspect ratio is kept.
         scale_range: Smallest and largest scale, both included.
         scale_step: Step between the scales, each equally likely.
-        aspect_range: Smallest and largest factor on width / height, uniformly distributed; the area stays the same.
+        aspect_range: Smallest and largest factor on width / height, uniformly distributed; the area is kept.
         ignore_index: Padding of the label; the image is padded with zeros.
         p: Probability of applying the transform.
 
@@ -125,15 +124,15 @@ class HorizontalFlip(A.DualTransform):
 
     @property
     def targets(self) -> dict[str, Any]:
-        """The methods for each key of a sample."""
+        """The method for each key of a sample."""
         return {**super().targets, "centre": self.apply_to_centre}
 
 
 class BrightnessShift(A.ImageOnlyTransform):
-    """Adds one integer to all channels of all pixels, clipped to 0 to 255.
+    """Adds a random integer to all channels of all pixels, clipped to 0 to 255.
 
     Args:
-        limit: The integer is drawn from -limit to limit, both included, each equally likely; 1 to 255.
+        limit: The integer is uniformly distributed from -limit to limit, both included; 1 to 255.
         p: Probability of applying the transform.
 
     Source:
@@ -210,10 +209,10 @@ def _bounds(scaled_size: tuple[int, int], corner: tuple[int, int], size: tuple[i
 
 
 def _source_span(length: int, scaled: int, start: int, stop: int) -> tuple[int, int, float, float]:
-    """The source pixels of one axis of a resized window: first, last, and the step and shift from window to span.
+    """The source pixels of one axis of a resized window: first, end, and the step and shift from window to span.
 
-    Pixel i of the resized axis lies at (i + 0.5) * length / scaled - 0.5 in the source. The span is one pixel wider
-    than the interpolation reaches, so that only the border of the image itself is replicated.
+    Pixel i of the resized axis is at (i + 0.5) * length / scaled - 0.5 in the source. The span is one pixel wider than
+    the interpolation reaches, so that only the border of the image itself is replicated.
     """
     step = length / scaled
     first = max(0, math.floor((start + 0.5) * step - 0.5) - 1)
@@ -222,7 +221,7 @@ def _source_span(length: int, scaled: int, start: int, stop: int) -> tuple[int, 
 
 
 def _nearest(length: int, scaled: int, start: int, stop: int) -> np.ndarray:
-    """Source indices of an axis by OpenCV's rule, which differs from i * length // scaled in its rounding."""
+    """Source indices of an axis as in OpenCV, whose rounding differs from i * length // scaled."""
     indices = np.floor(np.arange(start, stop) * (1 / (scaled / length))).astype(np.intp)
     nearest: np.ndarray = np.minimum(indices, length - 1)
     return nearest

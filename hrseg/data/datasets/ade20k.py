@@ -5,7 +5,7 @@ from __future__ import annotations
 from hrseg.data.classes import default_colors
 from hrseg.data.labels import LabelTable
 
-# objectInfo150.txt of SceneParsing, the first name of each class; label ids 1-150, 0 is anything else
+# objectInfo150.txt of SceneParsing, the first name of each class; label ids 1 to 150, and 0 for anything else
 _NAMES = """
 wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door,
 table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field,

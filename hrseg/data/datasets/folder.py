@@ -1,4 +1,4 @@
-"""A user's own data: a folder of images and a folder of masks."""
+"""`FolderDataModule`: a user's own images and masks in two folders."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hrseg.data.base import SegmentationDataModule
 from hrseg.data.classes import read_classes
 from hrseg.data.dataset import Sample
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, UnknownNameError
+from hrseg.utils.checks import as_list
 from hrseg.utils.images import images_below
 from hrseg.utils.paths import expanded
 from hrseg.utils.text_files import read_list
@@ -29,9 +30,9 @@ _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 class FolderDataModule(SegmentationDataModule):
     """Any images with masks of the same names; further arguments as for `SegmentationDataModule`.
 
-    Image and mask are a pair if their paths below `images` and `masks` are the same except for extension and suffix.
-    The two folders are in the root or in each of its folders train, val and test. A mask holds label ids, palette
-    indices, or, in three channels, the colours of the classes; files of different kinds may be mixed.
+    Image and mask are a pair if their paths below `images` and `masks` are equal except for extension and suffix. The
+    two folders are in the root or in each of its folders train, val and test. A mask holds label ids, palette indices,
+    or, in three channels, the colours of the classes; kinds may be mixed.
 
     Splits: train, val, trainval (both) and test.
 
@@ -42,20 +43,20 @@ class FolderDataModule(SegmentationDataModule):
         crop_size: (height, width) of training crops in pixels; smaller images are padded.
         images: Folder of the images in the root, searched recursively.
         masks: Folder of the masks in the root.
-        image_suffix: Ending of the image names that mask names lack, such as "_leftImg8bit" or ".jpg", or a list where
-            splits differ in it (["_training", "_test"]); other files are ignored.
+        image_suffix: Ending of the image names that mask names lack, such as "_leftImg8bit" or ".jpg", or a list of
+            them if splits differ (["_training", "_test"]); other files are ignored.
         mask_suffix: Ending of the mask names, such as "_mask". With suffixes, images and masks may share a folder.
-        splits: Definition of train, val and perhaps test: sub-folders of `images` ({"train": "training", ...}); lists
-            in the root, which end with .txt and name an image per line, as a path below `images` ({"train":
-            "fold_1.txt", ...}); or shares of a random split ({"train": 0.8, ...}). None looks for sub-folders train,
-            val and test, then for lists train.txt, val.txt and test.txt, and otherwise splits 80, 10 and 10 %.
-        split_seed: Seed of the random split. It is not `seed`, so that trainings with other seeds share their splits.
-        test_split: Split scored by `test`; None for test, or for val if there is no test.
-        predict_split: Split segmented by `predict`; None likewise.
+        splits: Definition of train, val and optionally test: sub-folders of `images` ({"train": "training", ...});
+            .txt lists in the root with an image per line, as a path below `images` ({"train": "fold_1.txt", ...}); or
+            shares of a random split ({"train": 0.8, ...}). None looks for sub-folders train, val and test, then for
+            lists train.txt, val.txt and test.txt, and otherwise splits 80, 10 and 10 %.
+        split_seed: Seed of the random split, apart from `seed` so that trainings with other seeds share their splits.
+        test_split: Split scored by `test`; None for test, or val if there is no test.
+        predict_split: Split segmented by `predict`; None for test, or val if there is no test.
 
     Raises:
         ConfigError: The classes cannot be read, or a value is out of range.
-        UnknownNameError: `splits` names another split.
+        UnknownNameError: A split is not train, val or test.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test")
@@ -88,7 +89,7 @@ class FolderDataModule(SegmentationDataModule):
             _check_splits(splits)
         if split_seed < 0:
             raise ConfigError(f"data.split_seed is {split_seed}; expected 0 or more")
-        if not (_listed(image_suffix) and _listed(mask_suffix)):
+        if not (as_list(image_suffix) and as_list(mask_suffix)):
             raise ConfigError("data.image_suffix or data.mask_suffix is an empty list; expected a suffix or several")
         folder = expanded(root)
         self.labels = read_classes(classes if isinstance(classes, dict) else folder / classes, folder.absolute().name)
@@ -110,25 +111,25 @@ class FolderDataModule(SegmentationDataModule):
         )
 
     def setup(self, stage: str) -> None:
-        """See `SegmentationDataModule.setup`; also warns if val is used in place of test."""
+        """See `SegmentationDataModule.setup`; also warns if val replaces a missing test split."""
         super().setup(stage)
         for verb, chosen in (("test", self.test_split), ("predict", self.predict_split)):
             if stage == verb and chosen == "val" and "test" not in self._sources and self._rank == 0:
                 _log.warning("%s has no split test: `hrseg %s` takes val", self.labels.name, verb)
 
     def find_samples(self, split: str) -> list[Sample]:
-        """Lists a split by name, or in the order of its list."""
+        """Lists a split sorted by name, or in the order of its list."""
         if split == "trainval":
             return self.find_samples("train") + self.find_samples("val")
         samples = []
         for name in self._names(split):
-            ending = _listed(self.mask_suffix)[0]
+            ending = as_list(self.mask_suffix)[0]
             expected = self._place(self.masks, name, ending if ending.lower().endswith(".png") else f"{ending}.png")
             samples.append(Sample(name, self._images[name], self._masks.get(name, expected)))
         return samples
 
     def stray_labels(self) -> list[Path]:
-        """The masks whose image is missing."""
+        """The masks without an image."""
         return [mask for name, mask in self._masks.items() if name not in self._images]
 
     def _names(self, split: str) -> list[str]:
@@ -152,7 +153,7 @@ class FolderDataModule(SegmentationDataModule):
 
     def _drawn(self, shares: Mapping[str, str | float]) -> dict[str, list[str]]:
         names = list(self._images)
-        # unlike permutations, the raw numbers of a generator are the same in every version of NumPy
+        # unlike permutations, the raw bits of a generator are the same in every version of NumPy
         order = np.argsort(np.random.PCG64(self.split_seed).random_raw(len(names)), kind="stable")
         num_val, num_test = (
             max(1, round(float(shares[part]) * len(names))) if part in shares else 0 for part in ("val", "test")
@@ -174,16 +175,16 @@ class FolderDataModule(SegmentationDataModule):
 
     @cached_property
     def _images(self) -> dict[str, Path]:
-        masks = set(self._masks.values())  # may be in the same folder
-        found = self._files(self.images, _listed(self.image_suffix))
+        masks = set(self._masks.values())  # which may be in the same folder
+        found = self._files(self.images, as_list(self.image_suffix))
         return {name: path for name, path in found.items() if path not in masks}
 
     @cached_property
     def _masks(self) -> dict[str, Path]:
-        return self._files(self.masks, _listed(self.mask_suffix))
+        return self._files(self.masks, as_list(self.mask_suffix))
 
     def _files(self, folder: str, suffixes: Sequence[str]) -> dict[str, Path]:
-        """The files below root/folder by name, or those below root/SPLIT/folder by SPLIT/name."""
+        """The files below root/folder by name, or below root/SPLIT/folder by SPLIT/name."""
         parts = [""] if isdir(self.root / folder) else self._part_folders
         found: dict[str, Path] = {}
         for part, suffix in product(parts, suffixes):
@@ -205,10 +206,6 @@ class FolderDataModule(SegmentationDataModule):
     def _part_folders(self) -> list[str]:
         given = [source for source in (self._given_splits or {}).values() if isinstance(source, str)]
         return [source for source in given if not source.endswith(".txt")] or [*_PARTS]
-
-
-def _listed(suffix: str | list[str]) -> list[str]:
-    return [suffix] if isinstance(suffix, str) else suffix
 
 
 def _check_splits(splits: Mapping[str, str | float]) -> None:

@@ -52,11 +52,12 @@ class LIPDataModule(SegmentationDataModule):
     """LIP in its original layout; arguments as for `SegmentationDataModule`.
 
     Every image is first resized to `input_size`, 473x473 in the HRNet paper, ignoring its aspect ratio; its logits are
-    resized back. The folder of flipped labels is not needed: flips swap left and right by the table.
+    resized back. The folder of flipped labels is not needed: flips swap left and right classes.
 
-    Splits: train, val, trainval (both), and test, whose labels are not public. A split is what its list names
-    (`train_id.txt`, an id per line, as in the original release, or `trainList.txt`, image and label per line, as in the
-    official HRNet code; in the root, its folder `lists`, or `TrainVal_images`), or without a list all of its folder.
+    Splits: train, val, trainval (both), and test, whose labels are not public. A split consists of the images in its
+    list, or without a list of all in its folder. Lists are `train_id.txt`, an id per line, as in the original release,
+    or `trainList.txt`, image and label per line, as in the official HRNet code; in the root, its folder `lists`, or
+    `TrainVal_images`.
     """
 
     labels = LIP
@@ -81,7 +82,7 @@ class LIPDataModule(SegmentationDataModule):
         super().__init__(root, batch_size, crop_size, input_size=input_size, **kwargs)
 
     def find_samples(self, split: str) -> list[Sample]:
-        """Lists a split in its list's order, or by name where there is no list."""
+        """Lists a split in the order of its list, or sorted by name without one."""
         if split == "trainval":
             return self.find_samples("train") + self.find_samples("val")
         images, labels = self.root / "TrainVal_images", self.root / "TrainVal_parsing_annotations"

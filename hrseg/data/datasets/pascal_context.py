@@ -1,4 +1,4 @@
-"""PASCAL-Context: the images of PASCAL VOC 2010 labelled throughout, 59 classes and background."""
+"""PASCAL-Context: PASCAL VOC 2010 with every pixel labelled, 59 classes and background."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ CATEGORY_IDS = [int(row["category_id"]) for row in _CLASSES]
 
 
 class PascalContextDataModule(SegmentationDataModule):
-    """PASCAL-Context as made by `hrseg prepare pascal-context`, in mmsegmentation's layout.
+    """PASCAL-Context as written by `hrseg prepare pascal-context`, in mmsegmentation's layout.
 
-    Splits: train, val and trainval (both). Arguments beside these are as for `SegmentationDataModule`.
+    Splits: train, val and trainval (both). Further arguments as for `SegmentationDataModule`.
 
     Args:
-        root: The folder VOC2010, or the one above it.
+        root: The folder VOC2010, or its parent.
         batch_size: Training images per rank.
         crop_size: (height, width) of training crops in pixels.
         classes: 59 ignores the background, 60 makes it a class.
@@ -87,7 +87,7 @@ class PascalContextDataModule(SegmentationDataModule):
         super().__init__(root, batch_size, crop_size, predict_split=predict_split, **kwargs)
 
     def find_samples(self, split: str) -> list[Sample]:
-        """Lists a split in its list's order."""
+        """Lists a split in the order of its list."""
         if split == "trainval":
             return self.find_samples("train") + self.find_samples("val")
         root = self._voc_root
@@ -118,9 +118,9 @@ class PascalContextDataModule(SegmentationDataModule):
 
 
 def voc_first_permutation() -> list[int]:
-    """The label id of each label id in VOC-first order, which some tools write; 60 entries.
+    """Maps label ids in VOC-first order, which some tools write, to label ids; 60 entries.
 
-    In that order, of the original list of the 59 classes, those of VOC come first, then the others.
+    VOC-first is the order of the original list of the 59 classes: those of VOC, then the others.
 
     >>> voc_first_permutation()[:4]  # background, aeroplane, bicycle, bird
     [0, 1, 6, 7]
@@ -129,7 +129,7 @@ def voc_first_permutation() -> list[int]:
 
 
 def looks_voc_first(counts: np.ndarray) -> bool:
-    """Whether labels seem to be in VOC-first order: it makes their class frequencies likelier.
+    """Whether labels seem to be in VOC-first order, under which their class frequencies are likelier.
 
     Args:
         counts: (60,) pixels of each label id, in ten images or more.

@@ -1,4 +1,4 @@
-"""Class frequencies, and class weights that balance them."""
+"""Class frequencies, and class weights computed from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClassCounts:
 
     @classmethod
     def of(cls, histograms: np.ndarray) -> ClassCounts:
-        """The sums over images.
+        """Sums histograms over images.
 
         Args:
             histograms: (N, K) int64, pixels of each class in each image.
@@ -33,7 +33,7 @@ class ClassCounts:
 
     @property
     def shares(self) -> np.ndarray:
-        """(K,) float64, share of each class in the pixels that are not ignored."""
+        """Share of each class in the pixels that are not ignored, (K,) float64."""
         shares: np.ndarray = self.pixels / max(self.pixels.sum(), 1)
         return shares
 

@@ -1,4 +1,4 @@
-"""Scan of all files of a data set, with the results of unchanged files from a cache."""
+"""Scans all files of a data set; results for unchanged files come from a cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Scan(NamedTuple):
         digest: Hash of the image file; empty if it cannot be read.
         fault: Why the sample is unusable; empty if it is usable.
         is_range_fault: Whether the fault is a label value outside the table.
-        pixels: (value, pixels) of the train ids and the ignore index in the label; empty without a label.
+        pixels: (value, count) of the train ids and the ignore index in the label; empty without a label.
     """
 
     digest: str
@@ -42,10 +42,10 @@ def scan_samples(samples: Iterable[Sample], labels: LabelTable, root: Path) -> t
     Args:
         samples: The samples.
         labels: The table of the label files.
-        root: The data set's folder, which has a cache of its own.
+        root: The data set's folder, part of the cache key.
 
     Returns:
-        The results, and how many of them were not in the cache.
+        The results, and the number of samples that were read.
     """
     settings = [_VERSION, *reading_settings(), str(root.absolute()), labels.to_dict()]
     scans, num_read = map_cached(partial(scan, labels=labels), samples, "verify", settings, f"reading {labels.name}")

@@ -1,4 +1,4 @@
-"""The archive for a benchmark server."""
+"""Packs predictions for a benchmark server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_submission(
     """Checks the predictions of `data.predict_split` and packs them in the format of the benchmark server.
 
     Args:
-        data: Lists the images, and names the files in the archive.
+        data: The data module, which lists the images and names the files in the archive.
         predictions: Folder of `NAME.png`, label ids, as written by `hrseg predict`.
         archive: The zip file, written atomically.
         others: Images by the name of their prediction, where these may be others than the split's.

@@ -1,4 +1,4 @@
-"""`verify`: checks every file of a data set and counts its classes."""
+"""`verify` checks every file of a data set and counts its classes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Report:
 
     Args:
         labels: The label table.
-        train_split: The split of the class weights.
+        train_split: The split whose class frequencies give the class weights.
         num_images: Images per split.
-        counts: Class frequencies of each split with labels.
+        counts: Class frequencies of each labelled split.
         findings: One line per problem, by kind; empty if there is none.
         remarks: One line per oddity that may be intended: classes that never occur, labels that are ignored entirely.
-        num_files: Images, with their labels, in all splits.
-        num_read: Those that were not in the cache.
+        num_files: Number of images in all splits.
+        num_read: Number of images that were read, with their labels; the others were in the cache.
     """
 
     labels: LabelTable
@@ -45,7 +45,7 @@ class Report:
     num_read: int
 
     def class_weights(self) -> dict[str, list[float]]:
-        """Class weights for the losses, in train id order, by rule; empty if no training labels exist."""
+        """Class weights for the losses, in train id order, by rule; empty without training labels."""
         counts = self.counts.get(self.train_split)
         if counts is None:
             return {}
@@ -56,7 +56,7 @@ class Report:
         return {rule: weights.round(4).tolist() for rule, weights in rules.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as what JSON can hold."""
+        """The report as a JSON-serialisable dict."""
         splits: dict[str, dict[str, Any]] = {split: {"images": number} for split, number in self.num_images.items()}
         for split, counts in self.counts.items():
             columns = zip(self.labels.class_names, counts.pixels.tolist(), counts.images.tolist(), strict=True)
@@ -71,7 +71,7 @@ class Report:
 
 
 def verify(data: SegmentationDataModule) -> Report:
-    """Reads all images and labels of all splits as in training; unchanged files come from a cache.
+    """Reads all images and labels of all splits as in training; results for unchanged files come from a cache.
 
     Splits that are only predicted may lack labels.
 
@@ -79,8 +79,8 @@ def verify(data: SegmentationDataModule) -> Report:
         data: The data set.
 
     Raises:
-        DataNotFoundError: There is no image at all.
-        DataFileError: There is none because the lists are unusable.
+        DataNotFoundError: There is no image.
+        DataFileError: There is no image because the lists are unusable.
     """
     data.prepare_data()
     samples, missing, unusable = _find(data)
@@ -107,7 +107,7 @@ def verify(data: SegmentationDataModule) -> Report:
         for split, members in labelled.items()
     }
     names = ", ".join(data.labels.class_names)
-    findings["labels of which all is ignored"] = [
+    findings["splits in which every pixel is ignored"] = [
         f"{split}: all {len(labelled[split])} labels hold ignored pixels only, such as {members[0].label}: there is "
         f"nothing to train on or to score. Are classes among the ignored ids? The classes are {names}"
         for split, members in unused.items()
@@ -152,8 +152,8 @@ def _remarks(
         )
     if len(train) == 1:
         remarks.append(
-            f"{data.train_split}: every pixel that is not ignored is {train[0]}: there is nothing to tell apart. Has "
-            "the background to be a class, too?"
+            f"{data.train_split}: every pixel that is not ignored is {train[0]}: there is nothing to tell apart. "
+            "Should the background be a class, too?"
         )
     has_no_test = "test" in data.splits and "test" not in (*data.unlabelled_splits, *num_images)
     if data.test_split == data.val_split and has_no_test:
@@ -162,7 +162,7 @@ def _remarks(
 
 
 def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[str], list[str]]:
-    """The samples of each split, with the labels that exist; missing files; unusable lists."""
+    """The samples of each split, without missing labels; messages on missing files; messages on unusable lists."""
     samples: dict[str, list[Sample]] = {}
     missing: list[str] = []
     unusable: list[str] = []
@@ -195,7 +195,7 @@ def _find(data: SegmentationDataModule) -> tuple[dict[str, list[Sample]], list[s
             f"no image of {data.labels.name} in {data.root.absolute()}; expected {data.layout}. {data.origin}"
         )
     if missing and is_origin_asked and data.origin not in missing[0]:
-        missing[0] += f". {data.origin}"  # the first is shown in any case
+        missing[0] += f". {data.origin}"  # the first is always shown
     return samples, list(dict.fromkeys(missing)), list(dict.fromkeys(unusable))
 
 

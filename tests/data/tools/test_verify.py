@@ -76,7 +76,7 @@ def test_classes_that_never_occur_and_labels_that_are_all_ignored_are_told_with_
         f"train: 1 of 2 labels hold ignored pixels only, such as {tmp_path}/masks/train/2.png",
         f"val: 1 of 2 labels hold ignored pixels only, such as {tmp_path}/masks/val/3.png",
         "train: 2 of 3 classes never occur and cannot be learnt: b, c; in val there are b",
-        "train: every pixel that is not ignored is a: there is nothing to tell apart. Has the background to be a "
+        "train: every pixel that is not ignored is a: there is nothing to tell apart. Should the background be a "
         "class, too?",
         "`hrseg test` scores val, as validation does",
     ]
@@ -87,7 +87,7 @@ def test_a_split_without_a_pixel_of_a_class_is_a_finding(tmp_path: Path) -> None
     """The loss was 0.0 and the mIoU nan without a word."""
     for split, name, *ids in (("train", "1", 255), ("train", "2", 255), ("val", "3", 0, 1)):
         label(tmp_path, split, name, *ids)  # type: ignore[arg-type]
-    message = only(verify(FolderDataModule(tmp_path, {"names": ["a", "b"]})), "labels of which all is ignored")
+    message = only(verify(FolderDataModule(tmp_path, {"names": ["a", "b"]})), "splits in which every pixel is ignored")
     assert message.startswith("train: all 2 labels hold ignored pixels only, such as ")
 
 
