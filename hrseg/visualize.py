@@ -1,4 +1,4 @@
-"""Visualisation of label maps, as arrays and in notebooks.
+"""Pictures of images, label maps and scores, as arrays and in notebooks.
 
 Images are (H, W, 3) uint8 RGB, label maps (H, W) uint8 train ids.
 """
@@ -19,7 +19,7 @@ _GAP = 6
 
 
 def overlay(image: np.ndarray, target: np.ndarray, labels: LabelTable, opacity: float = 0.6) -> np.ndarray:
-    """Blends the classes' colours into an image; ignored pixels keep the image.
+    """Blends the classes' colours into an image, except at ignored pixels.
 
     Args:
         image: (H, W, 3) uint8.
@@ -39,7 +39,7 @@ def errors(prediction: np.ndarray, target: np.ndarray, labels: LabelTable) -> np
 
 
 def show(picture: np.ndarray, width: int | None = None) -> None:
-    """Displays a picture in a notebook, as a JPEG, which keeps the notebook small.
+    """Displays a picture in a notebook, as JPEG to keep the notebook small.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
@@ -52,7 +52,7 @@ def show(picture: np.ndarray, width: int | None = None) -> None:
 
 
 def panel(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, labels: LabelTable) -> np.ndarray:
-    """Image | truth | prediction | error side by side, as (H, 4 W + gaps, 3) uint8."""
+    """Image, ground truth, prediction and errors side by side, as (H, 4 W + gaps, 3) uint8."""
     truth, predicted = labels.colorize(target), labels.colorize(prediction)
     return side_by_side([image, truth, predicted, errors(prediction, target, labels)])
 
@@ -151,7 +151,7 @@ def confusion_picture(matrix: np.ndarray, labels: LabelTable) -> np.ndarray:
         labels: The label table.
 
     Returns:
-        (h, w, 3) uint8: the shade of a cell is its share of the row's pixels, printed in percent from 1 on; rows of
+        (h, w, 3) uint8: the shade of a cell is its share of the row's pixels, printed in percent from 1 % on; rows of
         classes that never occur stay white.
     """
     names = [*labels.class_names, "none"][: matrix.shape[1]]

@@ -1,4 +1,4 @@
-"""Checkpoints of runs: checked, since a file may come from a stranger, and networks rebuilt from them."""
+"""Checkpoints of runs: reading, checks (a file may come from a stranger), and networks rebuilt from them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PREFIX = "network."  # of a task's network, in its checkpoints
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint of a run, read once for all that a command does with it; emptied when Lightning has restored it."""
+    """A checkpoint of a run, read once per command; its content is cleared once Lightning has restored it."""
 
     path: Path
     content: dict[str, Any]
@@ -101,7 +101,7 @@ _FOREIGN = "not what Lightning writes"
 _OF_ALL = ("pytorch-lightning_version", "state_dict")
 _OF_TRAINING = (*_OF_ALL, "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "epoch")
 _DESCRIPTION = TypeAdapter(Description)
-# what Lightning would restore without a check of its own
+# what Lightning would restore unchecked
 _PARTS: Mapping[str, TypeAdapter[Any]] = {
     "state_dict": TypeAdapter(dict[str, Tensor], config=ConfigDict(arbitrary_types_allowed=True)),
     "pytorch-lightning_version": TypeAdapter(Annotated[str, Field(pattern=r"^\d+\.\d+")]),
@@ -120,10 +120,10 @@ def read_checkpoint(path: Path, verb: str = "fit") -> Checkpoint:
 
     Args:
         path: The file.
-        verb: What it is restored for: "fit", or another one, which needs the weights alone.
+        verb: What it is restored for: "fit", or another verb, which needs the weights only.
 
     Raises:
-        WeightsError: It cannot be read, lacks something, or holds something of another type than Lightning writes.
+        WeightsError: It cannot be read, lacks something, or holds a value of another type than Lightning writes.
     """
     content = read_content(path)
     needed = _OF_TRAINING if verb == "fit" else _OF_ALL
@@ -131,7 +131,7 @@ def read_checkpoint(path: Path, verb: str = "fit") -> Checkpoint:
         raise WeightsError(
             f"{path} is not a {'training ' if verb == 'fit' else ''}checkpoint: it holds "
             f"{join_first(map(str, content)) or 'nothing'}, and no {missing[0]}; expected best.ckpt or last.ckpt of a "
-            f"run, or use what it holds as --model.weights {path}"
+            f"run, or start from its weights with --model.weights {path}"
         )
     check_checkpoint(content, path)
     if verb == "fit":
@@ -140,14 +140,14 @@ def read_checkpoint(path: Path, verb: str = "fit") -> Checkpoint:
 
 
 def check_checkpoint(content: Mapping[str, Any], where: object) -> Description | None:
-    """Checks the types of what Lightning restores and of what hrseg adds.
+    """Checks the types of all that Lightning restores or hrseg adds.
 
     Args:
         content: The file's content.
         where: The file, for messages.
 
     Returns:
-        What hrseg adds; None for a checkpoint of another program.
+        The description that hrseg adds; None for a checkpoint of another program.
 
     Raises:
         WeightsError: Something is of another type than Lightning or a task writes.

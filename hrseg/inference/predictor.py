@@ -1,4 +1,4 @@
-"""`Predictor`: label maps of single images from a trained network."""
+"""`Predictor`: label maps of single images."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from hrseg.utils.resize import resize_image
 from hrseg.utils.upsample import upsample
 
 _WHOLE = Protocol()
-# lower bound of every network here: the smallest were measured at 108 (HRNetV1) and 169 to 177 (HRNetV2). A GPU raises
-# an error when it runs out of memory, whereas Linux kills the process
+# a lower bound for all networks of hrseg: the smallest took 108 (HRNetV1) and 169 to 177 (HRNetV2). No bound for GPUs,
+# which raise an error when they run out of memory, whereas Linux kills the process
 _BYTES_PER_PIXEL = {"cpu": 100}
 
 
@@ -36,10 +36,10 @@ class Predictor:
         network: Maps normalised images (B, 3, H, W) to logits (B, K, H, W).
         labels: The classes that the network was trained on.
         mean: Mean of the channels that the network expects, for values from 0 to 1, in its `channel_order`.
-        std: Standard deviation likewise.
-        device: Where to run, such as "cuda:1"; None is the GPU where there is one, else the CPU.
+        std: Standard deviation of the channels, in the range and order of `mean`.
+        device: Where to run, such as "cuda:1"; None is a GPU if there is one, else the CPU.
         protocol: How images are scored.
-        input_size: (height, width) that images are resized to first, ignoring their aspect ratio; None for their own.
+        input_size: (height, width) to which images are resized first, ignoring their aspect ratio; None keeps theirs.
 
     Raises:
         ConfigError: The device cannot be used.
@@ -60,7 +60,7 @@ class Predictor:
     ) -> None:
         check_normalization(mean, std)
         self.device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        # hrseg's own networks are copied with batch norm folded: the same results, a quarter faster
+        # networks of hrseg are copied with batch norm folded: the same results, a quarter faster
         if isinstance(network, Segmenter):
             network = fold_batch_norm(network)
             if self.device.type == "cpu":
@@ -86,13 +86,13 @@ class Predictor:
         Args:
             path: The file.
             device: As for `Predictor`.
-            protocol: How images are scored, also by name; None is the test protocol of the run.
-            trust: Whether a network of any class may be built, which runs its code; otherwise only one of hrseg,
-                torch.nn or segmentation_models_pytorch.
+            protocol: How images are scored, a protocol or its name; None is the test protocol of the run.
+            trust: Whether to allow a network of any class, which runs its code; otherwise only those of hrseg,
+                torch.nn and segmentation_models_pytorch.
 
         Raises:
             ConfigError: The network is of another class, and the file is not trusted.
-            WeightsError: The file is missing, cannot be read, or does not come from hrseg.
+            WeightsError: The file is missing, cannot be read, or is not a checkpoint of hrseg.
             UnknownNameError: There is no protocol of that name.
         """
         content = read_content(path)
@@ -115,7 +115,7 @@ class Predictor:
 
         Args:
             image: A file; an array (H, W, 3) uint8 RGB, (H, W, 4) with alpha, which is dropped, or (H, W) grey; or a
-                Pillow image of any mode that files are read in, whose EXIF orientation is applied.
+                Pillow image of a mode that `read_image` supports, whose EXIF orientation is applied.
 
         Returns:
             (H, W) uint8 train ids, at the image's own size.
@@ -133,7 +133,7 @@ class Predictor:
         return self._segment(batch, size)[0].cpu().numpy()
 
     def _require_memory(self, size: tuple[int, ...], seen: tuple[int, ...], what: str) -> None:
-        """Raises a `DataFileError` for an image of `size`, resized to `seen`, that does not fit into the memory."""
+        """Raises a `DataFileError` if an image of `size`, resized to `seen`, does not fit into memory."""
         per_pixel = _BYTES_PER_PIXEL.get(self.device.type, 0) if isinstance(self.network, Segmenter) else 0
         network = per_pixel * self.protocol.largest_view((seen[0], seen[1]))
         needed = max(network, 4 * self.labels.num_classes * size[0] * size[1]) / 2**30  # scores are float32
@@ -162,12 +162,12 @@ def usable_device(device: str | torch.device) -> torch.device:
     """Returns the device after a trial allocation.
 
     Raises:
-        ConfigError: There is no such device, or it cannot compute.
+        ConfigError: There is no such device, or it cannot be used.
     """
     try:
         usable = torch.empty(0, device=device).device
         reason = "it holds no values" if usable.type == "meta" else ""
-    except Exception as error:  # each backend has errors of its own
+    except Exception as error:  # each backend raises its own
         reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__  # torch appends a list of all backends
     if reason:
         expected = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]

@@ -29,8 +29,8 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor, channel_order: str = "r
 
     Args:
         images: (B, 3, H, W) RGB, 0 to 255, uint8 or float.
-        mean: (1, 3, 1, 1), of values from 0 to 1, in the network's order.
-        std: (1, 3, 1, 1), likewise.
+        mean: (1, 3, 1, 1), for values from 0 to 1, in the network's channel order.
+        std: (1, 3, 1, 1), in the range and order of `mean`.
         channel_order: The network's, "rgb" or "bgr".
 
     Returns:

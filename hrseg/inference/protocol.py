@@ -32,16 +32,16 @@ class Protocol:
 
     Args:
         scales: Scales of the image pyramid; the scores of all scales are resized to the image and summed.
-        base_size: Length of the images' long side at scale 1, in pixels; None for each image's own.
-        flip: Whether to average each view with its mirror image, in whose logits left and right classes are swapped.
-        fusion: What is averaged over views: "logits"; "softmax", their probabilities; or "exp", the exponentials of
-            the logits, which the official HRNet code sums over scales and averages over windows. A view and its
-            mirror image are averaged as logits under "logits" and "exp", and as probabilities under "softmax".
+        base_size: Long side of the images at scale 1, in pixels; None for each image's own.
+        flip: Whether to average each view with its mirror image, whose logits have left and right classes swapped back.
+        fusion: What is averaged over views: "logits"; "softmax", the probabilities; or "exp", the exponentials of the
+            logits, which the official HRNet code sums over scales and averages over windows. A view and its mirror
+            image are averaged as logits under "logits" and "exp", and as probabilities under "softmax".
         window: (height, width) of sliding windows in pixels; None for whole images.
         stride: (vertical, horizontal) stride of the windows in pixels; None is the window.
-        last_window: Whether windows that reach over the border are padded ("pad") or moved back ("shift").
-        whole_up_to: Scales up to this one are evaluated whole, in spite of the window; None for none.
-        windows_at_once: Batch size of windows; None for 4, and for 1 on a CPU, which gains nothing from more.
+        last_window: Whether windows that extend beyond the image are padded ("pad") or moved back ("shift").
+        whole_up_to: Largest scale at which images are evaluated whole in spite of `window`; None for no scale.
+        windows_at_once: Batch size of windows; None is 4, and 1 on a CPU, which gains nothing from more.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -67,25 +67,18 @@ class Protocol:
         strides_fit = stride is None or (
             window is not None and 1 <= stride[0] <= window[0] and 1 <= stride[1] <= window[1]
         )
-        faults = {
-            "scales": (
-                self.scales,
-                0 < len(self.scales) <= _MOST_SCALES and all(0 < scale < math.inf for scale in self.scales),
-                f"1 to {_MOST_SCALES} numbers above 0",
-            ),
-            "base_size": (self.base_size, self.base_size is None or self.base_size >= 1, "1 or more"),
-            "fusion": (self.fusion, self.fusion in get_args(Fusion), "logits, softmax or exp"),
-            "window": (window, window is None or min(window) >= 32, "32 or more per side"),
-            "stride": (stride, strides_fit, "1 to the window's size, and a window"),
-            "last_window": (self.last_window, self.last_window in get_args(LastWindow), "pad or shift"),
-            "windows_at_once": (
-                self.windows_at_once,
-                self.windows_at_once is None or self.windows_at_once >= 1,
-                "1 or more",
-            ),
+        are_scales = 0 < len(self.scales) <= _MOST_SCALES and all(0 < scale < math.inf for scale in self.scales)
+        checks = {
+            "scales": (are_scales, f"1 to {_MOST_SCALES} numbers above 0"),
+            "base_size": (self.base_size is None or self.base_size >= 1, "1 or more"),
+            "fusion": (self.fusion in get_args(Fusion), "logits, softmax or exp"),
+            "window": (window is None or min(window) >= 32, "32 or more per side"),
+            "stride": (strides_fit, "1 to the window's size, and a window"),
+            "last_window": (self.last_window in get_args(LastWindow), "pad or shift"),
+            "windows_at_once": (self.windows_at_once is None or self.windows_at_once >= 1, "1 or more"),
         }
-        for name, (value, is_right, expected) in faults.items():
-            require(is_right, f"protocol: {name}", value, expected)
+        for name, (is_right, expected) in checks.items():
+            require(is_right, f"protocol: {name}", getattr(self, name), expected)
         if window is not None:
             require_pixels(window, "protocol: a window")
 
@@ -121,7 +114,7 @@ class Protocol:
         flip_permutation: Sequence[int] | None = None,
         black: Tensor | float = 0.0,
     ) -> Tensor:
-        """Computes the class scores of each pixel; the predicted class has the largest.
+        """Computes the class scores of each pixel; the class with the largest score is predicted.
 
         Args:
             logits_of: The network: maps images (N, C, h, w) to logits (N, K, h', w') at any stride.
@@ -133,9 +126,21 @@ class Protocol:
         Returns:
             (B, K, H, W), the sum over the scales.
         """
+        fuse = _FUSE[self.fusion]
 
         def view_scores(view: Tensor) -> Tensor:
-            return self._view_scores(logits_of, view, align_corners, flip_permutation)
+            """Scores of one view at its own size, averaged with its mirror image under `flip`."""
+            # bilinear upsampling commutes with mirroring: logits can be averaged while they are small
+            logits = logits_of(view)
+            if not self.flip:
+                return fuse(upsample(logits, view.shape[-2:], align_corners))
+            mirrored = logits_of(view.flip(-1)).flip(-1)
+            if flip_permutation is not None:
+                mirrored = mirrored[:, list(flip_permutation)]
+            if self.fusion == "softmax":
+                first, second = (fuse(upsample(x, view.shape[-2:], align_corners)) for x in (logits, mirrored))
+                return (first + second) / 2
+            return fuse(upsample((logits + mirrored) / 2, view.shape[-2:], align_corners))
 
         total: Tensor | None = None
         for scale in self.scales:
@@ -159,27 +164,6 @@ class Protocol:
             total = scores if total is None else total.add_(scores)
         assert total is not None
         return total
-
-    def _view_scores(
-        self,
-        logits_of: Callable[[Tensor], Tensor],
-        view: Tensor,
-        align_corners: bool,
-        flip_permutation: Sequence[int] | None,
-    ) -> Tensor:
-        """Scores of one view at its own size, averaged with its mirror image under `flip`."""
-        fuse = _FUSE[self.fusion]
-        # bilinear upsampling commutes with mirroring: logits can be averaged while they are small
-        logits = logits_of(view)
-        if not self.flip:
-            return fuse(upsample(logits, view.shape[-2:], align_corners))
-        mirrored = logits_of(view.flip(-1)).flip(-1)
-        if flip_permutation is not None:
-            mirrored = mirrored[:, list(flip_permutation)]
-        if self.fusion == "softmax":
-            first, second = (fuse(upsample(x, view.shape[-2:], align_corners)) for x in (logits, mirrored))
-            return (first + second) / 2
-        return fuse(upsample((logits + mirrored) / 2, view.shape[-2:], align_corners))
 
 
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -208,7 +192,7 @@ def score_images(
     flip_permutation: Sequence[int] | None = None,
     black: Tensor | float = 0.0,
 ) -> Iterator[dict[str, Tensor]]:
-    """Computes class scores under a protocol, image by image: full-size scores of a whole batch take too much memory.
+    """Computes class scores under a protocol, image by image, as full-size scores of a batch take too much memory.
 
     Args:
         outputs_of: The network: maps images (N, C, h, w) to its outputs by name, the logits (N, K, h', w') under "out".
@@ -241,8 +225,8 @@ def named_protocol(name: str, crop_size: tuple[int, int] | None = None) -> Proto
     """Returns a protocol by name.
 
     Args:
-        name: "whole"; "slide", windows of the crop size with a stride of two thirds of it; or the multi-scale and
-            flip protocols of the HRNet papers: "cityscapes", "pascal_context" or "lip".
+        name: "whole"; "slide", windows of the crop size with a stride of two thirds; or one of the HRNet papers:
+            "cityscapes" and "pascal_context" (multi-scale, flipping) or "lip" (flipping).
         crop_size: (height, width) of the training crops, the window of "slide" and "pascal_context".
 
     Raises:

@@ -37,7 +37,7 @@ def sliding_window(
         last_window: Treatment of the last row and column: "pad" pads windows that reach over the border, so that all
             have one size; "shift" moves them back to the border, and takes smaller windows if the image is smaller.
         fill: Padding value, a number or one per channel, (C, 1, 1).
-        batch_size: Windows per forward pass; those of all images of the batch at one place always share it.
+        batch_size: Windows per forward pass; windows at one place in all images of the batch always share one.
 
     Returns:
         (B, K, H, W), of the scores' type.
@@ -76,7 +76,7 @@ def sliding_window(
 
 
 def _spans(length: int, window: int, stride: int, last_window: LastWindow) -> Iterator[tuple[int, int]]:
-    """First pixel of each window along an axis, and the end of its part inside the image."""
+    """Start of each window along an axis, and its end inside the image."""
     for index in range(max(0, math.ceil((length - window) / stride)) + 1):
         end = min(index * stride + window, length)
         yield (max(0, end - window) if last_window == "shift" else index * stride), end

@@ -1,4 +1,4 @@
-"""The files of a prediction: label ids, and colours over the image."""
+"""Files of a prediction: label ids, and the classes' colours over the image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def write_prediction(folder: Path, name: str, image: np.ndarray, prediction: np.
     """Writes `labels/NAME.png` (label ids, 8 bit) and `overlays/NAME.png` (colours over the image, and a legend).
 
     Args:
-        folder: Where the two subfolders are made.
-        name: The image's name without its suffix; it may hold subfolders.
+        folder: Holds the two subfolders.
+        name: The image's name without its suffix; may contain subfolders.
         image: (H, W, 3) uint8 RGB.
         prediction: (H, W) uint8 train ids.
         labels: Maps train ids to label ids and colours.
@@ -29,5 +29,5 @@ def write_prediction(folder: Path, name: str, image: np.ndarray, prediction: np.
 
 
 def written_files(folder: Path) -> str:
-    """Where `write_prediction` wrote, in lines for the user."""
+    """Lines for the user that say where `write_prediction` wrote."""
     return f"label ids: {folder / LABELS}\noverlays: {folder / OVERLAYS}"

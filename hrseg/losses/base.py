@@ -1,4 +1,4 @@
-"""What every loss shares: its inputs made ready, the ignored pixels, the class weights."""
+"""Base classes of the losses: prepared inputs, ignored pixels, class weights."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LARGEST = 3e38  # of float32
 
 
 class Criterion(nn.Module, RecordsArguments):
-    """A loss, or several of them combined; the ancestor of both kinds."""
+    """Base class of losses and of combinations of losses."""
 
     def bind(self, ignore_index: int, align_corners: bool, loss_reduction: LossReduction = "per_rank") -> None:
-        """Tells this loss, and all that it combines, what the data, the network and the task have settled.
+        """Sets what data, network and task determine, in this loss and in all that it combines.
 
         Args:
             ignore_index: Value of the pixels that do not count, from the data's label table.
@@ -31,7 +31,7 @@ class Criterion(nn.Module, RecordsArguments):
             loss_reduction: See `SegmentationTask`.
 
         Raises:
-            ConfigError: A loss cannot be averaged in that way.
+            ConfigError: `loss_reduction` is unknown, or a loss does not support it.
         """
         if loss_reduction not in get_args(LossReduction):
             choices = ", ".join(get_args(LossReduction))
@@ -49,7 +49,7 @@ class Criterion(nn.Module, RecordsArguments):
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes that the class weights are for; None where none are given.
+        """Number of class weights; None without any.
 
         Raises:
             ConfigError: Combined losses have class weights of different lengths.
@@ -65,12 +65,12 @@ class SegmentationLoss(Criterion, ABC):
     """A loss on the logits of one output; a subclass implements `compute`.
 
     Args:
-        class_weights: One weight per class, in train id order; None weighs all alike.
+        class_weights: One weight per class, in train id order; None weighs all equally.
         ignore_index: Value of the pixels in the target that do not count.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
-        ConfigError: A class weight is negative or not finite, none is above 0, or another argument cannot be used.
+        ConfigError: A class weight is negative or not finite, none is above 0, or another argument is invalid.
     """
 
     sums_over_pixels: ClassVar[bool] = False  # whether it is a sum over pixels that `mean` divides
@@ -106,7 +106,7 @@ class SegmentationLoss(Criterion, ABC):
             Scalar float32 (float64 for float64 logits); zero, and still differentiable, where no pixel counts.
 
         Raises:
-            ConfigError: There is not one class weight per channel of the logits.
+            ConfigError: The number of class weights is not that of the logits' channels.
         """
         if self.class_weights is not None and len(self.class_weights) != logits.shape[1]:
             raise ConfigError(
@@ -117,7 +117,7 @@ class SegmentationLoss(Criterion, ABC):
 
     @abstractmethod
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of inputs made ready; most losses begin with `logits = self.upsample(logits, target)`.
+        """The loss of prepared inputs; most losses begin with `logits = self.upsample(logits, target)`.
 
         Args:
             logits: (B, K, h, w) float32 or float64, at the network's own size.
@@ -128,14 +128,14 @@ class SegmentationLoss(Criterion, ABC):
         """
 
     def upsample(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The logits (B, K, h, w) at the size of the target (B, H, W)."""
+        """Upsamples logits (B, K, h, w) to the size of the target (B, H, W)."""
         if logits.shape[-2:] == target.shape[-2:]:
             return logits
-        logits = logits.contiguous()  # while they are small: a softmax over channels_last would copy the large ones
+        logits = logits.contiguous()  # while small: a softmax over channels_last would copy the upsampled ones
         return upsample(logits, target.shape[-2:], self.align_corners)
 
     def split_valid(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The target with class 0 in place of the ignore index, and which pixels count, (B, H, W) bool."""
+        """The target with class 0 for ignored pixels, and the mask of the pixels that count, (B, H, W) bool."""
         valid = target != self.ignore_index
         return target.masked_fill(~valid, 0), valid
 
@@ -144,9 +144,9 @@ class SegmentationLoss(Criterion, ABC):
         return valid.float() if self.class_weights is None else self.class_weights[target] * valid
 
     def mean(self, total: Tensor, count: Tensor) -> Tensor:
-        """The mean from a sum over the pixels of the batch; zero where nothing was counted.
+        """The mean from a sum over the pixels of the batch; zero if no pixel was counted.
 
-        Under "global" reduction it is the rank's share, scaled so that the mean over ranks, as which DDP averages the
+        Under "global" reduction it is the rank's share, scaled so that the mean over ranks, which DDP takes of the
         gradients, is the mean over all pixels.
         """
         world_size = 1
@@ -158,10 +158,10 @@ class SegmentationLoss(Criterion, ABC):
 
 
 def require_weights(name: str, weights: object, of: str = "class") -> list[float]:
-    """The weights as a list of numbers.
+    """Returns the weights as a list of numbers.
 
     Raises:
-        ConfigError: They are no list of finite numbers from 0 with one above.
+        ConfigError: They are no list of finite numbers >= 0, or all are 0.
     """
     listed = _plain(weights)
     if isinstance(listed, list | tuple):
@@ -169,20 +169,20 @@ def require_weights(name: str, weights: object, of: str = "class") -> list[float
     if not isinstance(listed, list) or not all(is_number(weight, 0, _LARGEST) for weight in listed):
         raise ConfigError(f"{name} {str(listed)[:200]}; expected one finite number >= 0 per {of}")
     if not any(listed):
-        raise ConfigError(f"{name} {str(listed)[:200]}; expected one above 0 at least, as nothing is learnt otherwise")
+        raise ConfigError(f"{name} {str(listed)[:200]}; expected at least one above 0, as nothing is learnt otherwise")
     return listed
 
 
 def _plain(value: object) -> object:
-    """The numbers of an array or a tensor."""
+    """The numbers of an array or a tensor; other values are returned as they are."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def require_scalar(loss: object, name: str) -> Tensor:
-    """The loss, if it is one number.
+    """Returns the loss.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: It is not a scalar tensor.
     """
     if isinstance(loss, Tensor) and loss.ndim == 0:
         return loss

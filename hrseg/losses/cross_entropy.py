@@ -20,7 +20,7 @@ class CrossEntropyLoss(SegmentationLoss):
     """Cross entropy of the softmax over classes.
 
     Args:
-        class_weights: One weight per class, in train id order; None weighs all alike.
+        class_weights: One weight per class, in train id order; None weighs all equally.
         divide_by: What the sum of the weighted pixel losses is divided by: "weights", the summed weights of the valid
             pixels, as `torch.nn.CrossEntropyLoss` and the official HRNet code do; or "pixels", the number of all
             pixels, ignored ones included, as the official code does for the auxiliary output beside OHEM.

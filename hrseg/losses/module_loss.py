@@ -1,4 +1,4 @@
-"""Adapts losses of torch and other libraries to `SegmentationLoss`."""
+"""Losses of torch and other libraries as a `SegmentationLoss`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ModuleLoss(SegmentationLoss):
         """
         logits = self.upsample(logits, target)
         known, valid = self.split_valid(target)
-        # torch's losses divide by the number of valid pixels: without any, keep all of them and multiply by zero
+        # torch's losses divide by the number of valid pixels; if there are none, count all of them and multiply by zero
         some = valid.any()
         loss = self.module(logits, torch.where(valid | ~some, known, self._ignored()))
         return require_scalar(loss, type(self.module).__name__) * some
@@ -62,7 +62,7 @@ class ModuleLoss(SegmentationLoss):
                 require_scalar(self.module(torch.zeros(1, num_classes, 64, 64), target), type(self.module).__name__)
         except HrsegError:
             raise
-        except Exception as error:  # other kinds of modules raise or warn of anything
+        except Exception as error:  # modules that are no such losses raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
                 f"{type(self.module).__name__} is no loss of logits (B, K, H, W) and a target (B, H, W) of classes: "
@@ -81,7 +81,7 @@ def as_loss(loss: object) -> SegmentationLoss:
     """Returns a `SegmentationLoss` as it is and wraps any other module of (logits, target).
 
     Raises:
-        ConfigError: `loss` is neither.
+        ConfigError: `loss` is neither of them.
     """
     if isinstance(loss, SegmentationLoss):
         return loss

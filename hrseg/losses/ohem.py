@@ -11,7 +11,7 @@ from hrseg.losses.base import SegmentationLoss
 from hrseg.losses.cross_entropy import weighted_cross_entropy
 from hrseg.utils.checks import is_number, is_whole, require
 
-_IGNORED = 2.0  # stands in for the probability of an ignored pixel: above every real one
+_IGNORED = 2.0  # the probability assigned to ignored pixels, above every real one
 
 
 class OhemCrossEntropyLoss(SegmentationLoss):
@@ -24,7 +24,7 @@ class OhemCrossEntropyLoss(SegmentationLoss):
     Args:
         threshold: Probability, 0 to 1; pixels below it are kept.
         min_kept: Minimum number of pixels to keep, per batch and rank, even if their probability is higher.
-        class_weights: One weight per class, in train id order; None weighs all alike.
+        class_weights: One weight per class, in train id order; None weighs all equally.
         ignore_index: Value of the pixels in the target that do not count.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
@@ -60,12 +60,12 @@ class OhemCrossEntropyLoss(SegmentationLoss):
         return self.mean(total, kept.sum())
 
     def _class_probability(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The probability of each pixel's target class, (B, H, W); image by image, since upsampled logits are large."""
+        """The probability of each pixel's target class, (B, H, W); image by image, as upsampled logits are large."""
         images = zip(torch.split(logits, 1), torch.split(target, 1), strict=True)
         return torch.cat([self.upsample(x, y).softmax(1).gather(1, y.unsqueeze(1)).squeeze(1) for x, y in images])
 
     def _limit(self, probability: Tensor) -> Tensor:
-        """The probability below which pixels are kept, computed without a host sync for the number of valid pixels."""
+        """The probability below which pixels are kept, without a host sync for the number of valid pixels."""
         number = min(self.min_kept + 1, probability.numel())
         # topk, because kthvalue has no deterministic form on CUDA
         hardest = probability.flatten().topk(number, largest=False, sorted=False).values.max()

@@ -15,17 +15,16 @@ from hrseg.utils.checks import is_number, require
 
 
 class WeightedOutputsLoss(Criterion):
-    """The weighted sum of one loss per output of a network.
+    """The weighted sum of one loss per output of a network; outputs without a loss are ignored.
 
-    HRNet + OCR is trained with weight 1 for "out" and 0.4 for "aux"; where OHEM is used, it is used for "out" only.
-    Outputs without a loss are ignored.
+    HRNet + OCR is trained with weight 1 for "out" and 0.4 for "aux", and with OHEM, if at all, on "out" only.
 
     Args:
-        losses: Loss by output name; a module of (logits, target) is wrapped in a `ModuleLoss`.
-        weights: Weight by output name, from 0; 1 for outputs that are not named.
+        losses: Loss by output name; modules of (logits, target) are wrapped in a `ModuleLoss`.
+        weights: Weight >= 0 by output name; 1 for outputs that are not named.
 
     Raises:
-        ConfigError: There is no loss, or a weight is not a finite number from 0 or names an output without a loss.
+        ConfigError: There is no loss, a weight is negative or not finite, or it is of an output without a loss.
 
     Source:
         HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/core/criterion.py (BALANCE_WEIGHTS).
@@ -57,13 +56,13 @@ class WeightedOutputsLoss(Criterion):
             Scalar.
 
         Raises:
-            ConfigError: In training, an output that has a loss is missing. In evaluation some networks return fewer
-                outputs; the sum is over those.
+            ConfigError: In training, an output that has a loss is missing. In evaluation, in which some networks return
+                fewer outputs, the sum is over those that there are.
         """
         return torch.stack(list(self.terms(outputs, target).values())).sum()
 
     def terms(self, outputs: Mapping[str, Tensor], target: Tensor) -> dict[str, Tensor]:
-        """The weighted loss of each output by name; arguments and errors are those of `forward`, which sums them."""
+        """The weighted loss of each output by name; arguments and errors as for `forward`, which sums them."""
         missing = [name for name in self.losses if name not in outputs]
         if missing and self.training:
             raise ConfigError(
@@ -79,15 +78,15 @@ class SumLoss(SegmentationLoss):
 
     Args:
         losses: The losses; modules of (logits, target) are wrapped in a `ModuleLoss`.
-        weights: One weight per loss; None is 1 for all.
+        weights: One weight >= 0 per loss; None is 1 for all.
         ignore_index: Value of the pixels in the target that do not count, for all losses.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
-        ConfigError: There is no loss, not one weight for each, or a weight is not a finite number from 0.
+        ConfigError: There is no loss, or not one weight per loss, or a weight is negative or not finite.
     """
 
-    sums_over_pixels = True  # `bind` checks each of the losses, too
+    sums_over_pixels = True  # `bind` also checks each of the losses
 
     def __init__(
         self,

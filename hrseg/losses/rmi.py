@@ -30,20 +30,20 @@ class RMILoss(SegmentationLoss):
 
         YY' - YP' (PP' + alpha I)^-1 PY' + alpha I
 
-    where YP' is the sum over the points of (y - mean)(p - mean)'. It is summed over the classes, those that the image
-    does not have included, and averaged over the images, those without a valid pixel included, as in the official code.
+    where YP' is the sum over the points of (y - mean)(p - mean)'. It is summed over all classes, even those absent from
+    the image, and averaged over all images, even those without a valid pixel, as in the official code.
 
     The loss may be negative: RMI falls towards half the logarithm of alpha for each class.
 
-    NVIDIA's setting is the default; openseg's is `pooling="max", pool_size=3, alpha=1e-3`. With `bce_weight=1` BCE is
-    all there is, which is NVIDIA's loss of the auxiliary output.
+    The defaults are NVIDIA's; openseg's setting is `pooling="max", pool_size=3, alpha=1e-3`. With `bce_weight=1` the
+    loss is BCE alone, NVIDIA's loss of the auxiliary output.
 
     Args:
         num_classes: Number of channels that the logits must have; None accepts any.
         radius: Side of a region in pooled pixels.
         pooling: How the maps are downsampled: "average", where the padding counts as zero, or "max".
-        pool_size: Side and stride of the pooling in pixels; half of it, rounded down, is padded on every side.
-        bce_weight: Weight of the BCE, 0 to 1 (lambda in the paper); RMI has the rest.
+        pool_size: Side and stride of the pooling in pixels; every side is padded by half of it, rounded down.
+        bce_weight: Weight of the BCE, 0 to 1 (lambda in the paper); that of RMI is the rest.
         alpha: Added to the diagonal of both scatter matrices, above 0.
         ignore_index: Value of the pixels in the target that do not count.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
@@ -85,7 +85,7 @@ class RMILoss(SegmentationLoss):
 
     @property
     def num_classes(self) -> int | None:
-        """Number of channels that the logits must have; None where it was not given."""
+        """Number of channels that the logits must have; None if it was not given."""
         return self._num_classes
 
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class RMILoss(SegmentationLoss):
             inside = valid[image].expand(1, small.shape[1], -1, -1)
             classes = torch.arange(first_class, first_class + small.shape[1], device=target.device)
             labels = ((target[image] == classes.view(1, -1, 1, 1)) & inside).to(small.dtype)
-            # filled, since infinity times zero is not zero
+            # filled instead of multiplied, since infinity times zero is not zero
             large = self.upsample(small, target[image : image + 1]).masked_fill(~inside, 0.0)
             bce = F.binary_cross_entropy_with_logits(large, labels, inside.to(small.dtype), reduction="sum")
             loss = for_bce * bce.double()

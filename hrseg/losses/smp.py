@@ -1,4 +1,4 @@
-"""Adapts the losses of segmentation_models_pytorch (SMP) to `SegmentationLoss`."""
+"""Losses of segmentation_models_pytorch (SMP) as a `SegmentationLoss`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class SmpLoss(SegmentationLoss):
     Ignored pixels change neither its value nor its gradient. It is always computed in float32.
 
     Args:
-        name: "dice", "focal", "jaccard", "lovasz" or "tversky"; also the class's name or its import path.
+        name: "dice", "focal", "jaccard", "lovasz" or "tversky", or the name or import path of the class.
         options: Arguments of the SMP class by name, such as `{"smooth": 1.0}`.
         ignore_index: Value of the pixels in the target that do not count.
         align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
         UnknownNameError: SMP has no such loss.
-        ConfigError: The SMP class has no such option, or the option is fixed.
+        ConfigError: The SMP class has no such option, it is fixed, or its value is invalid.
 
     Source:
         segmentation_models_pytorch.losses.
@@ -45,10 +45,9 @@ class SmpLoss(SegmentationLoss):
     ) -> None:
         import segmentation_models_pytorch.losses as smp_losses  # takes seconds
 
-        is_mapping = options is None or isinstance(options, Mapping)
-        require(is_mapping, "options", options, "arguments of the SMP loss by name")
+        options = {} if options is None else options
+        require(isinstance(options, Mapping), "options", options, "arguments of the SMP loss by name")
         require(isinstance(name, str), "name", name, f"the name of an SMP loss: {', '.join(_CLASSES)}")
-        options = dict(options or {})
         super().__init__(options.get("class_weights"), ignore_index, align_corners)
         key = name.rsplit(".", 1)[-1].lower().removesuffix("loss")
         if key not in _CLASSES:
@@ -79,7 +78,7 @@ class SmpLoss(SegmentationLoss):
         # SMP multiplies ignored pixels by zero, which keeps NaN; filling removes it forward and backward
         logits = logits.float().masked_fill(~valid.unsqueeze(1), 0.0)  # its Lovász loss is float32 only
         if not self._is_region_loss:
-            # these select the valid pixels and return NaN, or no scalar, for an image without any
+            # these select the valid pixels, and return NaN or no scalar for an image without any
             some = valid.flatten(1).any(1)
             if not some.any():
                 return logits.sum() * 0.0

@@ -1,4 +1,4 @@
-"""Boundary scores, to which the mean IoU is hardly sensitive: Boundary IoU and trimap accuracy."""
+"""Scores of the boundaries, to which the mean IoU is hardly sensitive: Boundary IoU and trimap accuracy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hrseg.metrics.confusion import accuracy_per_class, count_pairs, mean_of
 class BoundaryScores(Metric):
     """Boundary IoU, and mean accuracy in a trimap: a narrow band around the borders of the labels.
 
-    Works image by image on the CPU, where OpenCV's erosion takes the same time for any distance.
+    Computed image by image on the CPU, with OpenCV's erosion, whose time does not depend on the distance.
 
     Args:
         num_classes: K.
         ignore_index: Value of the pixels in the target that do not count; their edge is not a border.
         boundary_share: Width of the boundary region inside a mask, as a fraction of the image's diagonal.
-        trimap_width: Distance from a border of the labels up to which a pixel is in the trimap, in pixels.
+        trimap_width: Largest distance in pixels of the trimap's pixels from a border of the labels.
 
     Raises:
         ConfigError: A distance is not positive.
@@ -80,7 +80,7 @@ class BoundaryScores(Metric):
         self.trimap = self.trimap + matrix.to(self.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores of all images, float64, 0 to 1; NaN stands for a class that never occurred.
+        """Computes the scores of all images, float64, 0 to 1; NaN for a class that never occurred.
 
         Returns:
             "boundary_miou" and "trimap_accuracy", the means over the classes that occurred, and the vectors (K,)
@@ -97,7 +97,7 @@ class BoundaryScores(Metric):
 
 
 def boundary_region(mask: np.ndarray, distance: int) -> np.ndarray:
-    """The pixels of a mask that lie within a distance of its border, which the image's border is part of.
+    """The pixels of a mask within a distance of its border, which includes the image's border.
 
     Args:
         mask: (H, W) bool.
@@ -123,7 +123,7 @@ def border_band(target: np.ndarray, ignore_index: int, width: int) -> np.ndarray
     Args:
         target: (H, W) uint8 train ids and the ignore index.
         ignore_index: Value of the pixels that do not count.
-        width: Distance in pixels, in steps to any of the eight neighbours; 1 is the pixels on both sides of a border.
+        width: Distance in pixels, in steps to any of the eight neighbours; 1 is just the pixels on both sides.
 
     Returns:
         (H, W) bool.

@@ -27,8 +27,7 @@ class SegmentationMetrics(Metric):
         categories: Groups of train ids scored together, by name, from the label table.
 
     Raises:
-        ConfigError: `absent` is neither of the two, a category names an unknown class, or the ignore index is
-            a class.
+        ConfigError: `absent` is neither of them, a category has an unknown class, or the ignore index is a class.
     """
 
     full_state_update = False
@@ -65,7 +64,7 @@ class SegmentationMetrics(Metric):
 
         Args:
             preds: (B, H, W) or (H, W), uint8 or int64, predicted classes.
-            target: Likewise, train ids and the ignore index.
+            target: Train ids and the ignore index, of the same shape.
         """
         matrix, unknown = confusion.count_pairs(preds, target, self.num_classes, self.ignore_index)
         self.matrix = self.matrix + matrix  # not in place: the state may be an inference tensor

@@ -1,4 +1,4 @@
-"""Parameter groups: learning-rate factors and weight decay by part of a network."""
+"""Parameter groups: learning-rate factors and weight decay."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def parameter_groups(
         net: The network.
         head_lr_factor: The head's learning rate relative to the backbone's, the same as `lr_factors` for "head";
             `create_optimizer` applies it.
-        decay_norm_and_bias: Whether weight decay also acts on norms and biases. The HRNet papers decay everything.
+        decay_norm_and_bias: Whether weight decay also applies to norms and biases, as in the HRNet papers.
         head_names: Names of the attributes that form the head, `net.head_names`.
-        lr_factors: Learning-rate factors by pattern, see `parameters_of`; where several match, the last one counts.
+        lr_factors: Learning-rate factors by pattern, see `parameters_of`; the last match wins.
 
     Returns:
-        Groups with "params", "name" and "lr_factor", and "weight_decay" 0 where nothing decays; no group is empty.
+        Groups with "params", "name" and "lr_factor", and "weight_decay" 0 if they do not decay; no group is empty.
 
     Raises:
         ConfigError: A factor is not positive, or matches no trainable parameter.
@@ -61,9 +61,9 @@ def parameter_groups(
         is_norm_or_bias = parameter in of_norms or parameter.ndim <= 1 or name.endswith(("bias", "bias_table"))
         decays = decay_norm_and_bias or not is_norm_or_bias
         if (part, decays) not in groups:
-            name_of_group = (part or rest) + ("" if decays else "_no_decay")
+            group_name = (part or rest) + ("" if decays else "_no_decay")
             factor = 1.0 if part is None else factors[part]
-            groups[part, decays] = {"params": [], "name": name_of_group, "lr_factor": factor}
+            groups[part, decays] = {"params": [], "name": group_name, "lr_factor": factor}
             groups[part, decays] |= {} if decays else {"weight_decay": 0.0}
         groups[part, decays]["params"].append(parameter)
     if untrained := factors.keys() - {part for part, _ in groups}:
@@ -75,7 +75,7 @@ def parameter_groups(
 
 
 def create_optimizer(factory: Callable[[list[dict[str, Any]]], Optimizer], groups: list[dict[str, Any]]) -> Optimizer:
-    """Creates an optimiser in which each group's learning rate is the common one times the group's `lr_factor`.
+    """Creates an optimiser whose groups have the common learning rate times their `lr_factor`.
 
     Args:
         factory: Creates an optimiser with the common learning rate from parameter groups.

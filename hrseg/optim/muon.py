@@ -22,9 +22,9 @@ class Muon(Optimizer):
     A matrix is updated along the orthogonal matrix nearest to its Nesterov momentum. Updates are scaled to the size of
     AdamW's, so that learning rates and weight decay of the same order apply. In short trainings from scratch on CamVid,
     one run each, the training loss fell in about half the steps of AdamW; longer trainings and fine-tuning have not
-    been measured. The overhead is a few small matrix products per layer, which matters for batches of tiny images only.
+    been measured. The overhead is a few small matrix products per layer, which matters only for batches of tiny images.
 
-    torch's and timm's Muon compute in bfloat16, many times slower on a CPU, and torch's does not support convolutions.
+    The Muon of torch and timm computes in bfloat16, many times slower on a CPU; torch's does not support convolutions.
 
     Args:
         params: Parameters or groups of them; those of two or more dimensions are matrices, one row per output.
@@ -86,12 +86,12 @@ class Muon(Optimizer):
                     matrices[tuple(parameter.shape)].append(parameter)
                 else:
                     self._step_vector(parameter, parameter.grad, group)
-            for alike in matrices.values():
-                self._step_matrices(alike, group)
+            for same_shape in matrices.values():
+                self._step_matrices(same_shape, group)
         return loss
 
     def _step_matrices(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        """Updates matrices of one shape as a batch."""
+        """Updates matrices of equal shape as a batch."""
         share = group["momentum"]
         updates = []
         for matrix in matrices:

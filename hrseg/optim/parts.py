@@ -1,4 +1,4 @@
-"""Parts of a network by name patterns: which are frozen, and which have a learning rate of their own."""
+"""Parameters of a network by name pattern, and freezing of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hrseg.errors import ConfigError
 
 
 def freeze_parts(net: nn.Module, patterns: Sequence[str], head_names: Sequence[str] = ()) -> list[str]:
-    """Freezes parts of a network: sets `requires_grad` of their parameters to False.
+    """Sets `requires_grad` of the parameters that match a pattern to False.
 
     Args:
         net: The network.
@@ -20,11 +20,11 @@ def freeze_parts(net: nn.Module, patterns: Sequence[str], head_names: Sequence[s
         head_names: See `parameters_of`.
 
     Returns:
-        Names of the modules all of whose parameters are frozen. They have to stay in evaluation mode: batch norm would
+        Names of the modules whose parameters are all frozen. They have to stay in evaluation mode, or batch norm would
         update its running statistics, and dropout would be active.
 
     Raises:
-        ConfigError: The network has no such part, or no trainable parameter is left.
+        ConfigError: A pattern matches nothing, or no trainable parameter is left.
     """
     if isinstance(patterns, str):
         raise ConfigError(f"freeze is {patterns!r}; expected a list, [{patterns}]")
@@ -38,18 +38,18 @@ def freeze_parts(net: nn.Module, patterns: Sequence[str], head_names: Sequence[s
 
 
 def parameters_of(net: nn.Module, pattern: str, head_names: Sequence[str], setting: str) -> set[nn.Parameter]:
-    """The parameters of a part of a network.
+    """The parameters of a network that match a pattern.
 
     Args:
         net: The network.
         pattern: Name of a parameter or of a module that contains it, with wildcards: "layer1", "stage4.2", "*.bn1"; or
-            "head", the modules of `head_names`, or "backbone", all others. A network's attribute of the name "backbone"
-            takes precedence, and one of the name "head" where `head_names` is empty.
+            "head", the modules of `head_names`, or "backbone", all others. A network's attribute named "backbone" takes
+            precedence, and one named "head" if `head_names` is empty.
         head_names: Names of the attributes that form the head, `net.head_names`.
-        setting: Name of the setting that holds the pattern, for the error message.
+        setting: The setting that has the pattern, for messages.
 
     Raises:
-        ConfigError: The network has no such part.
+        ConfigError: None does.
     """
     named = dict(net.named_parameters())
     if pattern in ("head", "backbone") and (not hasattr(net, pattern) or (pattern == "head" and head_names)):

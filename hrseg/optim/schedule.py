@@ -24,24 +24,23 @@ def create_schedule(
 ) -> LRScheduler:
     """Creates a learning-rate schedule that is stepped after each iteration.
 
-    "poly" is lr * (1 - step / total_steps) ** power, exactly as the official code runs it. That code sets the new rate
-    after each step, so it lags by one iteration: the first two iterations run at the full rate, and iteration t at the
-    rate of t - 1. After `total_steps` the rate is zero. "cosine" is half a cosine from the full rate to zero; "step"
-    divides the rate by 10 after 30, 60 and 90 % of the steps.
+    "poly" is lr * (1 - step / total_steps) ** power, with the lag of the official code, which sets the new rate after
+    each step: the first two iterations run at the full rate, and iteration t at the rate of t - 1. After `total_steps`
+    the rate is zero. "cosine" is half a cosine from the full rate to zero; "step" divides the rate by 10 after 30, 60
+    and 90 % of the steps.
 
     Args:
         optimizer: The optimiser; its groups keep the ratios of their rates.
-        schedule: Its name; or a function of an optimiser that returns a schedule, such as a partial of one of torch's
-            classes. It is stepped per iteration and starts after the warm-up.
+        schedule: The name, or a function that builds a schedule for an optimiser, such as a partial of a class of
+            torch. It is stepped per iteration and starts after the warm-up.
         total_steps: Number of iterations in the whole training; may be infinite for a function.
         power: The exponent of "poly".
-        warmup_steps: Number of iterations over which the rate rises linearly from `warmup_ratio` times its value to its
-            value.
+        warmup_steps: Number of iterations over which the rate rises linearly, from `warmup_ratio` of its value.
         warmup_ratio: The factor at the first iteration, 0 to 1.
 
     Returns:
-        The schedule. The state of a named one is the iteration only, so that a training that is resumed with more
-        steps follows the new total.
+        The schedule. The state of a named one is the iteration only, so that a training that is resumed with another
+        number of steps follows that one.
 
     Raises:
         ConfigError: A number is outside its range, or the schedule is unknown.

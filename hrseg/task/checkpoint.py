@@ -1,4 +1,4 @@
-"""Describing a task in its checkpoint, and rebuilding it."""
+"""Description of a task in its checkpoint, and the task rebuilt from it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Task = TypeVar("Task", bound=LightningModule)
 
 
 def task_description(task: RecordsArguments) -> dict[str, Any]:
-    """Returns what `task_of_checkpoint` rebuilds the task from, as plain values, without network and labels."""
+    """Describes a task, apart from network and labels, by plain values for `task_of_checkpoint`."""
     try:
         path = class_path(type(task))
-    except NotDescribableError:  # of a notebook or a script
+    except NotDescribableError:  # defined in a notebook or a script
         path = None
     arguments, left_out = described_arguments(task, skip=_STORED_APART)
     return {"class_path": path, "init_args": arguments, "left_out": left_out}
@@ -46,12 +46,12 @@ def task_of_checkpoint(
         source: The checkpoint.
         base: Base class of all tasks.
         kind: The task's class; None is the one that the checkpoint names.
-        trust: Whether classes of any package may be built, whatever code that runs.
-        arguments: Constructor arguments in place of the checkpoint's.
+        trust: Whether to allow classes of any package, which runs their code.
+        arguments: Constructor arguments that override the checkpoint's.
 
     Raises:
-        ConfigError: A class is not of a known package, and the file is not trusted.
-        WeightsError: The checkpoint does not describe the task, or its parts do not fit.
+        ConfigError: A class is of no known package, and the file is not trusted.
+        WeightsError: The checkpoint does not describe the task, or its contents do not fit.
     """
     content = read_content(source)
     init_args, left_out, path = _description(content, source)
@@ -62,7 +62,7 @@ def task_of_checkpoint(
             raise WeightsError(f"{source} could not keep the task's {name} ({reason}); give {name}=...")
     init_args = {name: value for name, value in init_args.items() if name not in arguments}
     if kind is None and path is None:
-        raise WeightsError(f"{source} does not name the class of its task; call load_from_checkpoint of that")
+        raise WeightsError(f"{source} does not name the class of its task; call load_from_checkpoint of that class")
     if not trust:
         require_trusted({"init_args": init_args, **({"class_path": path} if kind is None else {})}, source, "task")
     if kind is None:
@@ -82,7 +82,7 @@ def task_of_checkpoint(
 def _description(
     content: Mapping[str, Any], source: str | os.PathLike[str]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], str | None]:
-    """Plain arguments of the constructor, those left out with reasons, and the class path, if it has one."""
+    """Constructor arguments as plain values, those left out with reasons, and the class path, if there is one."""
     own = content.get("hrseg")
     task = own.get("task") if isinstance(own, Mapping) else None
     if isinstance(task, Mapping):

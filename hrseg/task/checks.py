@@ -1,4 +1,4 @@
-"""Checks of what `SegmentationTask` gets: networks, labels, losses, settings and batches."""
+"""Checks of the inputs of `SegmentationTask`: networks, labels, losses, settings and batches."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _BATCH = {
 
 
 def checked_labels(labels: object) -> LabelTable:
-    """Returns the label table, also from its dictionary in a checkpoint.
+    """Returns a label table as it is, and builds one from its dictionary in a checkpoint.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: It is neither of them.
     """
     if isinstance(labels, LabelTable):
         return labels
@@ -63,25 +63,17 @@ def check_network(network: object, labels: LabelTable) -> None:
         )
 
 
-def check_network_name(name: str) -> None:
-    """Checks the name of a network before it is built.
+def check_named_network(name: str, network_args: Mapping[str, object], labels: LabelTable) -> None:
+    """Checks the name and the constructor arguments of a network before it is built.
 
     Raises:
-        ConfigError: It is the import path of a class.
+        ConfigError: The name is the import path of a class, or the task itself determines one of the arguments.
     """
     if "." in name and "did you mean" not in str(UnknownNameError("model", name, MODELS)):
         raise ConfigError(
-            f"unknown model {name!r}; `hrseg models` lists the names. A class of one's own is given as "
-            f"--model.network.class_path {name}, in Python as an instance of it"
+            f"unknown model {name!r}; `hrseg models` lists the names. Give a class of your own as "
+            f"--model.network.class_path {name}, in Python as an instance"
         )
-
-
-def check_network_args(network_args: Mapping[str, object], labels: LabelTable) -> None:
-    """Checks the constructor arguments of a network given by name.
-
-    Raises:
-        ConfigError: The task itself determines one of them.
-    """
     if settled := [name for name in _SETTLED if name in network_args]:
         raise ConfigError(
             f"network_args holds {', '.join(settled)}, which the task's own arguments and the classes of "
@@ -93,7 +85,7 @@ def check_loss(loss: Criterion, labels: LabelTable) -> None:
     """Checks a loss before its first call.
 
     Raises:
-        ConfigError: It has weights for another number of classes, or a user's module is no loss of logits.
+        ConfigError: It has weights for another number of classes, or is a module that is no loss of logits.
     """
     if loss.num_classes not in (None, labels.num_classes):
         raise ConfigError(
@@ -122,7 +114,7 @@ def check_logits(outputs: Mapping[str, Tensor], images: Tensor, num_classes: int
 
 
 def require_batch(batch: Any, *names: str) -> None:
-    """Raises a `ConfigError` if a batch, as of a user's own data module, is not a dict with these keys."""
+    """Raises a `ConfigError` if a batch, such as one of a user's data module, is not a dict with these keys."""
     if isinstance(batch, Mapping) and all(name in batch for name in names):
         return
     found = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
@@ -156,11 +148,11 @@ def check_monitors(trainer: Trainer, logged: Collection[str]) -> None:
     """Checks what `EarlyStopping` monitors: Lightning would fail after the first epoch, whose weights are lost.
 
     Args:
-        trainer: Has the callbacks. A callback of the user's own may log anything.
-        logged: What the task logs in a training.
+        trainer: Has the callbacks. With one of the user's own nothing is checked, as it may log anything.
+        logged: Names that the task logs in a training.
 
     Raises:
-        ConfigError: It is not logged.
+        UnknownNameError: It is not logged.
     """
     names = [*logged, "images/s", "data_wait", "peak_memory_gib"]
     if any(_is_of_user(callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]  # set by a connector
@@ -177,22 +169,17 @@ def _is_of_user(callback: object) -> bool:
 
 
 def check_clipping(trainer: Trainer, optimizer: Optimizer) -> None:
-    """Checks that gradients can be clipped, which Lightning cannot if the optimiser itself unscales them.
+    """Checks that gradients can be clipped.
 
     Raises:
-        ConfigError: Gradients are clipped under 16-mixed with a fused optimiser.
+        ConfigError: They are clipped under 16-mixed, but the optimiser unscales them itself, as fused ones do.
     """
     is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-    if trainer.gradient_clip_val and is_scaled and unscales(optimizer):
+    if trainer.gradient_clip_val and is_scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
         raise ConfigError(
             f"trainer.gradient_clip_val with precision {trainer.precision} and a fused {type(optimizer).__name__}, "
             "which unscales gradients itself; set its fused to false, or precision to bf16-mixed"
         )
-
-
-def unscales(optimizer: Optimizer) -> bool:
-    """Whether an optimiser unscales gradients itself, as fused ones do."""
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def check_settings(

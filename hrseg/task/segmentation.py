@@ -34,9 +34,8 @@ from hrseg.task.checks import (
     check_logits,
     check_loss,
     check_monitors,
+    check_named_network,
     check_network,
-    check_network_args,
-    check_network_name,
     check_settings,
     check_trainer,
     checked_labels,
@@ -57,47 +56,49 @@ class SegmentationTask(LightningModule, RecordsArguments):
 
     Args:
         network: Name of a network (`hrseg models` lists them), or a module that maps images (B, 3, H, W) to logits
-            (B, K, H, W), or to a mapping with them under "out", as those of torchvision.
+            (B, K, H, W), or to a mapping with them under "out", like those of torchvision.
         labels: The data set's classes; the command links it from the data module.
         network_args: Further constructor parameters of a network given by name.
         weights: Initial weights of a network given by name: "imagenet", another name that `hrseg models` shows, a file
-            of any code base, or None for random ones.
-        reinit_head: Takes the backbone of the weights only, for other classes than theirs.
-        checkpoint_stages: Stages out of 1, 2, 3, 4, of a network given by name, with activation checkpointing: less
-            memory, more time, the same result.
-        loss: Loss on the main output, of ours or a module of (logits, target) such as `torch.nn.CrossEntropyLoss`; or a
-            `WeightedOutputsLoss` over several; None is cross entropy on each output that the network is trained with,
-            weighted as published.
+            of any code base, or None for a random initialisation.
+        reinit_head: Whether to load the backbone's weights only, for other classes than theirs.
+        checkpoint_stages: Stages (1, 2, 3, 4) of a network given by name with activation checkpointing: less memory,
+            more time, the same result.
+        loss: Loss of the main output: one of `hrseg.losses`, or a module of (logits, target) such as
+            `torch.nn.CrossEntropyLoss`; or a `WeightedOutputsLoss` of several outputs. None is cross entropy on each
+            output that the network is trained with, weighted as published.
         optimizer: Builds the optimiser from parameter groups; None is the papers' SGD (lr 0.01, momentum 0.9, weight
             decay 5e-4).
         loss_reduction: How the loss of a step is averaged over ranks. "per_rank": each rank takes the mean over the
-            pixels of its batch, and the gradients are averaged, as in the code of the HRNet papers, of OCR, of NVIDIA
-            and in mmsegmentation; the more pixels of a rank's batch are ignored, the more the others count. "global":
+            pixels of its batch, and the gradients are averaged, as in the code of HRNet, OCR and NVIDIA and in
+            mmsegmentation; the more pixels of a rank's batch are ignored, the more each of the others counts. "global":
             the mean over the pixels of all ranks, as on one rank with the whole batch; for cross entropy and OHEM,
-            whose `min_kept` stays one per rank. On one rank both are the same.
-        schedule: Of the learning rate, per optimiser step: "poly" or "cosine", to zero; "step", a tenth after 30, 60
-            and 90 % of the steps; or a function that builds a scheduler for an optimiser, such as a class of torch. A
-            `ReduceLROnPlateau` watches its `monitor`, by default val/miou in mode "max" and val/loss in mode "min".
+            whose `min_kept` still applies per rank. On one rank both are the same.
+        schedule: Learning-rate schedule, stepped with the optimiser: "poly" or "cosine", to zero; "step", divided by 10
+            after 30, 60 and 90 % of the steps; or a function that builds a scheduler for an optimiser, such as a class
+            of torch. A `ReduceLROnPlateau` monitors its `monitor`, by default val/miou in mode "max" and val/loss in
+            mode "min".
         power: Power of the poly schedule; 0 keeps the learning rate constant.
-        warmup_steps: Optimiser steps of linear warm-up; a tenth of all steps if the training has no more than these.
+        warmup_steps: Optimiser steps of linear warm-up; a tenth of all steps in a training that is no longer than it.
         head_lr_factor: Learning rate of the head relative to the backbone's.
-        lr_factors: Relative learning rates of other parts, by pattern, such as {"stage4": 0.1, "*.bn1": 2.0}: the name
-            of a parameter or of a module that holds it, "head", or "backbone", all but the head. The last match wins.
-        freeze: Parts that are not trained, by such patterns: ["backbone"]. Their batch norm keeps its statistics.
-        decay_norm_and_bias: Whether weight decay acts on normalisation layers and biases; the HRNet papers decay all.
+        lr_factors: Relative learning rates by pattern, such as {"stage4": 0.1, "*.bn1": 2.0}: the name of a parameter
+            or of a module that contains it, "head", or "backbone" (all but the head). The last match wins.
+        freeze: Patterns, as in `lr_factors`, of layers that are not trained, such as ["backbone"]. Their batch norm
+            keeps its statistics.
+        decay_norm_and_bias: Whether weight decay applies to normalisation layers and biases, as in the HRNet papers.
         val_protocol: How images are scored in validation: "whole", "slide", "cityscapes", "pascal_context", "lip", or
             another `Protocol`.
-        test_protocol: Likewise in test and prediction.
+        test_protocol: How images are scored in test and prediction.
         crop_size: (height, width) of the training crops, the windows of the protocols "slide" and "pascal_context"; the
             command links it from the data module.
-        input_size: (height, width) that the data module resizes every image to, if any; linked likewise.
+        input_size: (height, width) to which the data module resizes every image, if any; the command links it, too.
         absent_classes: Treatment of classes in neither labels nor predictions by the mean IoU: "skip" leaves them out,
             as the Cityscapes evaluator does; "zero" counts them as 0, as the official HRNet code does.
         mean: Mean of the channels, for values from 0 to 1, in the network's `channel_order`. BGR weights of openseg and
             HRFormer were trained with the RGB numbers in this order, unswapped.
-        std: Standard deviation likewise.
-        channels_last: Runs the network in channels-last memory format, which is faster on CPUs and tensor cores.
-        compile: Runs the network through torch.compile.
+        std: Standard deviation of the channels, in the range and order of `mean`.
+        channels_last: Whether to use the channels-last memory format, which is faster on CPUs and tensor cores.
+        compile: Whether to use `torch.compile`.
 
     Raises:
         ConfigError: Settings contradict each other.
@@ -140,9 +141,8 @@ class SegmentationTask(LightningModule, RecordsArguments):
         check_settings(optimizer, warmup_steps, protocols, mean, std)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if isinstance(network, str):
-            check_network_name(network)
             parameters = dict(network_args or {})
-            check_network_args(parameters, self.labels)
+            check_named_network(network, parameters, self.labels)
             if checkpoint_stages:
                 parameters["checkpoint_stages"] = checkpoint_stages
             self.network: nn.Module = create_model(
@@ -151,14 +151,14 @@ class SegmentationTask(LightningModule, RecordsArguments):
         elif network_args or weights or checkpoint_stages:
             raise ConfigError(
                 "network_args, weights and checkpoint_stages belong to a network given by name; leave them out "
-                f"(null in place of a recipe's), and set them up in the {type(network).__name__} itself"
+                f"(null overrides a recipe's), and set up the {type(network).__name__} itself"
             )
         else:
             self.network = network
         check_network(self.network, self.labels)
         if not self.network.training:
             _log.warning(
-                "the network was in evaluation mode and is set to training mode; freeze what is not to be trained"
+                "the network was in evaluation mode and is set to training mode; freeze layers that should not train"
             )
             self.network.train()
         self.network.to(memory_format=self.memory_format)
@@ -191,25 +191,25 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self.compile_network = compile
         self.weights = weights
         self.restored = (0, 0)  # optimiser steps and epoch of the checkpoint that was loaded
-        self.lr: float | None = None  # in place of the optimiser's own; Lightning's Tuner sets it
-        self._seed: int | None = None  # of dropout and the like
+        self.lr: float | None = None  # overrides the optimiser's; Lightning's Tuner sets it
+        self.seed: int | None = None  # of dropout; None before the training starts
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.metrics = SegmentationMetrics(
             self.labels.num_classes, self.labels.ignore_index, absent_classes, self.labels.categories
         )
-        # over the images of all ranks; Lightning's own mean is wrong where ranks have different numbers of them, as it
+        # over the images of all ranks; Lightning's mean is wrong where ranks have different numbers of images, as it
         # averages whole numbers (pytorch-lightning 2.6)
         self.mean_loss = MeanMetric(nan_strategy="disable")
 
     # ------------------------------------------------------------------------------------------------- network
 
     def setup(self, stage: str) -> None:
-        """Checks trainer and data; optimises the network for a CPU; compiles it, once, under `compile`."""
+        """Checks trainer and data; on a CPU, optimises the network for it; with `compile`, compiles it once."""
         check_trainer(self.trainer, self.labels)
         if isinstance(self.network, Network) and self.trainer.strategy.root_device.type == "cpu":
             optimize_for_cpu(self.network)
-        if stage == "fit" and type(self) is SegmentationTask:  # others may log what they like
+        if stage == "fit" and type(self) is SegmentationTask:  # subclasses may log other values
             scores = [f"val/{name}" for name in MEANS if self.labels.categories or name != "category_miou"]
             losses = ["train/loss", "val/loss"] if self.val_protocol.is_plain else ["train/loss"]
             check_monitors(self.trainer, [*losses, *scores])
@@ -217,23 +217,25 @@ class SegmentationTask(LightningModule, RecordsArguments):
             self.outputs = torch.compile(self.outputs)  # type: ignore[method-assign]
 
     def train(self, mode: bool = True) -> Self:
-        """Sets training or evaluation mode; frozen parts stay in evaluation mode."""
+        """Sets training or evaluation mode; frozen layers stay in evaluation mode."""
         super().train(mode)
-        for name in self._frozen:  # by name: Lightning puts synchronised batch norms in place of others
-            self.network.get_submodule(name).eval()
+        self._freeze_statistics()
         return self
 
     def on_train_start(self) -> None:
-        """Sets frozen parts to evaluation mode; earlier, Lightning would warn of it."""
-        for name in self._frozen:
+        """Sets frozen layers to evaluation mode; if set earlier, Lightning would warn."""
+        self._freeze_statistics()
+
+    def _freeze_statistics(self) -> None:
+        for name in self._frozen:  # by name: Lightning replaces batch norms by synchronised ones
             self.network.get_submodule(name).eval()
 
     def on_fit_start(self) -> None:
         """Tunes malloc on CPUs, records the seed, and checks that batches of one image can be trained on."""
         if self.device.type == "cpu":
             keep_freed_memory()
-        if self._seed is None:
-            self._seed = torch.initial_seed()
+        if self.seed is None:
+            self.seed = torch.initial_seed()
         is_ours = type(self).training_step is SegmentationTask.training_step
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
         if is_ours and self.crop_size is not None and getattr(data, "batch_size", None) == 1:
@@ -241,16 +243,11 @@ class SegmentationTask(LightningModule, RecordsArguments):
             check_single_values(self.network, self._prepare(torch.zeros(1, 3, *self.crop_size, device=self.device)))
             self.network.train()  # see `on_train_start`
 
-    @property
-    def seed(self) -> int | None:
-        """The seed of dropout and the like; None before the training starts."""
-        return self._seed
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds each step by run, step and rank, so that a restarted training repeats it."""
-        if self._seed is None:  # under Lightning's Tuner, which calls no `on_fit_start`
-            self._seed = torch.initial_seed()
-        what = (self._seed, self.trainer.global_step, batch_idx, self.global_rank)
+        if self.seed is None:  # under Lightning's Tuner, which calls no `on_fit_start`
+            self.seed = torch.initial_seed()
+        what = (self.seed, self.trainer.global_step, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(what).generate_state(1, np.uint64)[0]))
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
@@ -289,7 +286,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         return loss
 
     def _mean_over_ranks(self, loss: Tensor) -> Tensor:
-        """The mean over all ranks; Lightning's own `sync_dist` would make the host wait for the device."""
+        """Mean over all ranks, without the host sync of Lightning's `sync_dist`."""
         mean = loss.detach().clone()
         if distributed.is_initialized():
             distributed.all_reduce(mean)
@@ -298,11 +295,11 @@ class SegmentationTask(LightningModule, RecordsArguments):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Updates the metrics at the labels' own sizes; returns the predictions for callbacks."""
-        return self._score(batch, "val")
+        return self._score(batch, self.val_protocol)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Updates the metrics at the labels' own sizes; returns the predictions for callbacks."""
-        return self._score(batch, "test")
+        return self._score(batch, self.test_protocol)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Returns the train ids (H, W) uint8 of each image at its file's size."""
@@ -313,11 +310,10 @@ class SegmentationTask(LightningModule, RecordsArguments):
             predictions[index] = scores.argmax(1)[0].to(torch.uint8)
         return {"prediction": [predictions[index] for index in range(len(batch["size"]))]}
 
-    def _score(self, batch: dict[str, Any], stage: str) -> dict[str, list[Tensor]]:
-        """Updates the metrics image by image: images and labels of a batch may differ in size."""
+    def _score(self, batch: dict[str, Any], protocol: Protocol) -> dict[str, list[Tensor]]:
+        """Updates the metrics image by image, as images and labels of a batch may differ in size."""
         require_batch(batch, "image", "target")
         predictions: dict[int, Tensor] = {}
-        protocol = self.val_protocol if stage == "val" else self.test_protocol
         for index, outputs in self._scored_images(batch["image"], protocol):
             target = batch["target"][index][None]
             scores = upsample(outputs["out"], target.shape[-2:], self.align_corners)
@@ -330,7 +326,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
     def _scored_images(
         self, images: Tensor | Sequence[Tensor], protocol: Protocol
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Index and outputs of each image, as `score_images` yields them; images of one size share a batch."""
+        """Yields index and outputs of each image, see `score_images`; images of equal size share a batch."""
         for indices, same_sized in _by_size(images):
             outputs = score_images(
                 self.outputs,
@@ -360,7 +356,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
     def _log_scores(self, stage: str, protocol: Protocol) -> None:
         scores = self.metrics.compute()
         if not scores["images"]:
-            return  # a subclass scores in its own way
+            return  # a subclass with scores of its own
         if protocol.is_plain:
             self.log(f"{stage}/loss", self.mean_loss.compute())
         scores = {name: value for name, value in scores.items() if name in MEANS}
@@ -390,7 +386,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         steps = self.trainer.estimated_stepping_batches
         schedule = create_schedule(optimizer, self.schedule, steps, self.power, self._warmup(steps))
         settings: dict[str, Any] = {"scheduler": schedule, "interval": "step"}
-        if isinstance(schedule, ReduceLROnPlateau):  # looks at scores, which there are after a validation
+        if isinstance(schedule, ReduceLROnPlateau):  # stepped after each validation, whose scores it monitors
             by_mode = {"max": "val/miou", "min": "val/loss"}
             settings |= {"interval": "epoch", "frequency": self.trainer.check_val_every_n_epoch or 1}
             settings |= {"monitor": getattr(schedule, "monitor", by_mode[schedule.mode])}
@@ -402,7 +398,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips gradients, under bf16-mixed also of a fused optimiser, which Lightning refuses."""
+        """Clips gradients; under bf16-mixed with fused optimisers, too, which Lightning refuses."""
         plugin = self.trainer.precision_plugin
         if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:  # nothing to unscale
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
@@ -411,7 +407,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _warmup(self, steps: float) -> int:
-        """Steps of the warm-up: `warmup_steps`, or a tenth of a training that is too short for them."""
+        """Steps of the warm-up: `warmup_steps`, or a tenth of all steps in a training that is too short for it."""
         if self.warmup_steps == 0 or self.warmup_steps < steps:
             return self.warmup_steps
         if self.trainer.is_global_zero:
@@ -432,7 +428,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             "protocol": asdict(self.test_protocol),
             "crop_size": self.crop_size,
             "input_size": self.input_size,
-            "seed": self._seed,
+            "seed": self.seed,
         }
 
     @classmethod
@@ -449,9 +445,9 @@ class SegmentationTask(LightningModule, RecordsArguments):
         Args:
             checkpoint_path: `best.ckpt` or `last.ckpt`.
             map_location: The device to move it to; None is the CPU.
-            trust: Whether classes of any package may be built, which runs their code; otherwise those of hrseg,
-                torch.nn, torch.optim and segmentation_models_pytorch alone.
-            arguments: Constructor arguments in place of the checkpoint's.
+            trust: Whether to allow classes of any package, which runs their code; otherwise only those of hrseg,
+                torch.nn, torch.optim and segmentation_models_pytorch.
+            arguments: Constructor arguments that override the checkpoint's.
 
         Raises:
             ConfigError: A class is of another package, and the file is not trusted.
@@ -462,13 +458,13 @@ class SegmentationTask(LightningModule, RecordsArguments):
         return task if map_location is None else task.to(map_location)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the seed, and notes how far the weights were trained."""
+        """Restores the seed, and records how long the weights were trained."""
         self.restored = (checkpoint.get("global_step", 0), checkpoint.get("epoch", 0))
-        self._seed = checkpoint.get("hrseg", {}).get("seed")
+        self.seed = checkpoint.get("hrseg", {}).get("seed")
 
 
 def _by_size(images: Tensor | Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
-    """Groups images by size: indices, and the stacked images (B, 3, H, W)."""
+    """Groups images by size; yields their indices and the images as a batch (B, 3, H, W)."""
     if isinstance(images, Tensor):
         yield list(range(len(images))), images
         return

@@ -12,7 +12,7 @@ MAX_CHANNELS = 16384  # of a layer; with more, weights alone take gigabytes, and
 
 
 def require(condition: bool, parameter: str, value: object, expected: str) -> None:
-    """Raises a `ConfigError` that names parameter, value and expectation, unless the condition holds."""
+    """Raises a `ConfigError` that names parameter, value and expectation if the condition does not hold."""
     if not condition:
         text = repr(value)
         raise ConfigError(f"{parameter} is {text if len(text) <= 80 else text[:77] + '...'}; expected {expected}")

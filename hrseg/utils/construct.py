@@ -22,7 +22,7 @@ Base = TypeVar("Base")
 
 
 class NotDescribableError(Exception):
-    """A value that cannot be described by class path and plain arguments."""
+    """A value cannot be described by class path and plain arguments."""
 
 
 class RecordsArguments:
@@ -40,14 +40,14 @@ class RecordsArguments:
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
-    # the signatures of hrseg; those of a user may have any annotations
+    # hrseg's own signatures only; a user's may have any annotations
     types = init.__annotations__ if init.__module__.startswith("hrseg.") else {}
     never_null = {name: text for name, text in types.items() if not {"None", "Any", "object"} & {*split(r"\W+", text)}}
     names = [*inspect.signature(init).parameters][1:]
 
     @wraps(init)
     def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
-        vars(self).setdefault(_GIVEN, (args, kwargs))  # of the subclass, whose constructor is called first
+        vars(self).setdefault(_GIVEN, (args, kwargs))  # keeps those of the subclass, whose constructor runs first
         try:
             init(self, *args, **kwargs)
         except (TypeError, AttributeError) as error:
@@ -60,7 +60,7 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def record(class_type: Callable[..., Base], *args: Any, **kwargs: Any) -> Base:
-    """Constructs an object of any class and records its arguments: an instantiator for jsonargparse."""
+    """Constructs an object of any class and records its arguments; an instantiator for jsonargparse."""
     made = class_type(*args, **kwargs)
     vars(made).setdefault(_GIVEN, (args, kwargs))
     return made
@@ -74,7 +74,7 @@ def describe(value: Any) -> Any:
             an object with recorded arguments, a network of the Hugging Face hub, or an albumentations transform.
 
     Raises:
-        NotDescribableError: The value, or a part of it, is none of these.
+        NotDescribableError: The value, or one inside it, is none of these.
 
     >>> describe({"size": (1, 2.5), "root": PurePath("data")})
     {'size': [1, 2.5], 'root': 'data'}
@@ -125,9 +125,8 @@ def given_names(value: Any) -> frozenset[str]:
 
 def _named(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by name, with defaults; those in `*args` by the names of the parent class."""
-    signature = inspect.signature(vars(kind)["__init__"]) if "__init__" in vars(kind) else None
-    if signature is None:
-        return _named(kind.__mro__[1], args, kwargs)
+    constructors = (vars(ancestor)["__init__"] for ancestor in kind.__mro__ if "__init__" in vars(ancestor))
+    signature = inspect.signature(next(constructors))
     bound = signature.bind(None, *args, **kwargs)
     bound.apply_defaults()
     arguments = dict(list(bound.arguments.items())[1:])
@@ -135,20 +134,15 @@ def _named(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[st
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments |= arguments.pop(parameter.name)
         elif parameter.kind is parameter.VAR_POSITIONAL and (passed_on := arguments.pop(parameter.name)):
-            names = list(_signature_of_parent(kind).parameters)[1:]
+            names = list(inspect.signature(next(constructors)).parameters)[1:]
             arguments |= dict(zip(names, passed_on, strict=False))
     return arguments
-
-
-def _signature_of_parent(kind: type) -> inspect.Signature:
-    parent = next(parent for parent in kind.__mro__[1:] if "__init__" in vars(parent))
-    return inspect.signature(vars(parent)["__init__"])
 
 
 def _arguments_of_transform(value: Any) -> dict[str, Any]:
     try:
         arguments = dict(value.to_dict()["transform"])
-    except Exception as error:  # whatever a transform of a user's raises
+    except Exception as error:  # a user's transform may raise anything
         raise NotDescribableError(f"a {type(value).__name__}, whose arguments are not known") from error
     arguments.pop("__class_fullname__", None)
     if "transforms" in arguments:
@@ -176,7 +170,7 @@ def class_path(kind: type) -> str:
     """The shortest import path of a class.
 
     Raises:
-        NotDescribableError: It is defined in a script, a notebook or a function.
+        NotDescribableError: The class is defined in a script, a notebook or a function.
 
     >>> class_path(PurePath)
     'pathlib.PurePath'
@@ -197,7 +191,7 @@ def import_class(path: str, base: type[Base]) -> type[Base]:
     """The class at an import path.
 
     Raises:
-        ConfigError: There is none, or it is no subclass of `base`.
+        ConfigError: There is no class, or it is no subclass of `base`.
     """
     module, _, name = path.rpartition(".")
     try:
@@ -210,7 +204,7 @@ def import_class(path: str, base: type[Base]) -> type[Base]:
 
 
 def described_arguments(value: Any, skip: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, str]]:
-    """The describable constructor arguments of an object as plain values; the other ones with reasons."""
+    """The describable constructor arguments of an object as plain values, and the others with reasons."""
     plain: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, argument in arguments_of(value).items():
@@ -238,28 +232,22 @@ def build_arguments(kind: type, arguments: Mapping[str, Any], skip: Collection[s
     Raises:
         ConfigError: The class does not accept these arguments.
     """
-    add = partial(_add_arguments, kind=kind, skip=set(skip))
+
+    def add(parser: Any) -> None:
+        parser.add_class_arguments(kind, None, skip=set(skip), instantiate=False, fail_untyped=False)
+
     return {name: value for name, value in _parsed(dict(arguments), add).items() if name in arguments}
 
 
-def _add_arguments(parser: Any, kind: type, skip: set[str]) -> None:
-    parser.add_class_arguments(kind, None, skip=skip, instantiate=False, fail_untyped=False)
-
-
 def _parsed(settings: dict[str, Any], add: Callable[[Any], Any]) -> dict[str, Any]:
-    from jsonargparse import ArgumentParser  # only where something is built
+    from jsonargparse import ArgumentParser  # heavy, and rarely needed
+    from torch import nn
 
     parser = ArgumentParser(exit_on_error=False)
     try:
         add(parser)
         config = parser.parse_object(deepcopy(settings))
-        made = parser.instantiate(config, instantiators=[(record, _module_class(), True)])
+        made = parser.instantiate(config, instantiators=[(record, nn.Module, True)])
         return {name: made[name] for name in vars(made)}
-    except Exception as error:  # whatever the constructors raise
+    except Exception as error:  # constructors may raise anything
         raise ConfigError(f"cannot be built: {' '.join(str(error).split())}") from error
-
-
-def _module_class() -> type:
-    from torch import nn
-
-    return nn.Module

@@ -1,4 +1,4 @@
-"""Atomic writes: after a kill or on a full disk, a file is there whole or not at all."""
+"""Atomic writes: even after a kill or on a full disk, a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_json(path: Path, content: Any) -> None:
     """Writes JSON atomically; NaN, which JSON lacks, becomes null.
 
     Raises:
-        OutputError: The file cannot be written; the one before is intact.
+        OutputError: The file cannot be written; the previous one is intact.
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
@@ -51,13 +51,13 @@ def save_pickle(content: Any, path: Path) -> None:
     Raises:
         OSError: The file cannot be written; a part of it may be left.
     """
-    import torch  # not for what only reads
+    import torch  # heavy, and not needed by the other functions
 
     with path.open("wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            # torch closes its archive after a failed write, and reports the failure of that instead
+            # after a failed write torch closes its archive, and reports that failure instead
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         file.flush()
         os.fsync(file.fileno())
@@ -69,8 +69,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         if "\0" in str(path):
             raise OSError("its name holds a NUL")
-        if len(path.parts) > _MOST_FOLDERS:  # which Python creates recursively
-            raise OSError(f"it lies in more than {_MOST_FOLDERS} folders, one in another")
+        if len(path.parts) > _MOST_FOLDERS:  # Python creates them recursively
+            raise OSError(f"it is nested in more than {_MOST_FOLDERS} folders")
         yield
     except OSError as error:
         raise OutputError(
@@ -82,7 +82,7 @@ def require_writable(folder: Path) -> None:
     """Creates a folder if it is missing, and writes a test file in it.
 
     Raises:
-        OutputError: It cannot be written to.
+        OutputError: The folder cannot be written to.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,14 +106,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """Atomic write: yields a temporary path that replaces `path` if the block succeeds and is removed otherwise.
 
     Creates the folder if it is missing. The temporary name is random, so that processes on any machines do not
-    conflict. Files that killed processes of this machine left in the folder are removed.
+    conflict. Temporary files that killed processes of this machine left in the folder are removed.
 
     Raises:
-        OutputError: The file cannot be written; the one before is intact.
+        OutputError: The file cannot be written; the previous one is intact.
     """
     with writing(path):
         require_file_or_nothing(path)
-        # OpenCV and `open_weights` need the suffix; of a long name the end suffices
+        # OpenCV and `open_weights` need the suffix; the end of a long name suffices
         temporary = path.with_name(f"{TEMPORARY}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.{path.name[-32:]}")
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_of_killed(path.parent.absolute())
@@ -129,7 +129,7 @@ def _machine() -> str:
     """Identifies the PID namespace: a host, or a container on it."""
     name = socket.gethostname()
     with suppress(OSError):
-        name += os.readlink("/proc/self/ns/pid")  # of Linux
+        name += os.readlink("/proc/self/ns/pid")  # Linux
     return f"{crc32(name.encode()):08x}"
 
 
@@ -149,15 +149,15 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # of another user
-        return True
+    except OSError:  # a process of another user
+        pass
     return True
 
 
 def remove_stale(folder: Path) -> None:
     """Removes unfinished files of killed processes below a folder, if they are older than a day.
 
-    Several processes may do so at once; files that this process may not remove stay.
+    Several processes may do this at once; files that this process may not remove stay.
 
     Args:
         folder: May be missing.

@@ -16,7 +16,7 @@ from hrseg.errors import ConfigError, DataFileError, HrsegError
 
 MAX_PIXELS_VARIABLE = "HRSEG_MAX_PIXELS"
 
-_VERSION = 2  # incremented whenever the same files give other pixels or errors, which invalidates caches
+_VERSION = 2  # incremented when the same file gives other pixels or errors, which invalidates caches
 
 _DEFAULT_MAX_PIXELS = 2**28  # 16384 x 16384: ten times the largest tiles of aerial data sets
 _MOST_PIXELS = 2**30  # OpenCV's limit
@@ -35,7 +35,7 @@ _COLOR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # of grey, grey, RGB, palet
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
 # extra samples: none, or alpha, premultiplied or not; 0 is unspecified, such as near infrared
 _ALPHA: tuple[tuple[int, ...], ...] = ((), (1,), (2,))
-_MAX_PAGES, _MAX_BANDS = 1000, 65535  # to be counted
+_MAX_PAGES, _MAX_BANDS = 1000, 65535  # up to which they are counted
 
 _pillow_lock = threading.Lock()
 
@@ -63,16 +63,13 @@ class TiffLayout(NamedTuple):
     def is_image(self) -> bool:
         """Whether it is grey of 16 bits or fewer, or palette, RGB, CMYK or YCbCr, with or without alpha."""
         num_colors = _COLOR_BANDS.get(self.photometric)
+        is_deep_grey = self._is_single_band(16) and self.photometric == _BLACK_IS_ZERO
         return (
             set(self.kinds) == {1}
             and self.extra_samples in _ALPHA
             and len(self.bits) - len(self.extra_samples) == num_colors
-            and (set(self.bits) == {8} or self._is_single_band(1, 2, 4) or self.is_deep_grey())
+            and (set(self.bits) == {8} or self._is_single_band(1, 2, 4) or is_deep_grey)
         )
-
-    def is_deep_grey(self) -> bool:
-        """Whether it is 16-bit grey."""
-        return self._is_single_band(16) and self.photometric == _BLACK_IS_ZERO
 
     def is_label(self) -> bool:
         """Whether it is one band of integers, or an 8-bit picture in RGB with or without alpha."""
@@ -168,31 +165,29 @@ def unreadable(path: Path) -> DataFileError:
 
 def too_large(path: Path) -> DataFileError:
     """The error for an image that does not fit into memory."""
-    return DataFileError(f"{path} is too large to be decoded in the memory there is; cut it into tiles")
+    return DataFileError(f"{path} is too large for the available memory; cut it into tiles")
 
 
 def _check_tiff(file: BinaryIO, path: Path, as_label: bool) -> None:
     layout, num_pages = read_tiff_layout(file, path)
     if num_pages != 1:
-        raise DataFileError(
-            f"{path} has {num_pages} pages of {layout}; expected one page. Save the pages as files of their own"
-        )
+        raise DataFileError(f"{path} has {num_pages} pages of {layout}; expected one page. Save each page as a file")
     if as_label and layout.photometric == _WHITE_IS_ZERO:
         raise DataFileError(
-            f"{path} has {layout} of which 0 is white, and decoders invert the numbers of those; expected class ids of "
-            "which 0 is black (the tag PhotometricInterpretation): save it as PNG, and see which number is which class"
+            f"{path} has {layout} of which 0 is white, which decoders invert; expected class ids of which 0 is black "
+            "(the tag PhotometricInterpretation): save it as PNG, and check which number is which class"
         )
     if as_label and not layout.is_label():
         raise DataFileError(f"{path} has {layout}; expected one band of class ids from 0 to 255, as integers")
     if not as_label and not layout.is_image():
         raise DataFileError(
             f"{path} has {layout}{' that are no colours' * (layout.extra_samples not in _ALPHA)}; expected 8-bit grey, "
-            "RGB, or RGB with an alpha that the tag ExtraSamples declares; convert it to the bands that are to be seen"
+            "RGB, or RGB with an alpha that the tag ExtraSamples declares; convert it to grey or RGB"
         )
 
 
 def read_tiff_layout(file: BinaryIO, path: Path) -> tuple[TiffLayout, int]:
-    """Reads the layout of the first page of a TIFF and the number of pages, without overviews and masks.
+    """Reads the layout of the first page of a TIFF and the number of pages, not counting overviews and masks.
 
     Raises:
         DataFileError: The tags cannot be read, or the page has more pixels than `max_pixels`.

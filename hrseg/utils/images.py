@@ -43,7 +43,7 @@ IMAGE_SUFFIXES = (
     *(".webp", ".gif", ".avif", ".jp2", ".j2k"),
 )
 
-# our own errors report what is wrong with a file
+# hrseg raises errors of its own for what these would print
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -74,7 +74,7 @@ def read_image(path: Path) -> np.ndarray:
     applied. 16-bit PNGs are converted to 8 bits by >> 8, as the format defines 65535 as white; one with all values
     below 2^14 would be nearly black and is refused. A 16-bit grey TIFF is scaled from the range in its tags
     SMinSampleValue and SMaxSampleValue (or MinSampleValue and MaxSampleValue), and is refused without them. Other bit
-    depths, bands that are neither colours nor a declared alpha, several pages, and animations are refused.
+    depths, bands that are neither colours nor a declared alpha, several pages, and animations are refused, too.
 
     Args:
         path: A file of a format in `IMAGE_SUFFIXES`, recognised by its content.
@@ -143,10 +143,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_label(path: Path, in_color: bool = False) -> np.ndarray:
-    """Reads the values of a label file; of a palette image the indices, not the colours.
+    """Reads the values of a label file; the indices, not the colours, of a palette image.
 
     Args:
-        path: A lossless file of one channel (PNG, TIFF, GIF, BMP), also of 16 or 32 bits if no value exceeds 255.
+        path: A lossless file of one channel (PNG, TIFF, GIF, BMP), of 16 or 32 bits only if no value exceeds 255.
         in_color: Whether the file may be a colour-coded label, with or without alpha, which is dropped.
 
     Returns:
@@ -213,7 +213,7 @@ def images_below(folder: Path, suffix: str = "") -> dict[str, Path]:
 
 
 def read_file(path: Path) -> bytes:
-    """Reads the bytes of a file, with retries while its file system, such as one over a network, is unavailable.
+    """Reads the bytes of a file, with retries while its file system, such as a network share, is unavailable.
 
     Raises:
         DataFileError: The file is missing, not a regular file, or larger than any image of `$HRSEG_MAX_PIXELS`.
@@ -290,7 +290,7 @@ def _plain_png_mode(data: bytes) -> str | None:
         return None
     if zlib.crc32(data[12:29]) != struct.unpack_from(">I", data, 29)[0]:
         return None
-    # orientation and animation chunks; their names may also occur by chance, which is harmless
+    # orientation and animation chunks; a chance occurrence of their names is harmless
     before, after = data[: data.find(b"IDAT")], data[data.rfind(b"IDAT") :]
     if b"acTL" in before or b"eXIf" in before or b"eXIf" in after:
         return None
@@ -308,7 +308,7 @@ def _decode_indices(data: bytes, path: Path) -> np.ndarray:
         bits = data[24] if image.format == "PNG" else getattr(image, "tag_v2", {}).get(258, (8,))[0]
         with decoding(path, image):
             ImageOps.exif_transpose(image, in_place=True)
-            # GIF has no greyscale: a grey palette holds the values, in any order
+            # GIF has no greyscale: the values are the entries of a grey palette, in any order
             label = np.asarray(image.convert("L") if image.format == "GIF" and _is_grey(image) else image)
         if image.mode == "L" and bits in (2, 4):  # Pillow stretches these to 0-255
             label = label // (255 // (2**bits - 1))
@@ -348,7 +348,7 @@ def _deep_grey(image: Image.Image, path: Path) -> np.ndarray:
             return scaled.clip(0, 255).round().astype(np.uint8)
     raise DataFileError(
         f"{path} has 1 band of 16-bit grey whose range is not stated; expected the tags SMinSampleValue and "
-        "SMaxSampleValue of a TIFF, or 8 bits: convert it with the range that is to be seen"
+        "SMaxSampleValue of a TIFF, or 8 bits: convert it with the range that matters"
     )
 
 
@@ -358,6 +358,6 @@ def _to_eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
     if 0 < brightest < _MIN_BRIGHTEST:
         raise DataFileError(
             f"{path} has 16 bits and no value above {brightest}, which is nearly black where 65535 is white; scale it "
-            "to the range that is to be seen, and store that with 8 bits"
+            "from the range that matters to 8 bits"
         )
     return (values >> 8).astype(np.uint8)

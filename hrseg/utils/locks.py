@@ -14,8 +14,8 @@ _log = logging.getLogger(__name__)
 def locked(lock: Path, seconds: float = -1) -> Iterator[None]:
     """Holds a file lock while the block runs, across processes and machines.
 
-    The lock of a killed process is released. If the file system does not support locks, or the lock's folder cannot be
-    written to, the block runs without.
+    The lock of a killed process is released. The block runs without a lock if the file system does not support locks or
+    the lock's folder cannot be written to.
 
     Args:
         lock: The lock file, which is not removed.

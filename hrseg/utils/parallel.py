@@ -46,7 +46,7 @@ def map_in_processes(
         The results in the order of the items.
 
     Raises:
-        DataFileError: The process of an item died, also when it was the only one: a library crashed on the file, or
+        DataFileError: The process of an item died, even when it was the only one: a library crashed on the file, or
             memory ran out. Or it raised an exception that cannot be pickled.
     """
     yield from track_progress(_results(function, items, what, processes), what, len(items))
@@ -91,7 +91,7 @@ def can_be_pickled(error: BaseException) -> bool:
     """Whether an exception can be pickled, which those of libraries in Rust cannot."""
     try:
         pickle.dumps(type(error))
-    except Exception:  # PicklingError, AttributeError, or whatever else a class makes of it
+    except Exception:  # PicklingError, AttributeError, or any other that a class raises
         return False
     return True
 
@@ -102,4 +102,4 @@ def _name(item: object) -> object:
 
 def _prepare() -> None:
     cv2.setNumThreads(0)  # there is a process per core
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the main process ends these
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the main process ends its workers

@@ -13,7 +13,7 @@ def cache_folder() -> Path:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Expand `~` to the user's home; a path of a user that does not exist is returned unchanged."""
+    """Expands `~` to the user's home; `~NAME` of an unknown user is returned unchanged."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -21,11 +21,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def files_below(folder: Path, is_left_out: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
-    """Walk the files below a folder in sorted order; links are followed once, hidden files and folders skipped.
+    """Walks the files below a folder in sorted order; follows links once, skips hidden files and folders.
 
     Args:
         folder: May be missing, which yields nothing.
-        is_left_out: Whether to skip a folder below it as well.
+        is_left_out: Whether to skip a folder below it, too.
     """
     for place, folders, names in os.walk(folder, followlinks=True):
         here = Path(place)
@@ -35,5 +35,5 @@ def files_below(folder: Path, is_left_out: Callable[[Path], bool] = lambda folde
 
 
 def _is_loop(folder: Path) -> bool:
-    """Whether a folder is a link to one that it lies in."""
+    """Whether a folder is a link to one that contains it."""
     return folder.is_symlink() and any(folder.samefile(parent) for parent in folder.parents)

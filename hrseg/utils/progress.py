@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar on a terminal, lines at intervals elsewhere."""
+"""Progress of long loops: a bar on a terminal, otherwise lines at intervals."""
 
 from __future__ import annotations
 

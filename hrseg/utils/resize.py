@@ -1,4 +1,4 @@
-"""Resizing of images and labels; sizes of scaled images by the rules of the official code."""
+"""Resizing of images and labels, and sizes of scaled images as in the official code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scaled_to(size: tuple[int, int], base_size: int | None, scale: float) -> tup
 
 
 def require_pixels(size: tuple[int, int], what: str) -> None:
-    """Check the size of an image before it is allocated.
+    """Checks the size of an image before it is allocated.
 
     Args:
         size: (height, width).
@@ -48,7 +48,7 @@ def require_pixels(size: tuple[int, int], what: str) -> None:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """Resize an image or a label, ignoring its aspect ratio; one of that size is returned as it is.
+    """Resizes an image or a label, ignoring its aspect ratio; one of that size is returned as it is.
 
     Args:
         image: (H, W, 3) or (H, W) uint8.
@@ -56,7 +56,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int], interpolation: int = 
         interpolation: OpenCV's; `cv2.INTER_NEAREST` for labels.
 
     Raises:
-        ConfigError: The size is larger than images may be.
+        ConfigError: The size has more pixels than `$HRSEG_MAX_PIXELS`.
     """
     if image.shape[:2] == tuple(size):
         return image

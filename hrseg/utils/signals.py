@@ -21,7 +21,7 @@ watched: ctypes.c_bool | None = None  # shared with other processes; see `outlas
 
 
 class Interrupted(BaseException):
-    """Raised when a signal ends a training, whose state is saved, or another verb; not caught by `except Exception`.
+    """Raised when a signal ends a training, after its state was saved, or another verb; no subclass of `Exception`.
 
     Args:
         number: The signal, received by any rank.
@@ -33,7 +33,7 @@ class Interrupted(BaseException):
 
 
 def received() -> signal.Signals | None:
-    """The first signal since `watching` began; None if there was none, or outside `watching`."""
+    """The first signal since `watching` began; None if there was none, and outside `watching`."""
     return _received
 
 
@@ -76,7 +76,7 @@ def ending() -> Iterator[None]:
     owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # forked from it
+        if os.getpid() != owner:  # a fork
             os._exit(128 + number)
         raise Interrupted(number)
 

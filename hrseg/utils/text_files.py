@@ -1,4 +1,4 @@
-"""Reading of text, YAML and JSON files with size limits."""
+"""Readers of text, YAML and JSON files, with size limits."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def read_list(path: Path) -> list[str]:
     """Reads the list of a split, a text file with a sample per line.
 
     Args:
-        path: The file; a line is an id, a relative path, or several of them separated by whitespace. Empty lines are
+        path: The file; a line has an id or a relative path, or several separated by whitespace. Empty lines are
             skipped.
 
     Returns:
         The stripped lines, in the file's order.
 
     Raises:
-        DataFileError: The file cannot be read, is empty, or has an absolute path or one that leads out of the data
-            set's folder.
+        DataFileError: The file cannot be read, is empty, or has a path that is absolute or leads out of the data set's
+            folder.
     """
     try:
         lines = read_text(path, _MOST_BYTES_OF_LIST).splitlines()
@@ -118,7 +118,7 @@ def read_settings(source: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such file, or it is not a YAML mapping.
     """
-    from jsonargparse import get_loader  # parses 1e-3 as a number, but has no limits
+    from jsonargparse import get_loader  # it parses 1e-3 as a number, but has no limits
 
     where: str | Path = expanded(source)
     try:
@@ -176,7 +176,7 @@ def _count_nodes(node: Any, known: dict[int, int | None], where: str | Path) -> 
 
 
 def _require_distinct(keys: list[Any], where: str | Path) -> None:
-    """Raises a `ConfigError` if a mapping has a duplicate key, of which YAML silently takes the last."""
+    """Raises a `ConfigError` if a mapping has a duplicate key, of which YAML would silently use the last."""
     seen: set[str] = set()
     for key in keys:
         if isinstance(key.value, str) and key.value != "<<":  # merge keys may occur more than once

@@ -37,18 +37,18 @@ _ALLOWED: dict[str, tuple[tuple[str, str], ...]] = {
     "hrseg.data": (_DATA, *_TRANSFORMS),
     "hrseg.callbacks": (("hrseg.callbacks", "BoundaryReport"),),
 }
-_OFFERED = "hrseg"  # its public names are those of the above
+_OFFERED = "hrseg"  # offers public names of these
 _PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 _AROUND = re.compile(r"[\s\[\],'&!#]+")  # YAML syntax around a name
-# syntax by which jsonargparse parses a string as YAML with a class in it: mappings, quotes, escapes; timm's downloads
+# strings in which jsonargparse could find a class: YAML mappings, quotes and escapes; also downloads of timm
 _NESTED = re.compile(r"[{\"\n\r\x85\u2028\u2029]|:\s|:$|\[.*[:\\]|(?i:hf[-_]hub:|local-dir:)")
-# settings that are file names; for a class, a parser reads its settings from any file
+# settings that are file names; where a class is expected, a parser would read its settings from a file
 _FILES = ("data.init_args.classes", "data.init_args.splits", "model.weights", "model.init_args.weights")
 _SMP, _SMP_LOSSES = "segmentation_models_pytorch.", "segmentation_models_pytorch.losses."
 
 
 def require_trusted(settings: Any, where: str | os.PathLike[str], key: str = "") -> None:
-    """Checks everything in settings that a parser could import as a class.
+    """Checks all values in settings that a parser could import as a class.
 
     Args:
         settings: Plain values, as from YAML.
@@ -60,7 +60,7 @@ def require_trusted(settings: Any, where: str | os.PathLike[str], key: str = "")
     """
     if isinstance(settings, Mapping):
         for name, value in settings.items():
-            if str(name).startswith("__"):  # of the parser itself
+            if str(name).startswith("__"):  # the parser's own
                 _refuse(name, where, key)
             require_trusted(name, where, key)
             require_trusted(value, where, f"{key}.{name}" if key else str(name))
@@ -93,7 +93,7 @@ def _is_there(text: str) -> bool:
 
 
 def offline(settings: Any) -> Any:
-    """Settings in which networks of segmentation_models_pytorch download no pretrained weights."""
+    """Returns the settings, changed so that networks of segmentation_models_pytorch download no pretrained weights."""
     if isinstance(settings, (list, tuple)):
         return [offline(value) for value in settings]
     if not isinstance(settings, Mapping):
@@ -109,7 +109,7 @@ def offline(settings: Any) -> Any:
 
 
 def is_trusted(path: str) -> bool:
-    """Whether an import path leads to a class that may be built from a file of a stranger.
+    """Whether an import path leads to a class that may be built from an untrusted file.
 
     >>> is_trusted("torch.nn.Conv2d"), is_trusted("torch.hub.load"), is_trusted("os.system")
     (True, False, False)
@@ -145,7 +145,7 @@ def _is_importable(path: str) -> bool:
 
 def _refuse(what: object, where: str | os.PathLike[str], key: str) -> None:
     raise ConfigError(
-        f"{where} names {what!r:.200}{f' under {key}' if key else ''}, which could run any code when it is built; only "
-        "classes of hrseg, torch.nn, torch.optim, albumentations and segmentation_models_pytorch are "
-        "built from a file that is found. If you trust who made it, give --trust (in Python trust=True)"
+        f"{where} names {what!r:.200}{f' under {key}' if key else ''}, which could run any code; expected classes of "
+        "hrseg, torch.nn, torch.optim, albumentations and segmentation_models_pytorch. If you trust the file's author, "
+        "give --trust (in Python trust=True)"
     )

@@ -105,7 +105,7 @@ def test_what_a_killed_process_left_is_removed_when_another_writes_there(tmp_pat
 
 @pytest.mark.parametrize("write", [require_writable, lambda path: replacing(path / "a").__enter__()])
 def test_a_place_in_a_thousand_folders_is_told(write: Callable[[Path], None], tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot be written: it lies in more than 200 folders"):
+    with pytest.raises(OutputError, match="cannot be written: it is nested in more than 200 folders"):
         write(tmp_path / ("a/" * 1000))
 
 

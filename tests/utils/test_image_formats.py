@@ -399,7 +399,7 @@ def test_a_panic_of_the_decoder_is_told_in_one_line(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("hrseg.utils.images.decode_image_png_u8", panic)
     PICTURE.save(tmp_path / "image.png")
-    with pytest.raises(DataFileError, match=r"image\.png is too large to be decoded in the memory there is") as caught:
+    with pytest.raises(DataFileError, match=r"image\.png is too large for the available memory") as caught:
         read_image(tmp_path / "image.png")
     assert caught.value.__cause__ is None  # a worker sends the error to the main process
 
