@@ -1,4 +1,4 @@
-"""Layers that compute the same as the plain ones, but faster on a CPU; `optimize_for_cpu` swaps them in."""
+"""Layers that compute the same faster on a CPU; `optimize_for_cpu` swaps them in."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hrseg.models.networks.hrnet import Maps
 from hrseg.models.networks.hrnetv2 import V2Head
 from hrseg.utils.upsample import upsample
 
-_LINE = 16  # floats of a cache line
-_ONE_THREAD = 2**15  # up to as many elements torch works on one
+_LINE = 16  # floats in a cache line
+_ONE_THREAD = 2**15  # elements up to which torch uses one thread
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -23,15 +23,15 @@ Network = TypeVar("Network", bound=nn.Module)
 def optimize_for_cpu(network: Network) -> Network:
     """Swaps layers of a network, in place, for ones that are faster on a CPU and equal but for rounding.
 
-    Parameters, buffers, hooks and keys of the state dict stay. On other devices, and wherever they do not pay, the new
-    layers compute what the old ones did. Subclasses of the layers are left alone. `SegmentationTask` and `Predictor`
-    call this for hrseg's networks; call it in a training loop of your own.
+    Parameters, buffers, hooks and keys of the state dict stay. On other devices, and wherever they are not faster, the
+    new layers do what the old ones did. Subclasses of the layers are left alone. `SegmentationTask` and `Predictor`
+    call this for hrseg's networks; in your own training loop, call it yourself.
 
     Returns:
         The network.
 
-    >>> optimize_for_cpu(nn.BatchNorm2d(18))
-    NarrowBatchNorm2d(18, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+    >>> type(optimize_for_cpu(nn.BatchNorm2d(18))).__name__
+    'NarrowBatchNorm2d'
     """
     for module in network.modules():
         module.__class__ = _LAYERS.get(type(module), type(module))
@@ -39,10 +39,10 @@ def optimize_for_cpu(network: Network) -> Network:
 
 
 class SplitV2Head(V2Head):
-    """`V2Head` with its first convolution split over the maps, each taken through its part at its own size.
+    """`V2Head` with its first convolution applied to each map before upsampling, with that map's slice of the weights.
 
-    A 1x1 convolution and bilinear upsampling commute. The convolution then works on the small maps, and they are all
-    that is kept for the backward pass. In evaluation the published order stays until batch norm is folded.
+    A 1x1 convolution and bilinear upsampling commute. The convolution then has less to compute, and only the small maps
+    are kept for the backward pass. In evaluation, keeps the published order of operations unless batch norm is folded.
     """
 
     def forward(self, maps: Maps) -> Tensor:
@@ -65,10 +65,10 @@ class SplitV2Head(V2Head):
 class NarrowBatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d`, up to twice as fast in training on less than 32 channels in channels_last.
 
-    There torch 2.14 with two threads takes three times as long for 18 channels as for 16. Each thread adds up pixels in
-    a row of C floats of its own, and where rows are no whole cache lines, two threads seem to wait for each other at
-    every pixel. Here as many pixels as fill whole lines, 8 of them with 18 channels, count as one pixel with so many
-    times the channels. What it computes itself cannot be differentiated twice.
+    With two threads, torch 2.14 takes three times as long for 18 channels as for 16. Each thread sums pixels into its
+    own row of C floats; where rows are not whole cache lines, threads seem to contend for a line at every pixel (false
+    sharing). Here as many pixels as fill whole lines, 8 for 18 channels, are treated as one pixel with that many times
+    the channels. Does not support double backward.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class NarrowBatchNorm2d(nn.BatchNorm2d):
         return normalized
 
     def _is_slow(self, x: Tensor) -> bool:
-        """Whether torch's threads would wait for each other, and ours need not."""
+        """Whether torch's threads would contend for cache lines, and the folded form applies."""
         return (
             self.training
             and self.affine
@@ -122,10 +122,10 @@ class _FoldedBatchNorm(torch.autograd.Function):
         folded = _fold(x)
         copies, pixels = folded.shape[1] // channels, folded.shape[3]
         means, variances = x.new_zeros(2, folded.shape[1])
-        torch.batch_norm(folded, None, None, means, variances, True, 1.0, eps, False)  # for what it puts there
+        torch.batch_norm(folded, None, None, means, variances, True, 1.0, eps, False)  # writes means and variances
         means, variances = means.view(copies, channels), variances.view(copies, channels)
         mean = means.mean(0)
-        # torch divides by one pixel less
+        # torch's variances are the unbiased ones
         variance = ((means - mean).square() + variances * ((pixels - 1) / pixels)).mean(0)
         count = copies * pixels
         running_mean.lerp_(mean, momentum)
@@ -144,7 +144,7 @@ class _FoldedBatchNorm(torch.autograd.Function):
         channels = len(weight)
         folded, gradient = _fold(x), _fold(gradient.contiguous(memory_format=torch.channels_last))
         copies, count = folded.shape[1] // channels, x.numel() // channels
-        # as if mean and variance were given, which yields the sums without what they contribute
+        # as in evaluation, with given mean and variance: yields the sums alone, without the gradient through these
         _, for_weight, for_bias = torch.ops.aten.native_batch_norm_backward(
             gradient,
             folded,
@@ -169,11 +169,11 @@ class _FoldedBatchNorm(torch.autograd.Function):
 
 
 def _fold(x: Tensor) -> Tensor:
-    """(B, C, h, w) in channels_last as (1, C * n, 1, B * h * w / n), n pixels making whole cache lines."""
+    """Views (B, C, h, w) in channels_last as (1, C * n, 1, B * h * w / n), where n pixels fill whole cache lines."""
     channels = x.shape[1]
     return x.permute(0, 2, 3, 1).view(1, 1, -1, channels * (_LINE // math.gcd(channels, _LINE))).permute(0, 3, 1, 2)
 
 
 def _repeat(values: Tensor, copies: int) -> Tensor:
-    """(C,) for every pixel of a folded one, to be combined with folded maps."""
+    """Repeats (C,) for each of the n pixels, to be combined with folded maps."""
     return values.repeat(copies).view(1, -1, 1, 1)

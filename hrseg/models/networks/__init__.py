@@ -1,6 +1,6 @@
-"""The networks, which need torch only: one architecture a file, registered at the file's end.
+"""The networks, one architecture a file, registered at the file's end. They need torch only.
 
-Importing any of them imports all, in the order in which they are listed.
+Importing one imports all, in the order in which `hrseg models` lists them.
 """
 
 # ruff: noqa: I001 (the order of registration)

@@ -1,4 +1,4 @@
-"""What all networks share: the description of themselves, and the interface of those for segmentation."""
+"""Base classes: `Network` of all networks, `Segmenter` of those for segmentation."""
 
 from __future__ import annotations
 
@@ -19,32 +19,31 @@ from hrseg.utils.upsample import upsample
 class Network(nn.Module, RecordsArguments):
     """Base class of the networks that `create_model` builds.
 
-    The arguments below mean the same in every network that has them; defaults are those of the official code of each.
+    These arguments mean the same in every network that has them; each has the defaults of its official code.
 
     Args:
-        variant: Width, depth and block of the backbone; `VARIANTS` and `HRFORMER_VARIANTS` hold the published ones.
+        variant: Width, depth and block of the backbone; `VARIANTS` and `HRFORMER_VARIANTS` are the published ones.
         num_classes: K, the channels of the logits.
         in_channels: Channels of the images.
         fuse_mode: How the backbone upsamples coarser maps before it adds them to finer ones: "bilinear" as in the
             official segmentation code, or "nearest" as in the official classification and pose code. Weights fit both,
             results differ.
-        align_corners: Of all bilinear upsampling, in the backbone, in the head, and of the logits.
-        bn_momentum: Share of the newest batch in the running statistics of batch norm.
-        init: "kaiming" for training from scratch, "official" for a network that is given ImageNet weights; see
-            `hrnet.initialize`.
+        align_corners: Of all bilinear upsampling: in the backbone, in the head, and of the logits.
+        bn_momentum: Momentum of batch norm, the weight of the newest batch in the running statistics.
+        init: "kaiming" to train from scratch, "official" before ImageNet weights are loaded; see `hrnet.initialize`.
         checkpoint_stages: Stages out of 1, 2, 3, 4 with activation checkpointing: recomputed in the backward pass
-            instead of kept, about a quarter more time for much less memory, the same result.
-        channel_order: Of the images, "rgb" or "bgr".
+            instead of kept. Takes a quarter more time and much less memory, with the same results.
+        channel_order: Channel order of the images, "rgb" or "bgr".
 
     Attributes:
-        head_names: The attributes that make up the head: what fine-tuning initialises anew or trains faster.
-        head_aliases: Prefixes of another head's keys, each with the prefix of the part of this head that
+        head_names: The attributes that make up the head, which fine-tuning initialises anew or trains faster.
+        head_aliases: Key prefixes of another head, each with the prefix of this head's keys that
             `load_weights(strict=False)` loads them into.
-        config: Name and constructor arguments as plain values, from which `create_model` builds the network again.
-            Empty for a network built without it.
-        given: Names of the arguments that `create_model` or the constructor was given, which override what a layout of
-            weights is usually made with.
-        loaded_from: The file of weights that `load_weights` read last; None for a random initialisation.
+        config: Name and constructor arguments as plain values, from which `create_model` rebuilds the network. Empty
+            for a network that it did not build.
+        given: Names of the arguments that `create_model` or the constructor was given; they override the defaults of a
+            file's layout.
+        loaded_from: The file that `load_weights` read last; None for a random initialisation.
         initialised: The keys that the file lacked, which keep their initialisation.
     """
 
@@ -59,7 +58,7 @@ class Network(nn.Module, RecordsArguments):
         self.initialised: tuple[str, ...] = ()
 
     def adapt_backbone(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-        """Fits a state dict of the backbone alone to this network, such as to another window size."""
+        """Adapts the state dict of a backbone to this network, such as to another window size."""
         return dict(entries)
 
 
@@ -68,10 +67,9 @@ class Segmenter(Network, ABC):
 
     Attributes:
         num_classes: K, the channels of the logits.
-        align_corners: Of the network's bilinear upsampling; whoever upsamples its logits must do the same.
-        channel_order: Of the images, "rgb" or "bgr"; whoever reads images must bring them into that order before
-            normalising their channels.
-        output_weights: Of the losses on the outputs, as published.
+        align_corners: Of the network's bilinear upsampling, and of any further upsampling of its logits.
+        channel_order: Channel order of the images, "rgb" or "bgr", to be converted before they are normalised.
+        output_weights: Published weights of the losses on the outputs.
     """
 
     output_weights: ClassVar[Mapping[str, float]] = {"out": 1.0}
@@ -85,7 +83,7 @@ class Segmenter(Network, ABC):
 
     @abstractmethod
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps images (B, in_channels, H, W) to everything that a loss may want, at the network's own stride.
+        """Maps images (B, in_channels, H, W) to all outputs that a loss may use, at the network's own stride.
 
         Returns:
             "out": logits (B, K, H / 4, W / 4), sizes rounded up; networks with auxiliary heads add theirs.
@@ -107,22 +105,22 @@ def check_channel_order(channel_order: str) -> str:
 
 
 def outputs_of(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Computes the outputs of any network by name; one without a method `outputs` has {"out": (B, K, h, w)} only.
+    """Computes the outputs of any network by name; without a method `outputs`, {"out": (B, K, h, w)} alone.
 
     Args:
         network: A `Segmenter`, or a module that maps images to logits, or to a mapping with logits under "out" or
-            "logits", as those of torchvision and transformers.
+            "logits", as in torchvision and transformers.
         images: (B, C, H, W) float, normalised.
 
     Returns:
-        The outputs, in single precision at least: what follows, such as upsampling or a sum of views, distinguishes
-        classes by less than half precision resolves.
+        The outputs, in single precision at least: half precision does not resolve the differences between classes
+        that upsampling or a sum over views depends on.
 
     Raises:
-        ConfigError: The network returns something else, such as a tuple, in which the logits are unknown.
+        ConfigError: The network returns something else, such as a tuple.
     """
-    of_network = getattr(network, "outputs", None)
-    found = of_network(images) if callable(of_network) else network(images)
+    method = getattr(network, "outputs", None)
+    found = method(images) if callable(method) else network(images)
     if isinstance(found, Tensor):
         found = {"out": found}
     if isinstance(found, Mapping) and "out" not in found and "logits" in found:
@@ -133,6 +131,6 @@ def outputs_of(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
             f"{type(network).__name__} gives a {type(found).__name__}{held}; expected logits (B, K, h, w), alone or "
             'under "out". Give it a method `outputs` of the images that returns {"out": logits}'
         )
-    # some return their own loss beside the logits
+    # some networks return their own loss beside the logits
     outputs = {name: x for name, x in found.items() if isinstance(x, Tensor) and (x.ndim > 0 or name == "out")}
     return {name: output.to(torch.promote_types(output.dtype, torch.float32)) for name, output in outputs.items()}

@@ -1,6 +1,6 @@
-"""The ImageNet classifier of HRNet, whose backbone is the start of every other network.
+"""The ImageNet classifier of HRNet, whose pretrained backbone every other network starts from.
 
-Its parameters have the names of the official files.
+Attribute names are those of the official code, so that its weights load without renaming keys.
 
 Source:
     Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", arXiv 1908.07919;
@@ -9,55 +9,59 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from hrseg.models.networks.base import Network
-from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, Bottleneck, HRNet, HRNetVariant, initialize
+from hrseg.models.networks.hrnet import HRNET_BACKBONE, VARIANTS, Bottleneck, HRNet, HRNetVariant, Maps, initialize
 from hrseg.models.registry import FileFormat, register
 from hrseg.utils.checks import require_channels
 
 
-class HRNetClassifier(HRNet, Network):
-    """The ImageNet classifier: the maps widened, downsampled from the finest to the coarsest and added, and averaged.
+class ClassifierHead(Network, ABC):
+    """The ImageNet head as a mixin: the other base class is the backbone, which supplies `features`.
 
-    Args:
-        variant: See `Network`, as for all that are not described here.
-        num_classes: K.
-        in_channels: Channels of the images.
-        bn_momentum: See `Network`.
-        checkpoint_stages: Of 1, 2, 3, 4.
-
-    Raises:
-        ConfigError: An argument is outside its range.
+    The four maps are widened, then downsampled and added from the finest to the coarsest, whose pixels are averaged.
+    The network's constructor calls `add_head`.
     """
 
     head_names: ClassVar[tuple[str, ...]] = ("classifier",)
 
-    def __init__(
+    @abstractmethod
+    def features(self, images: Tensor) -> Maps:
+        """Maps images (B, in_channels, H, W) to the backbone's four maps at strides 4, 8, 16, 32."""
+
+    def add_head(
         self,
-        variant: HRNetVariant,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        bn_momentum: float = 0.1,
-        checkpoint_stages: Sequence[int] = (),
+        widths: Sequence[int],
+        num_classes: int,
+        block: Callable[[int, int], nn.Module],
+        downsample: Callable[[int, int], nn.Module],
     ) -> None:
+        """Builds the head.
+
+        Args:
+            widths: Channels of the backbone's four maps, finest first.
+            num_classes: K.
+            block: Makes the block that widens a map, from its channels and the block's inner width.
+            downsample: Makes the layer that halves the size of a map, from its channels to those of the next.
+
+        Raises:
+            ConfigError: `num_classes` is outside its range.
+        """
         require_channels(num_classes=num_classes)
-        super().__init__(variant, in_channels, "nearest", checkpoint_stages=checkpoint_stages)
         self.num_classes = num_classes
         inner = (32, 64, 128, 256)
         outer = [Bottleneck.expansion * width for width in inner]
-        self.incre_modules = nn.ModuleList(
-            nn.Sequential(Bottleneck(channels, width)) for channels, width in zip(self.widths, inner, strict=True)
-        )
-        self.downsamp_modules = nn.ModuleList(
-            _biased_conv_bn(outer[step], outer[step + 1], 3, stride=2) for step in range(3)
-        )
+        self.incre_modules = nn.ModuleList(nn.Sequential(block(*each)) for each in zip(widths, inner, strict=True))
+        self.downsamp_modules = nn.ModuleList(downsample(fine, coarse) for fine, coarse in pairwise(outer))
         self.final_layer = _biased_conv_bn(outer[-1], 2048, 1)
         self.classifier = nn.Linear(2048, num_classes)
-        initialize_fan_out(self, bn_momentum)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K)."""
@@ -70,8 +74,30 @@ class HRNetClassifier(HRNet, Network):
         return logits
 
 
+class HRNetClassifier(HRNet, ClassifierHead):
+    """The ImageNet classifier of HRNet.
+
+    The arguments are those of `Network`.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        variant: HRNetVariant,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        bn_momentum: float = 0.1,
+        checkpoint_stages: Sequence[int] = (),
+    ) -> None:
+        super().__init__(variant, in_channels, "nearest", checkpoint_stages=checkpoint_stages)
+        self.add_head(self.widths, num_classes, Bottleneck, partial(_biased_conv_bn, kernel=3, stride=2))
+        initialize_fan_out(self, bn_momentum)
+
+
 def _biased_conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """As `conv_bn`, with a bias, useless before batch norm, that the official files hold."""
+    """`conv_bn` with a bias, which has no effect before batch norm but is in the official files."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2),
         nn.BatchNorm2d(out_channels),
@@ -82,7 +108,7 @@ def _biased_conv_bn(in_channels: int, out_channels: int, kernel: int, stride: in
 def initialize_fan_out(network: nn.Module, bn_momentum: float) -> None:
     """Initialises weights as the official classification and detection code: He normal over the outputs.
 
-    Biases stay as torch draws them, without effect: batch norm follows all of them.
+    Biases keep torch's own initialisation, which has no effect: batch norm follows all of them.
     """
     initialize(network, "official", bn_momentum)
     for module in network.modules():

@@ -1,4 +1,4 @@
-"""Batch norm folded into the preceding convolutions: the same results with one memory pass less a layer."""
+"""Folding of batch norm into the preceding convolutions, which saves one memory pass per layer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Network = TypeVar("Network", bound=nn.Module)
 def fold_batch_norm(network: Network) -> Network:
     """Copies a network with every batch norm folded into its convolution, for inference only.
 
-    A batch norm must be registered right after its convolution, as in all networks of hrseg.
+    Each batch norm must be registered right after its convolution, as in all networks of hrseg.
 
     Args:
         network: Not changed; its running statistics are folded.
 
     Returns:
-        A copy in evaluation mode with the same results but for rounding. It cannot be trained, and its keys are no
-        longer the official ones.
+        A copy in evaluation mode with the same results but for rounding. It cannot be trained, and its keys are not the
+        official ones.
     """
     folded = copy.deepcopy(network).eval()
     for parent in list(folded.modules()):

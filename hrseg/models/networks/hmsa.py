@@ -1,6 +1,6 @@
-"""HRNetV2 + OCR with hierarchical multi-scale attention: the predictions of several scales, weighted for each pixel.
+"""HRNetV2 + OCR with hierarchical multi-scale attention: predictions at several scales, combined pixel by pixel.
 
-The same network predicts logits at each scale, and an attention map: the weight of this scale against the combined
+At each scale the same network predicts logits and an attention map: the weight of this scale against the combined
 prediction of the finer ones. Since attention relates adjacent scales only, evaluation may use other scales than
 training.
 
@@ -24,24 +24,17 @@ from hrseg.models.registry import FileFormat, register
 from hrseg.utils.checks import is_number, require
 from hrseg.utils.upsample import upsample
 
-TRAINING_SCALES = (0.5, 1.0)  # in the order of the official code, which batch norm's running statistics depend on
+TRAINING_SCALES = (0.5, 1.0)  # in the official order, which the running statistics of batch norm depend on
 
 
 class HRNetV2OCRMultiScale(HRNetV2OCR):
     """HRNetV2 + OCR with hierarchical multi-scale attention, trained at full and at half size.
 
+    `HRNetV2OCR` and `Network` describe the arguments that are not listed here.
+
     Args:
-        variant: See `Network`, as for all that are not described here.
-        num_classes: K.
-        in_channels: Channels of the images.
-        fuse_mode: "bilinear" or "nearest".
         align_corners: False in the official code.
-        bn_momentum: See `Network`.
-        init: As of `HRNetV2OCR`; the attention over scales keeps torch's own initialisation.
-        checkpoint_stages: Of 1, 2, 3, 4.
-        mid_channels: As of `HRNetV2OCR`, as the next two.
-        key_channels: Of the attention to regions.
-        dropout: Of the last features.
+        init: See `HRNetV2OCR`; the attention over scales keeps torch's own initialisation.
         scales: Scales in evaluation, to four decimals, 1 among them; 0.5, 1 and 2 in the published results.
 
     Raises:
@@ -88,52 +81,53 @@ class HRNetV2OCRMultiScale(HRNetV2OCR):
         """Maps images (B, in_channels, H, W) to logits at the images' own size.
 
         Returns:
-            "out" and "aux", (B, K, H, W), of all scales combined; in training also "out_1_0" and "out_0_5", those of
-            full and of half size alone.
+            "out" and "aux", (B, K, H, W), of all scales combined; in training also "out_1_0" and "out_0_5", of full
+            and half size alone.
         """
-        at_scale = {scale: self._at(images, scale) for scale in TRAINING_SCALES} if self.training else None
+        at_scale = {scale: self._predict(images, scale) for scale in TRAINING_SCALES} if self.training else None
         total: dict[str, Tensor] = {}
-        singly: dict[str, Tensor] = {}
+        single: dict[str, Tensor] = {}
         for scale in sorted(at_scale or self.scales, reverse=True):
-            logits, share = at_scale[scale] if at_scale else self._at(images, scale)
+            logits, attention = at_scale[scale] if at_scale else self._predict(images, scale)
             for name, values in logits.items():
-                total[name] = self._join(total[name], values, share, scale) if name in total else values
+                total[name] = self._combine(total[name], values, attention, scale) if name in total else values
             if self.training:
-                singly[f"out_{scale}".replace(".", "_")] = self._like(logits["out"], total["out"])
-        return total | singly
+                single[f"out_{scale}".replace(".", "_")] = self._resize_like(logits["out"], total["out"])
+        return total | single
 
-    def _at(self, images: Tensor, scale: float) -> tuple[dict[str, Tensor], Tensor]:
-        """Logits (B, K, h, w) and attention (B, 1, h, w) of one scale, at the size of the scaled images."""
+    def _predict(self, images: Tensor, scale: float) -> tuple[dict[str, Tensor], Tensor]:
+        """Computes logits (B, K, h, w) and attention (B, 1, h, w) of one scale, at the size of the scaled images."""
         scaled = images
         if scale != 1:
             height, width = (_scaled(side, scale) for side in images.shape[-2:])
             scaled = upsample(images, (height, width), self.align_corners)
-        features, scores = self.representations(scaled)
-        logits = {"out": self._like(self.cls_head(features), scaled), "aux": self._like(scores, scaled)}
-        return logits, self._like(self.scale_attn(features), scaled)
+        features, scores = self.ocr_features(scaled)
+        logits = {"out": self._resize_like(self.cls_head(features), scaled), "aux": self._resize_like(scores, scaled)}
+        return logits, self._resize_like(self.scale_attn(features), scaled)
 
-    def _join(self, before: Tensor, values: Tensor, share: Tensor, scale: float) -> Tensor:
-        """Combines a scale with the finer ones; from full size on, it also sets the size of the result."""
+    def _combine(self, finer: Tensor, values: Tensor, attention: Tensor, scale: float) -> Tensor:
+        """Combines a scale with the finer ones, at its own size from full size on, else at theirs."""
         if scale >= 1:
-            before, weighted = self._like(before, values), share * values
+            finer, weighted = self._resize_like(finer, values), attention * values
         else:
-            weighted, share = self._like(share * values, before), self._like(share, before)
-        return weighted + (1 - share) * before
+            weighted = self._resize_like(attention * values, finer)
+            attention = self._resize_like(attention, finer)
+        return weighted + (1 - attention) * finer
 
-    def _like(self, x: Tensor, other: Tensor) -> Tensor:
+    def _resize_like(self, x: Tensor, other: Tensor) -> Tensor:
         return upsample(x, other.shape[-2:], self.align_corners)
 
 
 def _scaled(side: int, scale: float) -> int:
-    """Rounds down, as the official code does: 62 of 90 x 0.7, which is 62.99999999999999; to one pixel at least."""
+    """Side times scale, rounded down as in the official code (90 x 0.7 = 62.99... to 62), at least one pixel."""
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-        # graphs for any size need integers; for scales that are no binary fractions, this may be one more
+        # graphs for any size need integer arithmetic; unless the scale is a binary fraction, this may be one more
         return side * round(scale * 10_000) // 10_000
     return max(1, int(side * scale))
 
 
 def _scale_attention(in_channels: int, bn_momentum: float, width: int = 256) -> nn.Sequential:
-    """From object-contextual features to the attention of their scale; attributes have the official names."""
+    """Maps object-contextual features to the attention of their scale; attributes have the official names."""
     return nn.Sequential(
         OrderedDict(
             conv0=nn.Conv2d(in_channels, width, 3, padding=1, bias=False),

@@ -1,9 +1,9 @@
-"""HRFormer: HRNet with transformer blocks in place of convolutional ones, and the networks built on it.
+"""HRFormer: HRNet with transformer blocks, and the networks built on it.
 
 Stem, stage 1 and transitions are HRNet's. A branch is a sequence of transformer blocks: self-attention within local
 windows, then a feed-forward network whose depth-wise 3x3 convolution exchanges information across windows.
 
-Attributes have the official names, so that official files of weights load without renaming.
+Attribute names are those of the official code, so that its weights load without renaming keys.
 
 Source:
     Yuan et al., "HRFormer: High-Resolution Transformer for Dense Prediction", arXiv 2110.09408, section 3;
@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.models.networks.base import Network, check_channel_order
+from hrseg.models.networks.base import check_channel_order
+from hrseg.models.networks.classifier import ClassifierHead
 from hrseg.models.networks.hrnet import (
     BasicBlock,
     Bottleneck,
@@ -34,7 +34,7 @@ from hrseg.models.networks.hrnet import (
 from hrseg.models.networks.ocr import OPENSEG, OCRHead
 from hrseg.models.networks.window_attention import BIAS_TABLE, WindowAttention, resize_bias_tables
 from hrseg.models.registry import Backbone, FileFormat, Shapes, register
-from hrseg.utils.checks import is_number, is_whole, require, require_channels
+from hrseg.utils.checks import is_number, is_whole, require
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class HRFormerVariant:
 
     Args:
         width: C, the channels of the finest branch; the next ones have 2C, 4C and 8C.
-        heads: Of the finest branch's attention; the next ones have two, four and eight times as many.
+        heads: Attention heads of the finest branch; the next ones have two, four and eight times as many.
         modules: Modules of stages 2, 3 and 4.
         blocks: Transformer blocks of each branch of a module.
 
@@ -57,7 +57,7 @@ class HRFormerVariant:
     blocks: int = 2
 
     def __post_init__(self) -> None:
-        HRNetVariant(self.width, self.blocks, self.modules)  # refuses what is outside its range
+        HRNetVariant(self.width, self.blocks, self.modules)  # checks the ranges
         divides = is_whole(self.heads) and self.width % self.heads == 0
         require(divides, "heads", self.heads, f"a number that divides the width {self.width}")
 
@@ -70,10 +70,10 @@ HRFORMER_VARIANTS = {
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, zeroes the input of an image with a probability, and scales the others up.
+    """Stochastic depth: in training, zeroes samples of a batch at random and scales the others up.
 
     Args:
-        probability: That an image is dropped, from 0 to below 1.
+        probability: Probability that a sample is zeroed, from 0 to below 1.
     """
 
     def __init__(self, probability: float) -> None:
@@ -89,7 +89,7 @@ class DropPath(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """1x1 convolution to four times the width, depth-wise 3x3, 1x1 back to the width; each with batch norm and GELU."""
+    """1x1 convolution to four times the width, depth-wise 3x3, 1x1 back to the width; all with batch norm and GELU."""
 
     expansion = 4
 
@@ -105,7 +105,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, width, h, w) to the same shape."""
-        x = self.norm2(self.dw3x3(F.gelu(self.norm1(self.fc1(x)))))  # nested: no map stays longer than it is needed
+        x = self.norm2(self.dw3x3(F.gelu(self.norm1(self.fc1(x)))))  # nested, which frees each map early
         x = F.gelu(x)
         return F.gelu(self.norm3(self.fc2(x)))
 
@@ -114,10 +114,10 @@ class TransformerBlock(nn.Module):
     """Window attention and feed-forward network, each after a layer norm and with a residual connection.
 
     Args:
-        width: C, the channels.
-        heads: Number of heads; divides the width.
+        width: See `WindowAttention`, as for the next two.
+        heads: Number of heads.
         window_size: Side of the windows.
-        drop_path: Probability that a residual branch is dropped for an image, in training.
+        drop_path: Probability of stochastic depth for both residual branches.
     """
 
     def __init__(self, width: int, heads: int, window_size: int, drop_path: float) -> None:
@@ -130,7 +130,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, h, w) to the same shape, in channels_last."""
-        x = x.permute(0, 2, 3, 1).contiguous()  # a copy in the first block at most
+        x = x.permute(0, 2, 3, 1).contiguous()  # copies in the first block at most
         x = x + self.drop_path(self.attn(self.norm1(x)))
         hidden = self.mlp(self.norm2(x).permute(0, 3, 1, 2))
         x = x.permute(0, 3, 1, 2) + self.drop_path(hidden)
@@ -140,13 +140,14 @@ class TransformerBlock(nn.Module):
 class TransformerModule(HighResolutionModule):
     """Parallel branches of transformer blocks, then their fusion as in HRNet, but with depth-wise convolutions.
 
-    Coarser maps are upsampled by an integer factor (nearest), and then, for finer maps of odd size, resized bilinearly.
+    Coarser maps are upsampled by an integer factor (nearest) and then, if the finer map has an odd size, resized
+    bilinearly.
 
     Args:
         widths: Channels of the branches, finest first.
-        heads: Heads of the finest branch.
+        heads: Attention heads of the finest branch.
         window_size: Side of the windows.
-        drop_paths: Probability of stochastic depth for each block of a branch.
+        drop_paths: Probability of stochastic depth in each block of a branch.
     """
 
     def __init__(self, widths: Sequence[int], heads: int, window_size: int, drop_paths: Sequence[float]) -> None:
@@ -158,7 +159,7 @@ class TransformerModule(HighResolutionModule):
 
     @staticmethod
     def _fuse_layer(widths: Sequence[int], source: int, target: int) -> nn.Module:
-        """From the width and size of branch `source` to the width of `target` and about its size."""
+        """Maps the width and size of branch `source` to those of `target`, odd sizes rounded up."""
         if source == target:
             return nn.Identity()
         if source > target:
@@ -171,7 +172,7 @@ class TransformerModule(HighResolutionModule):
 
 
 def _depthwise_downsample(in_channels: int, out_channels: int, bias: bool = False) -> nn.Sequential:
-    """A depth-wise 3x3 convolution of stride 2 and a 1x1 one to the new width, each with batch norm."""
+    """A depth-wise 3x3 convolution of stride 2 and a 1x1 convolution to the new width, each with batch norm."""
     return nn.Sequential(
         nn.Conv2d(in_channels, in_channels, 3, stride=2, padding=1, groups=in_channels, bias=bias),
         nn.BatchNorm2d(in_channels),
@@ -183,17 +184,14 @@ def _depthwise_downsample(in_channels: int, out_channels: int, bias: bool = Fals
 class HRFormer(HRNet):
     """The backbone: HRNet's stem, two bottlenecks, and three stages of transformer modules with 2, 3 and 4 branches.
 
-    Args:
-        variant: See `Network`, as for all that are not described here.
-        in_channels: Channels of the images.
-        window_size: Side of the windows, in pixels of each map; 7 in the published classifiers, up to 15 in
-            segmentation. `window_attention.resize_bias_tables` resizes weights to another.
-        drop_path: Probability of stochastic depth in the last block; it rises linearly from 0 in the first, the
-            parallel branches of a module counting as one.
-        checkpoint_stages: Of 1, 2, 3, 4.
+    All bilinear upsampling aligns corners. Weights keep torch's own initialisation; bias tables are normal with a std
+    of 0.02, as in the official code. `Network` describes the arguments that are not listed here.
 
-    All bilinear upsampling aligns corners. Weights keep torch's own initialisation, bias tables are normal with a std
-    of 0.02, as in the official code.
+    Args:
+        window_size: Side of the windows, in pixels of each map; 7 in the published classifiers, up to 15 in
+            segmentation. `window_attention.resize_bias_tables` adapts weights to another.
+        drop_path: Probability of stochastic depth in the last block; it rises linearly from 0 in the first block.
+            Parallel branches have equal probabilities.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -211,7 +209,7 @@ class HRFormer(HRNet):
     ) -> None:
         require(is_whole(window_size, 1, 32), "window_size", window_size, "a number from 1 to 32")
         require(is_number(drop_path, 0, 1), "drop_path", drop_path, "from 0 to below 1")
-        # with empty stages, which are replaced below
+        # stages are empty here, and replaced below
         without_stages = HRNetVariant(variant.width, modules=(0, 0, 0), layer1_blocks=2)
         super().__init__(without_stages, in_channels, align_corners=True, checkpoint_stages=checkpoint_stages)
         self.window_size = window_size
@@ -234,7 +232,7 @@ class HRFormer(HRNet):
         self.stage4 = stage(branches=4)
 
     def adapt_backbone(self, entries: Mapping[str, Any]) -> dict[str, Any]:
-        """Resizes the bias tables of a state dict to the network's windows."""
+        """Resizes the bias tables of a state dict to the network's window size."""
         return resize_bias_tables(entries, self.window_size)
 
 
@@ -246,18 +244,13 @@ class DepthwiseBottleneck(Bottleneck):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
 
 
-class HRFormerClassifier(HRFormer, Network):
-    """The ImageNet classifier: the maps widened, downsampled from the finest to the coarsest and added, and averaged.
+class HRFormerClassifier(HRFormer, ClassifierHead):
+    """The ImageNet classifier of HRFormer.
 
-    Its parameters have the names of the official files.
+    `Network` and `HRFormer` describe the arguments that are not listed here.
 
     Args:
-        variant: See `Network`, as for all that are not described here.
-        num_classes: K.
-        in_channels: Channels of the images.
-        window_size: See `HRFormer`.
-        drop_path: See `HRFormer`; 0 in the published T and S, 0.2 in B.
-        checkpoint_stages: Of 1, 2, 3, 4.
+        drop_path: 0 in the published T and S, 0.2 in B.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -265,8 +258,6 @@ class HRFormerClassifier(HRFormer, Network):
     Source:
         HRNet/HRFormer, cls/models/hrt.py.
     """
-
-    head_names: ClassVar[tuple[str, ...]] = ("classifier",)
 
     def __init__(
         self,
@@ -277,44 +268,23 @@ class HRFormerClassifier(HRFormer, Network):
         drop_path: float = 0.0,
         checkpoint_stages: Sequence[int] = (),
     ) -> None:
-        require_channels(num_classes=num_classes)
         super().__init__(variant, in_channels, window_size, drop_path, checkpoint_stages)
-        self.num_classes = num_classes
-        inner = (32, 64, 128, 256)
-        outer = [width * Bottleneck.expansion for width in inner]
-        self.incre_modules = nn.ModuleList(
-            nn.Sequential(DepthwiseBottleneck(*widths)) for widths in zip(self.widths, inner, strict=True)
-        )
-        self.downsamp_modules = nn.ModuleList(
-            _depthwise_downsample(fine, coarse, bias=True).append(nn.ReLU(inplace=True))
-            for fine, coarse in pairwise(outer)
-        )
-        self.final_layer = nn.Sequential(nn.Conv2d(outer[-1], 2048, 1), nn.BatchNorm2d(2048), nn.ReLU(inplace=True))
-        self.classifier = nn.Linear(2048, num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps images (B, in_channels, H, W), float and normalised, to logits (B, K)."""
-        finest, *coarser = (widen(x) for widen, x in zip(self.incre_modules, self.features(images), strict=True))
-        for downsample, x in zip(self.downsamp_modules, coarser, strict=True):
-            finest = x + downsample(finest)
-        logits: Tensor = self.classifier(self.final_layer(finest).mean((2, 3)))
-        return logits
+        def downsample(fine: int, coarse: int) -> nn.Sequential:
+            return _depthwise_downsample(fine, coarse, bias=True).append(nn.ReLU(inplace=True))
+
+        self.add_head(self.widths, num_classes, DepthwiseBottleneck, downsample)
 
 
 class HRFormerOCR(HRFormer, OCRHead):
     """HRFormer + OCR for semantic segmentation, the official "OCR v2".
 
-    The backbone's parameters have the names of the official files without `backbone.`, the head's those of HRNetV2 +
-    OCR.
+    Keys of the backbone are the official ones without `backbone.`, keys of the head those of HRNetV2 + OCR. `Network`
+    and `HRFormer` describe the arguments that are not listed here.
 
     Args:
-        variant: See `Network`, as for all that are not described here.
-        num_classes: K.
-        in_channels: Channels of the images.
-        window_size: See `HRFormer`; 7, 13 or 15 in the published networks.
-        drop_path: See `HRFormer`; 0.4 in the published B for Cityscapes, 0.3 in the one for PASCAL-Context with windows
-            of 15.
-        checkpoint_stages: Of 1, 2, 3, 4.
+        window_size: 7, 13 or 15 in the published networks.
+        drop_path: 0.4 in the published B for Cityscapes, 0.3 in the one for PASCAL-Context with windows of 15.
         dropout: Probability that a channel of the last features is zeroed in training.
         channel_order: "bgr" in the official segmentation weights.
 

@@ -3,7 +3,7 @@
 Branch k works at stride 4 * 2**k with width C * 2**k. High resolution is kept throughout: every module runs its
 branches in parallel and then fuses each with all others.
 
-Attributes have the official names, so that official files of weights load without renaming.
+Attribute names are those of the official code, so that its weights load without renaming keys.
 
 Source:
     Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", arXiv 1908.07919, section 3;
@@ -207,14 +207,8 @@ VARIANTS = {
 class HRNet(nn.Module):
     """The backbone: a stem to stride 4, one stage of bottlenecks, and three stages with 2, 3 and 4 branches.
 
-    Args:
-        variant: As of `base.Network`, as all others.
-        in_channels: Channels of the images.
-        fuse_mode: "bilinear" or "nearest".
-        align_corners: Of bilinear upsampling.
-        checkpoint_stages: Of 1, 2, 3, 4; running statistics are updated once all the same.
-
-    Weights keep torch's own initialisation; networks built on the backbone call `initialize`.
+    The arguments are those of `base.Network`. Weights keep torch's own initialisation; networks built on the backbone
+    call `initialize`.
 
     Attributes:
         widths: Channels of the maps that `features` returns.
@@ -314,7 +308,7 @@ class HRNet(nn.Module):
 
 
 def concatenate(maps: Maps, align_corners: bool = False) -> Tensor:
-    """Upsamples maps (B, C_k, h_k, w_k), finest first, to the size of the first: (B, sum of all C_k, h_0, w_0)."""
+    """Upsamples maps (B, C_k, h_k, w_k) to the size of the first, and joins them: (B, sum of all C_k, h_0, w_0)."""
     finest, *coarser = maps
     return torch.cat([finest, *(upsample(x, finest.shape[-2:], align_corners) for x in coarser)], dim=1)
 
@@ -324,10 +318,10 @@ def initialize(network: nn.Module, init: str, bn_momentum: float) -> None:
 
     Args:
         network: Changed in place.
-        init: "official": convolutions normal with a std of 0.001, biases with torch's own initialisation; for networks
-            that are then given ImageNet weights, as in all official segmentation recipes. "kaiming": He normal over the
-            inputs, biases zero; for training from scratch.
-        bn_momentum: Share of the newest batch in the running statistics.
+        init: "official": convolutions normal with a std of 0.001, biases with torch's own initialisation, before
+            ImageNet weights are loaded, as in all official segmentation recipes. "kaiming": He normal over the inputs,
+            biases zero, for training from scratch.
+        bn_momentum: See `base.Network`.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -349,7 +343,7 @@ def initialize(network: nn.Module, init: str, bn_momentum: float) -> None:
 
 
 def _recomputed(unit: nn.Module, x: Any, draws: bool) -> Any:
-    """Applies a unit with activation checkpointing, which updates running statistics once."""
+    """Applies a unit with activation checkpointing, and updates running statistics in the first forward pass only."""
     if torch.compiler.is_compiling():  # recomputation in a compiled graph leaves buffers alone
         return checkpoint(unit, x, use_reentrant=False)
     return checkpoint(
@@ -363,7 +357,7 @@ def _recomputed(unit: nn.Module, x: Any, draws: bool) -> Any:
 
 @contextmanager
 def _scratch_statistics(unit: nn.Module) -> Iterator[None]:
-    """Makes batch norms update copies of their running statistics, which are then discarded."""
+    """Lets batch norms update copies of their running statistics, which are then discarded."""
     norms = [module for module in unit.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     kept = [dict(norm.named_buffers()) for norm in norms]
     for norm, buffers in zip(norms, kept, strict=True):
@@ -383,7 +377,7 @@ def count_units(shapes: Shapes, pattern: str) -> int:
 
 
 def read_backbone(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
-    """Size, a key of `VARIANTS`, and constructor arguments of the HRNet with these shapes; None for other sizes."""
+    """Reads the size (a key of `VARIANTS`) and constructor arguments of an HRNet; None for unknown sizes."""
     if not {"conv1.weight", "transition1.0.0.weight", "layer1.0.conv1.weight"} <= set(shapes):
         return None
     two, three, four = (count_units(shapes, rf"stage{stage}\.(\d+)\.") for stage in (2, 3, 4))
@@ -401,6 +395,6 @@ def read_backbone(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
 HRNET_BACKBONE = Backbone(
     read_backbone,
     pretrained_as="hrnetv2_SIZE",
-    # files of HRNetV1: its last module fuses to the finest map alone
+    # the last module of HRNetV1 fuses to the finest map only
     optional_keys=(r"(stage4\.\d+\.fuse_layers)\.[1-3]\.",),
 )

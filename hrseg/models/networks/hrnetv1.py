@@ -1,6 +1,6 @@
 """HRNetV1: the finest map alone, as in pose estimation.
 
-Its parameters have the names of the official files.
+Attribute names are those of the official code, so that its weights load without renaming keys.
 
 Source:
     Sun et al., "Deep High-Resolution Representation Learning for Human Pose Estimation", arXiv 1902.09212;
@@ -31,15 +31,12 @@ from hrseg.utils.checks import require_channels
 class HRNetV1(HRNet, Segmenter):
     """HRNetV1: one 1x1 convolution on the finest map; the pose network, with classes for joints.
 
+    `Network` describes the arguments that are not listed here.
+
     Args:
-        variant: See `Network`, as for all that are not described here.
         num_classes: K; joints in the pose network.
-        in_channels: Channels of the images.
         fuse_mode: "nearest" as in the official pose code, or "bilinear".
-        align_corners: Of all bilinear upsampling.
         bn_momentum: 0.1 in the official pose code, 0.01 in the segmentation code.
-        init: "kaiming" or "official".
-        checkpoint_stages: Of 1, 2, 3, 4.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -63,7 +60,7 @@ class HRNetV1(HRNet, Segmenter):
         super().__init__(variant, in_channels, fuse_mode, align_corners, checkpoint_stages)
         last = self.stage4[-1]
         assert isinstance(last, HighResolutionModule)
-        del last.fuse_layers[1:]  # of the coarser maps, which are not used
+        del last.fuse_layers[1:]  # the coarser outputs are not used
         self.widths = self.widths[:1]
         self.num_classes = num_classes
         self.final_layer = nn.Conv2d(variant.width, num_classes, 1)
@@ -72,7 +69,7 @@ class HRNetV1(HRNet, Segmenter):
         nn.init.zeros_(self.final_layer.bias)
 
     def features(self, images: Tensor) -> Maps:
-        """Maps images (B, in_channels, H, W) to one map alone, (B, C, H / 4, W / 4), sizes rounded up."""
+        """Maps images (B, in_channels, H, W) to one map, (B, C, H / 4, W / 4), sizes rounded up."""
         return super().features(images)
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:

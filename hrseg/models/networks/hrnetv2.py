@@ -25,7 +25,7 @@ class V2Head(nn.Sequential):
         widths: Channels of the four maps, finest first; together 15C.
         num_classes: K, the channels of the logits.
         align_corners: Of the bilinear upsampling of the coarser maps.
-        kernel: Size of the first convolution: 1, or 3 in openseg.
+        kernel: Kernel size of the first convolution: 1, or 3 in openseg.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -58,18 +58,14 @@ class V2Head(nn.Sequential):
 class HRNetV2(HRNet, Segmenter):
     """HRNetV2 for semantic segmentation; its parameters have the names of the official files.
 
+    `Network` describes the arguments that are not listed here.
+
     Args:
-        variant: See `Network`, as for all that are not described here.
-        num_classes: K.
-        in_channels: Channels of the images.
-        fuse_mode: "bilinear" or "nearest".
         align_corners: False in the official code for Cityscapes, LIP and PASCAL-Context, True for ADE20K and
             COCO-Stuff.
-        bn_momentum: 0.01 is official for the plain HRNetV2; trainings of a few hundred steps want more, as it takes
-            that long to forget the first values.
-        init: "kaiming" or "official".
-        checkpoint_stages: Of 1, 2, 3, 4.
-        head_kernel: Size of the head's first convolution; 3 in openseg.
+        bn_momentum: 0.01 in the official code. Trainings of a few hundred steps need more: the running statistics take
+            that long to forget their initial values.
+        head_kernel: Kernel size of the head's first convolution; 3 in openseg.
         channel_order: "bgr" in the weights of openseg.
 
     Raises:
@@ -103,7 +99,7 @@ class HRNetV2(HRNet, Segmenter):
 
 
 def head_arguments(shapes: Shapes) -> dict[str, int]:
-    """The arguments of `HRNetV2` that the shapes of its head tell."""
+    """Reads the constructor arguments of the head from its shapes."""
     return {"head_kernel": shapes["last_layer.0.weight"][2]}
 
 

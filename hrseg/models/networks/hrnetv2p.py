@@ -1,6 +1,6 @@
 """HRNetV2p: a feature pyramid for object detection.
 
-Its parameters have the names of the official files.
+Attribute names are those of the official code, so that its weights load without renaming keys.
 
 Source:
     Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", arXiv 1908.07919,
@@ -26,11 +26,7 @@ from hrseg.models.registry import FileFormat, register
 class HRNetV2p(HRNet, Network):
     """HRNetV2p: a feature pyramid of five maps, a backbone for torchvision's `FasterRCNN` and `MaskRCNN`.
 
-    Args:
-        variant: See `Network`, as for all that are not described here.
-        in_channels: Channels of the images.
-        bn_momentum: See `Network`.
-        checkpoint_stages: Of 1, 2, 3, 4.
+    The arguments are those of `Network`.
 
     Attributes:
         out_channels: Channels of every map of the pyramid.
@@ -41,7 +37,7 @@ class HRNetV2p(HRNet, Network):
 
     head_names: ClassVar[tuple[str, ...]] = ("reduction_conv", "fpn_conv")
     out_channels: ClassVar[int] = 256
-    smallest_size: ClassVar[int] = 61  # 16 pixels at stride 4, which become one of the coarsest map
+    smallest_size: ClassVar[int] = 61  # 16 pixels at stride 4, one in the coarsest map
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""HRNetV2 with object-contextual representations (OCR): every pixel attends to the region of each class.
+"""HRNetV2 with object-contextual representations (OCR): every pixel attends to one region per class.
 
 The logits of an auxiliary head define K soft object regions. A region is represented by the average of its pixels'
-features; each pixel attends to the K region representations, which augment its own features. Attention to K regions
-instead of to all pixels is linear in the number of pixels.
+features; each pixel attends to the K region representations, which augment its own features. Attention to K regions,
+not to all pixels, is linear in the number of pixels.
 
-Attributes have the official names, so that official files of weights load without renaming.
+Attribute names are those of the official code, so that its weights load without renaming keys.
 
 Source:
     Yuan, Chen and Wang, "Object-Contextual Representations for Semantic Segmentation", arXiv 1909.11065;
@@ -28,31 +28,31 @@ from hrseg.utils.checks import is_number, require, require_channels, require_ker
 
 
 def gather_regions(pixels: Tensor, scores: Tensor) -> Tensor:
-    """Averages the features of all pixels for each class, weighted by the softmax of its scores over the pixels.
+    """Averages the features of all pixels for each class, weighted by the softmax of its scores over all pixels.
 
     Args:
         pixels: Features (B, C, h, w).
         scores: Logits (B, K, h, w).
 
     Returns:
-        One vector per class, (B, C, K, 1), an image of K pixels.
+        (B, C, K, 1): a vector per class, as an image of K pixels.
 
     Example:
         >>> gather_regions(torch.tensor([[[[2.0, 4.0]]]]), torch.tensor([[[[0.0, 0.0]], [[90.0, 0.0]]]])).flatten()
         tensor([3., 2.])
     """
-    shares = _softmax(scores.flatten(2), dim=2).to(pixels.dtype)
-    return torch.bmm(shares, pixels.flatten(2).transpose(1, 2)).transpose(1, 2).unsqueeze(3)
+    weights = _softmax(scores.flatten(2), dim=2).to(pixels.dtype)
+    return torch.bmm(weights, pixels.flatten(2).transpose(1, 2)).transpose(1, 2).unsqueeze(3)
 
 
 class ObjectAttention(nn.Module):
     """Attention of the pixels, as queries, to the regions, as keys and values.
 
     Args:
-        mid_channels: Of pixels, regions and the output.
-        key_channels: Of queries, keys and values.
-        bias: Whether the convolutions have one; useless before batch norm, but in some files.
-        negative_slope: Of the activations.
+        mid_channels: Channels of pixels, regions and output.
+        key_channels: Channels of queries, keys and values.
+        bias: Whether the convolutions have a bias, which has no effect before batch norm but is in some files.
+        negative_slope: Negative slope of the activations.
     """
 
     def __init__(self, mid_channels: int, key_channels: int, bias: bool, negative_slope: float) -> None:
@@ -64,12 +64,12 @@ class ObjectAttention(nn.Module):
         self.f_up = project(key_channels, mid_channels)
 
     def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
-        """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to the pixels' contexts, (B, mid, h, w)."""
+        """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to the context of each pixel, (B, mid, h, w)."""
         queries = self.f_pixel(pixels)
         keys, values = self.f_object(regions).squeeze(3), self.f_down(regions).squeeze(3)
         scale = keys.shape[1] ** -0.5
-        shares = _softmax(torch.bmm((scale * keys).transpose(1, 2), queries.flatten(2)), dim=1).to(values.dtype)
-        out: Tensor = self.f_up(torch.bmm(values, shares).reshape(queries.shape))
+        weights = _softmax(torch.bmm((scale * keys).transpose(1, 2), queries.flatten(2)), dim=1).to(values.dtype)
+        out: Tensor = self.f_up(torch.bmm(values, weights).reshape(queries.shape))
         return out
 
 
@@ -77,11 +77,11 @@ class SpatialOCR(nn.Module):
     """Fuses each pixel with its object context; the official `ocr_distri_head`.
 
     Args:
-        mid_channels: Of pixels, regions and the output.
+        mid_channels: See `ObjectAttention`, as for the others.
         key_channels: Of the attention.
-        dropout: Probability that a channel is zeroed in training.
-        bias: Whether the convolutions of the attention have one.
-        negative_slope: Of the activations.
+        dropout: Probability that a channel of the output is zeroed in training.
+        bias: Of the attention's convolutions.
+        negative_slope: Of all activations.
     """
 
     def __init__(self, mid_channels: int, key_channels: int, dropout: float, bias: bool, negative_slope: float) -> None:
@@ -93,15 +93,15 @@ class SpatialOCR(nn.Module):
     def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
         """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to (B, mid, h, w)."""
         x = torch.cat([self.object_context_block(pixels, regions), pixels], dim=1)
-        for layer in self.conv_bn_dropout:  # one by one, which frees the concatenation, the widest map of all
+        for layer in self.conv_bn_dropout:  # layer by layer, which frees the concatenation, the widest map
             x = layer(x)
         return x
 
 
 class OCRHead(Segmenter):
-    """The OCR head of a network, a base class beside that of the backbone, which supplies `features`.
+    """The OCR head as a mixin: the other base class is the backbone, which supplies `features`.
 
-    Its parts are attributes of the network itself, since their keys have no prefix in the official files. The
+    Its layers are attributes of the network itself, since their keys have no prefix in the official files. The
     network's constructor calls `add_head`.
     """
 
@@ -126,17 +126,11 @@ class OCRHead(Segmenter):
     ) -> None:
         """Builds the head; the network's `align_corners` must be set.
 
+        `HRNetV2OCR` describes the arguments that are not listed here.
+
         Args:
             widths: Channels of the backbone's four maps, finest first.
             num_classes: K, the channels of the logits and the number of regions.
-            mid_channels: Channels of pixels and regions.
-            key_channels: Channels of the attention's queries, keys and values.
-            dropout: Probability that a channel of the last features is zeroed in training, below 1.
-            inner_bias: Whether the attention's convolutions have a bias.
-            aux_kernel: Size of the auxiliary head's first convolution, odd.
-            aux_channels: Its output channels; None is as many as its input has.
-            negative_slope: Of the activations.
-            bn_momentum: See `Network`.
             init: "official": torch's own initialisation; "kaiming": He normal, for training from scratch.
 
         Raises:
@@ -166,8 +160,8 @@ class OCRHead(Segmenter):
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = bn_momentum
 
-    def representations(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps images (B, in_channels, H, W) to object-contextual features and the auxiliary logits.
+    def ocr_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps images (B, in_channels, H, W) to object-contextual features and auxiliary logits.
 
         Returns:
             (B, mid_channels, H / 4, W / 4) and (B, K, H / 4, W / 4), sizes rounded up.
@@ -181,38 +175,35 @@ class OCRHead(Segmenter):
         """Maps images (B, in_channels, H, W) to logits at stride 4.
 
         Returns:
-            "out", and "aux" of the auxiliary head: (B, K, H / 4, W / 4), sizes rounded up.
+            "out" and, of the auxiliary head, "aux": (B, K, H / 4, W / 4), sizes rounded up.
         """
-        features, scores = self.representations(images)
+        features, scores = self.ocr_features(images)
         return {"out": self.cls_head(features), "aux": scores}
 
 
 class HRNetV2OCR(HRNet, OCRHead):
     """HRNetV2 + OCR for semantic segmentation; its parameters have the names of the official files.
 
+    `Network` describes the arguments that are not listed here.
+
     Args:
-        variant: See `Network`, as for all that are not described here.
-        num_classes: K.
-        in_channels: Channels of the images.
-        fuse_mode: "bilinear" or "nearest".
         align_corners: True in the official code.
-        bn_momentum: See `Network`.
         init: "kaiming", or "official", which leaves the head to torch's own initialisation.
-        checkpoint_stages: Of 1, 2, 3, 4.
         mid_channels: Channels of pixels and regions; 256 in openseg's OCR_B.
         key_channels: Channels of the attention's queries, keys and values; 128 in openseg's OCR_B.
-        dropout: Probability that a channel of the last features is zeroed in training; 0 in mmsegmentation.
+        dropout: Probability that a channel of the last features is zeroed in training, below 1; 0 in mmsegmentation.
         inner_bias: Whether the attention's convolutions have a bias, as in openseg.
-        aux_kernel: Size of the auxiliary head's first convolution; 3 in openseg.
-        aux_channels: Its output channels; None is as many as its input has, 15C. 256 in openseg's OCR_B.
-        negative_slope: Of the head's activations; 0.01 in the first weights of openseg, from InPlaceABN.
+        aux_kernel: Kernel size of the auxiliary head's first convolution, odd; 3 in openseg.
+        aux_channels: Output channels of that convolution; None for as many as its input has, 15C. 256 in openseg's
+            OCR_B.
+        negative_slope: Negative slope of the head's activations; 0.01 in the first weights of openseg, from InPlaceABN.
         channel_order: "bgr" in the weights of openseg.
 
     Raises:
         ConfigError: An argument is outside its range.
 
     Source:
-        HRNet/HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/models/seg_hrnet_ocr.py. Of the variants:
+        HRNet/HRNet-Semantic-Segmentation, branch HRNet-OCR, lib/models/seg_hrnet_ocr.py. For the variants:
         openseg-group/openseg.pytorch, lib/models/nets/hrnet.py; mmsegmentation, configs/_base_/models/ocrnet_hr18.py.
     """
 
@@ -254,12 +245,12 @@ class HRNetV2OCR(HRNet, OCRHead):
 
 
 def _softmax(x: Tensor, dim: int) -> Tensor:
-    """Softmax in single precision at least: in half, the sum over many pixels would not be 1."""
+    """Softmax in single precision at least: in half precision, weights of many pixels would not sum to 1."""
     return x.softmax(dim, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, negative_slope: float) -> list[nn.Module]:
-    """Convolution, batch norm and activation; the bias, useless before batch norm, is in the official files."""
+    """Convolution with bias (without effect, but in the official files), batch norm and activation."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     return [conv, nn.BatchNorm2d(out_channels), _activation(negative_slope)]
 
@@ -279,7 +270,7 @@ def _activation(negative_slope: float) -> nn.Module:
 
 
 def head_arguments(shapes: Shapes) -> dict[str, Any]:
-    """The arguments of `HRNetV2OCR` that the shapes of its head tell."""
+    """Reads the constructor arguments of the head from its shapes."""
     inside = "ocr_distri_head.object_context_block.f_pixel.0"
     if not {"cls_head.weight", "aux_head.0.weight", f"{inside}.weight"} <= set(shapes):
         return {}
@@ -308,7 +299,7 @@ register(
     classes_key="cls_head.weight",
     head_arguments=head_arguments,
     formats={
-        # where network and loss are one module; inner biases are openseg's
+        # with a prefix: network and loss are one module. Networks with inner biases are openseg's
         "official": lambda config: OPENSEG if config["inner_bias"] else FileFormat(prefix="model."),
         "mmseg": FileFormat("mmsegmentation OCR"),
         "timm": FileFormat(backbone_only=True),

@@ -1,9 +1,9 @@
-"""Polarized self-attention (PSA) in the blocks of HRNet, over channels and over pixels, and the networks with it.
+"""Polarized self-attention (PSA), over channels and over pixels, in the blocks of HRNet; and the networks with it.
 
-A backbone has these blocks by its variant: `dataclasses.replace(VARIANTS["w48"], block=PSA_BLOCKS["psa_s"])`.
+The variant selects the blocks: `dataclasses.replace(VARIANTS["w48"], block=PSA_BLOCKS["psa_s"])`.
 
-The official code applies each 1x1 convolution to every pixel, also where only a (weighted) mean of the results is used.
-Here the convolution follows the mean, which gives the same but for rounding.
+The official code applies each 1x1 convolution to every pixel, even where only a (weighted) mean of the results is used.
+Here the convolution follows the mean, with the same results but for rounding.
 
 Source:
     Liu et al., "Polarized Self-Attention: Towards High-quality Pixel-wise Regression", arXiv 2107.00782;
@@ -33,13 +33,13 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class PolarizedSelfAttention(nn.Module, ABC):
-    """Attention over channels and over pixels, with weights between 0 and 1; a subclass combines the two.
+    """Attention over channels and attention over pixels, with weights from 0 to 1; subclasses combine the two.
 
     In the official names, "right" is the attention over channels, "left" the one over pixels.
 
     Args:
         width: C, the channels of the maps.
-        conv_up: From the C / 2 channels (B, C / 2, 1, 1) of the attention over channels to all C.
+        conv_up: Maps (B, C / 2, 1, 1), the result of the attention over channels, to (B, C, 1, 1).
     """
 
     def __init__(self, width: int, conv_up: nn.Module) -> None:
@@ -51,20 +51,20 @@ class PolarizedSelfAttention(nn.Module, ABC):
         self.conv_v_left = conv1x1(width, width // 2)
 
     def weigh_channels(self, x: Tensor) -> Tensor:
-        """Multiplies each channel of (B, C, h, w) by its weight, computed from the pixels that the query selects."""
-        shares = self.conv_q_right(x).flatten(2).softmax(2)
-        picked = x.flatten(2) @ shares.transpose(1, 2)
-        weights: Tensor = self.conv_up(self.conv_v_right(picked.unsqueeze(3))).sigmoid()
+        """Multiplies each channel of (B, C, h, w) by its weight, computed from a weighted mean of the pixels."""
+        attention = self.conv_q_right(x).flatten(2).softmax(2)
+        mean = x.flatten(2) @ attention.transpose(1, 2)
+        weights: Tensor = self.conv_up(self.conv_v_right(mean.unsqueeze(3))).sigmoid()
         return x * weights
 
     def weigh_pixels(self, x: Tensor) -> Tensor:
-        """Multiplies each pixel of (B, C, h, w) by its weight, computed from the mean of all."""
+        """Multiplies each pixel of (B, C, h, w) by its weight, computed from the mean of all pixels as the query."""
         query = self.conv_q_left(x.mean((2, 3), keepdim=True)).flatten(2).transpose(1, 2)
-        return x * self.answers(x, query).view(-1, 1, *x.shape[2:]).sigmoid()
+        return x * self.scores(x, query).view(-1, 1, *x.shape[2:]).sigmoid()
 
     @abstractmethod
-    def answers(self, x: Tensor, query: Tensor) -> Tensor:
-        """Products of the values of the pixels of (B, C, h, w) with a query (B, 1, C / 2): (B, 1, h * w)."""
+    def scores(self, x: Tensor, query: Tensor) -> Tensor:
+        """Products of a query (B, 1, C / 2) with the values of the pixels of (B, C, h, w): (B, 1, h * w)."""
 
 
 class ParallelPSA(PolarizedSelfAttention):
@@ -77,8 +77,8 @@ class ParallelPSA(PolarizedSelfAttention):
         """Maps (B, C, h, w) to the same shape."""
         return self.weigh_channels(x) + self.weigh_pixels(x)
 
-    def answers(self, x: Tensor, query: Tensor) -> Tensor:
-        """Products of values with a query; the convolution of the values is applied to the query instead."""
+    def scores(self, x: Tensor, query: Tensor) -> Tensor:
+        """Products of query and values; the convolution of the values is applied to the query."""
         return (query @ self.conv_v_left.weight.flatten(1) @ x.flatten(2)).softmax(2)
 
 
@@ -89,7 +89,7 @@ class SequentialPSA(PolarizedSelfAttention):
         width: C, the channels of the maps.
 
     Raises:
-        ConfigError: `width` is below 8, which leaves the narrowest layer without channels.
+        ConfigError: `width` is below 8, which would leave the narrowest layer without channels.
     """
 
     def __init__(self, width: int) -> None:
@@ -107,8 +107,8 @@ class SequentialPSA(PolarizedSelfAttention):
         """Maps (B, C, h, w) to the same shape."""
         return self.weigh_pixels(self.weigh_channels(x))
 
-    def answers(self, x: Tensor, query: Tensor) -> Tensor:
-        """Products of values, each map of which sums to 1, with a query."""
+    def scores(self, x: Tensor, query: Tensor) -> Tensor:
+        """Products of query and values, each channel of which sums to 1."""
         values: Tensor = self.conv_v_left(x).flatten(2).softmax(2)
         return query @ values
 
@@ -118,7 +118,7 @@ class PSABlock(nn.Module):
 
     Args:
         width: Channels of the maps.
-        attention: Makes the attention from the width.
+        attention: Makes the attention layer from the width.
     """
 
     def __init__(self, width: int, attention: MakeBlock) -> None:
@@ -150,7 +150,7 @@ for _block, _order, _key in (
     _backbone = replace(
         HRNET_BACKBONE,
         block_key=f"stage2.0.branches.0.0.deattn.{_key}",
-        # files of plain HRNets; a file holds the attention of all blocks or of none
+        # files of plain HRNets lack the attention of all blocks
         optional_keys=(*HRNET_BACKBONE.optional_keys, r".*(\.deattn\.)"),
     )
     register(
@@ -168,7 +168,7 @@ for _block, _order, _key in (
     )
     register(
         f"hrnetv2_SIZE_{_block}_ocr",
-        partial(HRNetV2OCR, align_corners=False),  # the official code is made of NVIDIA's
+        partial(HRNetV2OCR, align_corners=False),  # as in NVIDIA's code, which the official code is based on
         _sizes,
         title=f"HRNetV2 + OCR, PSA in {_order}",
         authors="Liu et al.",

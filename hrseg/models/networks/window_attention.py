@@ -1,11 +1,11 @@
 """Self-attention within local windows, with a learned bias for each relative position.
 
-Attributes have the official names of HRFormer.
+Attribute names are those of HRFormer's official code.
 
 Source:
     Yuan et al., "HRFormer: High-Resolution Transformer for Dense Prediction", arXiv 2110.09408, section 3;
-    HRNet/HRFormer, cls/models/hrt.py and seg/lib/models/backbones/hrt/. The bias is that of Liu et al., "Swin
-    Transformer", arXiv 2103.14030.
+    HRNet/HRFormer, cls/models/hrt.py and seg/lib/models/backbones/hrt/. For the bias: Liu et al., "Swin Transformer",
+    arXiv 2103.14030.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RelativeAttention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
-        # of four dimensions: the fast kernels take no mask of three
+        # four dimensions: the fast kernels take no three-dimensional mask
         x = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype).unsqueeze(0))
         out: Tensor = self.out_proj(x.transpose(1, 2).flatten(2))
         return out
@@ -62,7 +62,7 @@ class RelativeAttention(nn.Module):
 class WindowAttention(nn.Module):
     """Self-attention within windows that tile the map, without overlap or shift.
 
-    Maps whose size is no multiple of the window's are padded with zeros evenly on all sides; these are attended to.
+    Maps are padded with zeros, evenly on all sides, to a multiple of the window size; the padding is not masked.
 
     Args:
         width: C, the channels.
@@ -83,9 +83,9 @@ class WindowAttention(nn.Module):
         batch, height, width, channels = x.shape
         rows, columns, top, left = self._tiling(height, width)
         bottom, right = rows * side - height - top, columns * side - width - left
-        # unconditional: whether there is anything to pad would become part of a traced graph
+        # unconditional, so that traced graphs do not depend on whether there is anything to pad
         x = F.pad(x, (0, 0, left, right, top, bottom))
-        # one name, so that no intermediate is kept longer than needed
+        # one name, which frees each intermediate early
         x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
         x = x.reshape(batch * rows * columns, side * side, channels)
         x = self.attn(x)
@@ -94,10 +94,10 @@ class WindowAttention(nn.Module):
         return x[:, top : top + height, left : left + width]
 
     def _by_index(self, x: Tensor) -> Tensor:
-        """The same by gathering pixels, for export.
+        """Computes the same by gathering pixels, for export.
 
-        torch.export specialises sizes of 1, so no dimension may be the number of rows or columns of windows, which is 1
-        for small maps.
+        torch.export specialises dimensions of size 1, so none may be the number of rows or columns of windows, which is
+        1 for small maps.
         """
         side = self.window_size
         batch, height, width, channels = x.shape
@@ -108,9 +108,9 @@ class WindowAttention(nn.Module):
         row = window // columns * side + place // side - top
         column = window % columns * side + place % side - left
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        source = torch.where(inside, row * width + column, height * width)  # the pixel of zeros
+        source = torch.where(inside, row * width + column, height * width)  # the last is a pixel of zeros
         windows = F.pad(x.reshape(batch, height * width, channels), (0, 0, 0, 1)).index_select(1, source)
-        # in two steps: a reshape in one asks whether there is only one window
+        # two steps: a single reshape would depend on whether there is only one window
         windows = self.attn(windows.reshape(-1, channels).reshape(-1, side * side, channels))
 
         pixel = torch.arange(height * width, device=x.device)
@@ -120,20 +120,20 @@ class WindowAttention(nn.Module):
         return x.index_select(1, source).reshape(batch, height, width, channels)
 
     def _tiling(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Rows and columns of windows, and the padding at the top and on the left."""
+        """Returns the rows and columns of windows, and the padding at the top and on the left."""
         side = self.window_size
         rows, columns = (height + side - 1) // side, (width + side - 1) // side
         return rows, columns, (rows * side - height) // 2, (columns * side - width) // 2
 
 
 def relative_positions(window_size: int) -> Tensor:
-    """Index into the bias table for every pair of pixels of a window, in row-major order.
+    """Returns the index into the bias table for every pair of pixels of a window, in row-major order.
 
     Args:
         window_size: Side of the window, w.
 
     Returns:
-        (w * w, w * w) int64: the offset of the query from the key, rows first, both from -(w - 1) on.
+        (w * w, w * w) int64: the row-major index of the offset from key to query, each component from -(w - 1).
 
     >>> relative_positions(2)
     tensor([[4, 3, 1, 0],
@@ -148,17 +148,17 @@ def relative_positions(window_size: int) -> Tensor:
 
 
 def resize_bias_tables(entries: Mapping[str, Any], window_size: int) -> dict[str, Any]:
-    """Resizes the bias tables of a state dict bilinearly to another window size, with their indices.
+    """Resizes the bias tables of a state dict bilinearly to another window size, and replaces their indices.
 
     Args:
-        entries: A state dict of an HRFormer, whatever prefix its keys have; not changed.
+        entries: State dict of an HRFormer; its keys may have any prefix. Not changed.
         window_size: Side of the new windows.
 
     Returns:
-        The state dict, all other entries as they were.
+        The state dict with new tables and indices, where the size differs; all else is unchanged.
 
     Raises:
-        WeightsError: A bias table is not of a square window.
+        WeightsError: A bias table does not have (2w - 1)² rows.
 
     Source:
         HRNet/HRFormer, seg/lib/models/tools/module_helper.py, load_model.
