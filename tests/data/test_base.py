@@ -36,7 +36,7 @@ from tests.references import augmentation
 
 
 class Listener(LightningModule):
-    """Trains nothing and writes down what it is fed."""
+    """Trains nothing and records its batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ def test_training_sees_crops_and_evaluation_whole_images(camvid_root: Path) -> N
     assert torch.equal(batch["image"][1].permute(1, 2, 0), torch.from_numpy(image))
 
 
-def test_the_augmentation_is_made_of_the_settings() -> None:
+def test_the_augmentation_follows_the_settings() -> None:
     settings = {"base_size": 70, "scale_range": (0.8, 1.2), "scale_step": 0.2, "flip_probability": 0.25}
     crop, flip = camvid(Path("nowhere"), **settings).augmentation().transforms
     assert isinstance(crop, RandomScaleCrop)
@@ -196,10 +196,10 @@ def test_the_augmentation_is_made_of_the_settings() -> None:
     ],
     ids=["cityscapes", "pascal_context", "lip"],
 )
-def test_crops_are_the_official_ones_mirrored_or_not(
+def test_crops_equal_the_official_ones_flipped_or_not(
     data: SegmentationDataModule, official: Callable[..., augmentation.Pair], mirrored: float
 ) -> None:
-    """Of LIP the mirrored crops below scale 1 had their padding on the left."""
+    """Regression: flipped LIP crops below scale 1 were padded on the left."""
     rng = np.random.default_rng(0)
     image = cv2.blur(rng.integers(0, 256, (50, 40, 3), dtype=np.uint8), (5, 5))
     label = rng.integers(0, data.num_classes, (50, 40), dtype=np.uint8)
@@ -232,7 +232,7 @@ def test_rare_classes_are_seen_in_every_crop_that_is_drawn_by_class(
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         (batch,) = loader
         seen += int((batch["target"] == 9).flatten(1).any(1).sum())
-    assert seen / 100 > 0.4  # of 2 classes; the other one's crops show it at times
+    assert seen / 100 > 0.4  # of 2 classes; crops of the other one sometimes contain it, too
 
 
 def test_an_extra_split_is_mixed_in(cityscapes_root: Path) -> None:
@@ -256,13 +256,13 @@ def test_the_class_pairs_of_the_table_reach_the_flip(camvid_root: Path) -> None:
     assert flip.flip_pairs == ((0, 1),)
 
 
-def test_loading_processes_default_to_the_machine_s_share() -> None:
+def test_num_workers_defaults_to_the_rank_s_share_of_cores() -> None:
     workers = camvid(Path("nowhere"), num_workers=None)._sensible_workers()
     assert 2 <= workers <= 8
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's own choice")
-def test_loading_processes_are_forked_from_this_one(camvid_root: Path) -> None:
+def test_workers_are_forked(camvid_root: Path) -> None:
     data = camvid(camvid_root, num_workers=1)
     data.setup("validate")
     assert data.val_dataloader().multiprocessing_context.get_start_method() == "fork"
@@ -282,7 +282,7 @@ def test_lightning_keeps_the_samplers_and_moves_the_epoch_on(camvid_root: Path) 
 
 
 def test_one_seed_decides_order_and_augmentation_too(camvid_root: Path) -> None:
-    """`--seed_everything 1` left `data.seed` at the recipe's 304: three seeds shared order and augmentation."""
+    """Regression: `--seed_everything 1` left `data.seed` at the recipe's 304, so seeds shared their augmentation."""
 
     def sums(everything: int, **settings: Any) -> list[float]:
         seed_everything(everything)
@@ -292,7 +292,7 @@ def test_one_seed_decides_order_and_augmentation_too(camvid_root: Path) -> None:
 
     assert sums(1) == sums(1) == sums(9, seed=1)
     assert sums(1) != sums(2)
-    data = camvid(camvid_root, batch_size=1)  # one module for several trainings takes the seed of each
+    data = camvid(camvid_root, batch_size=1)  # a data module takes the seed of each training
     seen = []
     for seed in (1, 2):
         seed_everything(seed)
@@ -332,7 +332,7 @@ def fake_trainer(rank: int, world_size: int, batches_done: int = 0) -> SimpleNam
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_epoch_goes_on_where_it_was_left(rank: int, camvid_root: Path) -> None:
+def test_an_epoch_resumes_where_it_was_interrupted(rank: int, camvid_root: Path) -> None:
     names = []
     for batches_done in (0, 1):
         data = camvid(camvid_root, batch_size=1)
@@ -345,7 +345,7 @@ def test_an_epoch_goes_on_where_it_was_left(rank: int, camvid_root: Path) -> Non
     assert names[1] == names[0][1:]
 
 
-def test_two_ranks_load_together_what_one_process_loads(camvid_root: Path) -> None:
+def test_two_ranks_together_load_the_samples_of_one_process(camvid_root: Path) -> None:
     def batches(rank: int, world_size: int, batch_size: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         data = camvid(camvid_root, batch_size=batch_size)
         data.trainer = fake_trainer(rank, world_size)
@@ -387,7 +387,7 @@ def test_an_unreadable_file_ends_a_run_with_its_own_error(camvid_root: Path, wor
 
 
 class StopsValidationWorkers(Callback):
-    """Stops the workers of the validation loader in the second epoch, in which the training ends."""
+    """Stops the workers of the validation loader in the second and last epoch."""
 
     def __init__(self) -> None:
         self.workers: list[Any] = []
@@ -400,7 +400,7 @@ class StopsValidationWorkers(Callback):
             raise TrainingError("a worker of the other loader hangs")
 
 
-def test_stopped_workers_of_the_other_loader_do_not_keep_python_from_ending(
+def test_stopped_workers_of_the_other_loader_do_not_block_exit(
     camvid_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)  # how long torch waits for a worker
@@ -452,7 +452,7 @@ def test_the_parameters_can_be_given_as_yaml(tmp_path: Path) -> None:
     assert [type(transform) for transform in data.transforms] == [A.ColorJitter, A.GaussianBlur]
 
 
-def test_it_can_be_sent_to_another_process(camvid_root: Path) -> None:
+def test_it_can_be_pickled(camvid_root: Path) -> None:
     data = camvid(camvid_root)
     data.setup("fit")
     copy = pickle.loads(pickle.dumps(data))

@@ -1,4 +1,4 @@
-"""Many processes that ask for the same at the same time, as those of a training on several nodes do."""
+"""Many processes that want the same results at the same time, as in a training on several nodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLES = 10
 
 
 def at_once(script: str, folder: Path, **environment: str) -> list[str]:
-    """What processes print that begin together."""
+    """The outputs of processes that start at the same time."""
     gate = folder / "gate"
     wait = f"import time; from pathlib import Path\nwhile not Path({str(gate)!r}).exists(): time.sleep(0.001)\n"
     imports, work = script.split("---")
@@ -45,7 +45,7 @@ def at_once(script: str, folder: Path, **environment: str) -> list[str]:
 
 
 def slow_square(sample: Sample) -> int:
-    """Leaves a mark each time it is called."""
+    """Records each call in a file."""
     with Path("calls").open("a") as calls:
         calls.write(f"{sample.name}\n")
     time.sleep(0.02)
@@ -53,13 +53,13 @@ def slow_square(sample: Sample) -> int:
 
 
 def ask() -> None:
-    """Prints what it is told, and how much of it was computed here."""
+    """Prints the results and the number of those computed in this process."""
     samples = [Sample(str(number), Path(f"{number}.png"), None) for number in range(SAMPLES)]
     results, computed = map_cached(slow_square, samples, "squares", ["v1"], "squaring")
     print(json.dumps([[results[sample] for sample in samples], computed]))
 
 
-def test_one_process_computes_and_all_are_told(tmp_path: Path) -> None:
+def test_one_process_computes_for_all(tmp_path: Path) -> None:
     script = "from tests.data.test_cache import ask\n---ask()"
     answers = [json.loads(output) for output in at_once(script, tmp_path, HRSEG_HOME=str(tmp_path / "home"))]
     assert [answer[0] for answer in answers] == [[number**2 for number in range(SAMPLES)]] * PROCESSES
@@ -85,9 +85,7 @@ def test_one_process_draws_the_scenes(tmp_path: Path) -> None:
             assert (tmp_path / "alone" / file).read_bytes() == (tmp_path / "scenes" / file).read_bytes()
 
 
-def test_a_cache_that_cannot_be_locked_or_written_is_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_locked_or_written_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home").write_text("a file where the folder should be")
     monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))

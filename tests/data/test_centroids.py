@@ -53,7 +53,7 @@ def test_centroids_are_the_means_of_positions_in_each_tile(samples: list[Sample]
     assert not found[3]
 
 
-def test_only_labels_that_have_changed_are_looked_through_again(samples: list[Sample], tmp_path: Path) -> None:
+def test_only_changed_labels_are_scanned_again(samples: list[Sample], tmp_path: Path) -> None:
     first = find_centroids(samples, TABLE, tmp_path)
     path = samples[1].label
     assert path is not None
@@ -65,7 +65,7 @@ def test_only_labels_that_have_changed_are_looked_through_again(samples: list[Sa
         assert [place for place in before if place.position != 1] == after
 
 
-def test_a_label_that_cannot_be_read_is_told(samples: list[Sample], tmp_path: Path) -> None:
+def test_an_unreadable_label_is_reported(samples: list[Sample], tmp_path: Path) -> None:
     assert samples[2].label is not None
     samples[2].label.write_bytes(b"no image")
     with pytest.raises(DataFileError, match=r"2_label.png is truncated or no image"):

@@ -11,7 +11,7 @@ from hrseg.data.classes import default_colors, read_classes
 from hrseg.errors import ConfigError, UnknownNameError
 
 
-def test_names_are_enough() -> None:
+def test_names_alone_suffice() -> None:
     table = read_classes({"names": ["road", "sky"]}, "mine")
     assert (table.name, table.class_names, table.label_ids, table.void_ids) == ("mine", ("road", "sky"), None, ())
     np.testing.assert_array_equal(table.encode(np.array([[0, 1, 255]], np.uint8), "a.png"), [[0, 1, 255]])
@@ -75,19 +75,19 @@ def test_255_can_be_the_foreground() -> None:
         ({"categories": {"all": ["raod"]}}, "categories is"),
     ],
 )
-def test_a_mistake_is_told_with_file_and_key(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_value_is_reported_with_file_and_key(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^data.classes: (label table mine: )?{message}") as caught:
         read_classes({"names": ["road", "sky"], **change}, "mine")
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_key_is_told_with_what_was_meant(tmp_path: Path) -> None:
+def test_an_unknown_key_is_reported_with_a_suggestion(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text("names: [road]\ncolor: []\n")
     with pytest.raises(UnknownNameError, match=r"key of .*classes.yaml 'color'; did you mean colors"):
         read_classes(tmp_path / "classes.yaml", "mine")
 
 
-# each line holds the one before nine times
+# each line repeats the previous one nine times
 BOMB = "".join(f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in pairwise("abcdefghi"))
 
 
@@ -109,7 +109,7 @@ BOMB = "".join(f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in
         ("names: [\x07]", "is no YAML"),
     ],
 )
-def test_a_file_that_is_none_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+def test_a_file_that_is_no_classes_file_is_named(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "classes.yaml"
     if text is not None:
         path.write_text(text)
@@ -119,13 +119,13 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, text: str | None, message:
 
 
 @pytest.mark.parametrize("content", ["names: [a]".encode("utf-16"), bytes(range(256)), b"\0" * 99, b" " * 2**19])
-def test_a_binary_or_huge_file_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_binary_or_huge_file_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "classes.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"^[^\n]*classes\.yaml (cannot be read|holds NUL|has 524288 bytes)[^\n]*$"):
         read_classes(tmp_path / "classes.yaml", "mine")
 
 
-def test_default_colors_are_all_different_and_those_of_pascal_voc() -> None:
+def test_default_colors_are_distinct_and_equal_pascal_voc_s() -> None:
     assert len({*default_colors(253), (0, 0, 0)}) == 254
     voc = {1: (128, 0, 0), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}  # aeroplane, cat, person, tvmonitor
     assert {index: default_colors(20)[index - 1] for index in voc} == voc

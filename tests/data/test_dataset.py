@@ -45,7 +45,7 @@ def augment(*more: A.BasicTransform | A.BaseCompose) -> A.Compose:
 
 
 def with_noise() -> A.Compose:
-    """Transforms of every kind of randomness in albumentations: both generators, nested, and seeds drawn for later."""
+    """Transforms with every kind of randomness in albumentations: both generators, nested, seeds drawn for later."""
     return augment(
         A.ColorJitter(p=0.5),
         A.OneOf([A.GaussNoise(p=1.0), A.GaussianBlur(p=1.0)], p=0.7),
@@ -111,10 +111,10 @@ def test_a_batch_is_channels_last_without_a_copy(samples: list[Sample]) -> None:
     assert batch["size"] == [(40, 60), (40, 60)]
 
 
-def test_seed_epoch_and_index_alone_decide_a_sample(samples: list[Sample]) -> None:
+def test_a_sample_depends_on_seed_epoch_and_index_alone(samples: list[Sample]) -> None:
     dataset = SegmentationDataset(samples, TABLE, with_noise(), seed=1)
     first = dataset[SampleKey(3, 4)]
-    dataset[SampleKey(0, 0)]  # moves every generator on
+    dataset[SampleKey(0, 0)]  # advances every generator
     assert torch.equal(dataset[SampleKey(3, 4)]["image"], first["image"])
     others = [
         dataset[SampleKey(4, 4)],
@@ -126,7 +126,7 @@ def test_seed_epoch_and_index_alone_decide_a_sample(samples: list[Sample]) -> No
 
 
 def test_flip_and_scale_are_drawn_independently(samples: list[Sample]) -> None:
-    """Compose.set_random_seed gives all transforms the same stream: the flip would follow from the scale."""
+    """Compose.set_random_seed gives all transforms the same stream, which makes the flip depend on the scale."""
     crop, flip = RandomScaleCrop((32, 48)), A.HorizontalFlip(p=0.5)
     dataset = SegmentationDataset(samples[:1], TABLE, A.Compose([A.NoOp(p=0.5), crop, flip]))
     drawn = set()
@@ -143,7 +143,7 @@ def test_the_number_of_workers_changes_nothing(samples: list[Sample], workers: i
         assert_equal_batches(batches(dataset, 0, epoch), batches(dataset, workers, epoch))
 
 
-def test_workers_that_are_spawned_give_the_same(samples: list[Sample]) -> None:
+def test_spawned_workers_give_the_same_samples(samples: list[Sample]) -> None:
     dataset = SegmentationDataset(samples, TABLE, with_noise())
     method = "spawn" if "spawn" in multiprocessing.get_all_start_methods() else None
     assert_equal_batches(batches(dataset, 0), batches(dataset, 1, method=method))
@@ -157,7 +157,7 @@ def test_images_of_different_sizes_share_a_batch_as_a_list(samples: list[Sample]
     assert batch["size"] == [(40, 60), (30, 60)]
 
 
-def test_an_input_size_resizes_images_and_no_labels(samples: list[Sample]) -> None:
+def test_an_input_size_resizes_images_but_not_labels(samples: list[Sample]) -> None:
     plain = SegmentationDataset(samples, TABLE)[0]
     scored = SegmentationDataset(samples, TABLE, input_size=(33, 47))[0]
     pixels = cv2.resize(plain["image"].permute(1, 2, 0).numpy(), (47, 33), interpolation=cv2.INTER_LINEAR)
@@ -187,7 +187,7 @@ def spoil_size(path: Path) -> None:
         (spoil_size, DataFileError, r"3_label.png is 60x40 and its image .*3.png is 40x60"),
     ],
 )
-def test_a_file_that_cannot_be_used_ends_the_run_with_one_line(
+def test_an_unusable_file_ends_the_run_with_a_one_line_error(
     samples: list[Sample], workers: int, spoil: Any, kind: type[Exception], message: str
 ) -> None:
     spoil(samples[3].label)
@@ -232,7 +232,7 @@ def test_skipping_ends_when_nothing_is_left(samples: list[Sample]) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_system_that_is_away_is_not_skipped(
+def test_an_unavailable_file_system_is_not_skipped(
     samples: list[Sample], workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hrseg.utils.images._PAUSES", ())
@@ -243,7 +243,7 @@ def test_a_file_system_that_is_away_is_not_skipped(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_transforms_that_leave_uint8_are_named(samples: list[Sample], workers: int) -> None:
+def test_transforms_that_change_the_dtype_are_named(samples: list[Sample], workers: int) -> None:
     with pytest.raises(ConfigError, match="turned the image into float32; expected uint8 throughout"):
         batches(SegmentationDataset(samples, TABLE, augment(A.Normalize())), workers)
 
@@ -258,10 +258,8 @@ def test_workers_run_opencv_on_one_thread() -> None:
 
 
 @pytest.mark.parametrize("input_size", [None, (80, 60)])
-def test_a_crop_lies_around_the_centre_that_is_asked_for(
-    samples: list[Sample], input_size: tuple[int, int] | None
-) -> None:
-    """The centre is a place in the file, also if the image is mirrored and resized first."""
+def test_a_crop_is_centred_on_the_given_position(samples: list[Sample], input_size: tuple[int, int] | None) -> None:
+    """The centre is a position in the file, also if the image is flipped and resized first."""
     label = np.full((40, 60), 10, np.uint8)
     label[28:32, 16:20] = 20
     assert samples[0].label is not None
@@ -275,7 +273,7 @@ def test_a_crop_lies_around_the_centre_that_is_asked_for(
 
 
 class Failing(A.ImageOnlyTransform):
-    """Does something to the process that transforms an image."""
+    """Calls a function in the process that transforms an image."""
 
     def __init__(self, what: Callable[[], None]) -> None:
         super().__init__(p=1.0)
@@ -286,7 +284,7 @@ class Failing(A.ImageOnlyTransform):
         return image
 
 
-def test_a_worker_that_was_stopped_ends_the_training_within_the_time_out(samples: list[Sample]) -> None:
+def test_a_stopped_worker_ends_the_training_within_the_timeout(samples: list[Sample]) -> None:
     before = multiprocessing.active_children()
     stopped = SegmentationDataset(samples, TABLE, augment(Failing(lambda: os.kill(os.getpid(), signal.SIGSTOP))))
     with pytest.raises(TrainingError, match=r"a dataloader worker has not answered for 0.05 minutes"):
@@ -295,8 +293,8 @@ def test_a_worker_that_was_stopped_ends_the_training_within_the_time_out(samples
 
 
 @pytest.mark.parametrize("moment", ["between two epochs", "with batches that it has queued"])
-def test_a_worker_that_was_stopped_from_outside_does_so_too(moment: str, samples: list[Sample]) -> None:
-    """PyTorch waited for ever for the descriptors of queued tensors, which a stopped worker does not hand over."""
+def test_a_worker_stopped_from_outside_ends_the_training_too(moment: str, samples: list[Sample]) -> None:
+    """Regression: PyTorch waited for ever for the file descriptors of tensors queued by a stopped worker."""
     loader = SegmentationLoader(
         SegmentationDataset(samples, TABLE),
         num_workers=1,
@@ -320,7 +318,7 @@ def test_a_worker_that_was_stopped_from_outside_does_so_too(moment: str, samples
     assert not worker.is_alive()
 
 
-def test_an_exception_that_cannot_leave_a_worker_is_told_with_its_image(samples: list[Sample]) -> None:
+def test_an_exception_that_cannot_be_pickled_is_reported_with_its_image(samples: list[Sample]) -> None:
     class PanicException(BaseException):
         pass
 

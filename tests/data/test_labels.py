@@ -118,7 +118,7 @@ def test_a_table_that_contradicts_itself_is_refused(change: dict[str, Any], mess
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "nul\0", "x" * 201])
-def test_names_that_a_terminal_would_obey_are_refused(name: str) -> None:
+def test_names_with_terminal_control_sequences_are_refused(name: str) -> None:
     for change in ({"name": name}, {"class_names": (name, "left", "right")}, {"categories": {name: (1,)}}):
         with pytest.raises(ConfigError, match="expected up to 200 characters that can be printed"):
             replace(TOY, **change)  # type: ignore[arg-type]

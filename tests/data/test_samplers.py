@@ -9,7 +9,7 @@ from hrseg.data.samplers import EpochSampler, EvalSampler, SampleKey
 
 
 class Numbers(list[int]):
-    """Stands for a data set: all that a sampler asks is its length."""
+    """A data set of which samplers only need the length."""
 
 
 def epoch_of(sampler: EpochSampler, epoch: int) -> list[SampleKey]:
@@ -17,7 +17,7 @@ def epoch_of(sampler: EpochSampler, epoch: int) -> list[SampleKey]:
     return list(sampler)
 
 
-def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own() -> None:
+def test_each_epoch_has_every_sample_once_in_another_order() -> None:
     sampler = EpochSampler(Numbers(range(100)), seed=3)
     first, second = epoch_of(sampler, 0), epoch_of(sampler, 1)
     assert sorted(key.position for key in first) == list(range(100))
@@ -28,8 +28,8 @@ def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_a_step_over_all_ranks_holds_what_one_process_would_see(world_size: int) -> None:
-    """2975 images, 12 a step: 247 steps, as the official schedule counts, in whatever way they are dealt out."""
+def test_a_step_over_all_ranks_has_the_samples_of_a_single_process(world_size: int) -> None:
+    """2975 images, 12 a step: 247 steps, as in the official schedule, for every world size."""
     numbers = Numbers(range(2975))
     alone = epoch_of(EpochSampler(numbers, seed=1), 5)
     ranks = [epoch_of(EpochSampler(numbers, 1, rank, world_size), 5) for rank in range(world_size)]
@@ -40,7 +40,7 @@ def test_a_step_over_all_ranks_holds_what_one_process_would_see(world_size: int)
         assert together == set(alone[step * 12 : (step + 1) * 12])
 
 
-def test_lengths_are_those_of_what_is_given() -> None:
+def test_lengths_equal_the_number_of_samples() -> None:
     for number in (7, 8, 9):
         for rank in range(3):
             for sampler in (
@@ -54,18 +54,18 @@ def test_lengths_are_those_of_what_is_given() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_evaluation_sees_every_sample_exactly_once(world_size: int) -> None:
     numbers = Numbers(range(500))
-    dealt = [list(EvalSampler(numbers, rank, world_size)) for rank in range(world_size)]
-    assert sorted(index for mine in dealt for index in mine) == list(range(500))
-    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    shards = [list(EvalSampler(numbers, rank, world_size)) for rank in range(world_size)]
+    assert sorted(index for mine in shards for index in mine) == list(range(500))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-def test_lightning_leaves_them_alone_and_workers_can_be_spawned() -> None:
+def test_lightning_keeps_the_samplers_and_workers_can_be_spawned() -> None:
     for sampler in (EpochSampler(Numbers(range(4))), EvalSampler(Numbers(range(4)))):
         assert isinstance(sampler, DistributedSampler)
         assert list(pickle.loads(pickle.dumps(sampler))) == list(sampler)
 
 
-def test_every_class_is_drawn_as_often_as_any_other() -> None:
+def test_classes_are_drawn_uniformly() -> None:
     regions = [[(0, 5, 6)], [(index, 1, index) for index in range(1, 40)], []]
     sampler = EpochSampler(Numbers(range(400)), seed=1, centroids=regions, class_uniform=0.5)
     keys = [key for epoch in range(20) for key in epoch_of(sampler, epoch)]

@@ -38,7 +38,7 @@ def seeded(transform: A.BasicTransform | A.BaseCompose, seed: int) -> A.BasicTra
         ((2048, 1024), 0.6, (1229, 615)),
     ],
 )
-def test_scaled_sizes_are_those_of_the_official_code(
+def test_scaled_sizes_equal_those_of_the_official_code(
     size: tuple[int, int], scale: float, expected: tuple[int, int]
 ) -> None:
     assert scaled_to(size, 2048, scale) == expected
@@ -61,7 +61,7 @@ def test_without_base_size_scale_one_is_the_image_s_own_size() -> None:
 
 
 @pytest.mark.parametrize("scaled_size", [(20, 30), (60, 91), (41, 67), (13, 90), (83, 140), (40, 60)])
-def test_a_window_equals_that_of_the_whole_resized_image(scaled_size: tuple[int, int]) -> None:
+def test_a_window_equals_a_crop_of_the_whole_resized_image(scaled_size: tuple[int, int]) -> None:
     image, label = noise(40, 60, 3), noise(40, 60)
     exact = reference.bilinear(image, scaled_size)
     whole_label = reference.nearest(label, scaled_size)
@@ -90,7 +90,7 @@ def test_windows_of_a_full_frame_agree_with_opencv(scaled_size: tuple[int, int])
 
 
 def test_nearest_indices_are_opencv_s_for_every_length() -> None:
-    """Its floating-point rounding shows at a few lengths only, such as 1/(m/n) just below a whole step."""
+    """The floating-point rounding matters at few lengths only, such as 1/(m/n) just below a whole step."""
     for length in (7, 60, 333, 1024):
         row = np.arange(length, dtype=np.uint16)[None].astype(np.float32)
         for scaled in range(1, 2 * length, 1 + length // 40):
@@ -137,7 +137,7 @@ def test_scales_are_uniform_and_windows_reach_every_border() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.7])
-def test_a_window_lies_around_its_centre_as_far_as_the_borders_let_it(scale: float) -> None:
+def test_a_window_is_centred_as_far_as_the_borders_allow(scale: float) -> None:
     crop = seeded(RandomScaleCrop((32, 48), None, (scale, scale)), 0)
     height, width = 100, 200
     for centre in ((0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (0.2, 0.75)):
@@ -148,7 +148,7 @@ def test_a_window_lies_around_its_centre_as_far_as_the_borders_let_it(scale: flo
             assert params["corner"][axis] == pytest.approx(np.clip(wanted, 0, max(0, length - crop_length)), abs=0.5)
 
 
-def test_the_aspect_is_drawn_evenly_and_the_area_stays() -> None:
+def test_the_aspect_ratio_is_uniform_and_the_area_is_kept() -> None:
     crop = seeded(RandomScaleCrop((32, 32), 400, (1.0, 1.0), aspect_range=(0.9, 1.1)), 0)
     sizes = np.array(
         [crop.get_params_dependent_on_data({"shape": (50, 100, 3)}, {})["scaled_size"] for _ in range(4000)]
@@ -159,7 +159,7 @@ def test_the_aspect_is_drawn_evenly_and_the_area_stays() -> None:
     assert sizes.prod(1) / (200 * 400) == pytest.approx(np.ones(len(sizes)), abs=0.005)
 
 
-def test_flip_swaps_the_classes_that_have_a_side() -> None:
+def test_flip_swaps_left_and_right_classes() -> None:
     label = np.array([[0, 1, 2], [3, 255, 1]], np.uint8)
     flipped = HorizontalFlip(((1, 2),), p=1.0)(image=noise(2, 3, 3), mask=label)
     np.testing.assert_array_equal(flipped["image"], noise(2, 3, 3)[:, ::-1])
@@ -200,7 +200,7 @@ def test_scale_crop_on_a_genuine_frame(shared_data: Path) -> None:
         )
 
 
-def test_they_compose_with_albumentations_own_and_survive_serialisation() -> None:
+def test_they_compose_with_albumentations_and_survive_serialisation() -> None:
     pipeline = A.Compose(
         [
             RandomScaleCrop((32, 48), base_size=60, scale_range=(0.5, 1.5), scale_step=0.25, ignore_index=254),
@@ -219,7 +219,7 @@ def test_they_compose_with_albumentations_own_and_survive_serialisation() -> Non
             np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_every_shift_of_brightness_up_to_the_limit_occurs_alike() -> None:
+def test_brightness_shifts_are_uniform_up_to_the_limit() -> None:
     shift = seeded(BrightnessShift(10), 0)
     pixel = np.array([[[3, 100, 250]]], np.uint8)
     results = [shift(image=pixel, mask=pixel[..., 0]) for _ in range(4000)]

@@ -54,7 +54,7 @@ def test_splits_are_found_by_name(camvid_root: Path) -> None:
 def test_the_genuine_data_set_is_complete(shared_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = camvid(shared_data / "camvid", crop_size=(240, 320), eval_batch_size=4)
     data.setup("fit")
-    assert caplog.text == ""  # no word of a partial copy
+    assert caplog.text == ""  # no warning of a partial copy
     batch = next(iter(data.val_dataloader()))
     assert batch["image"].shape == (4, 3, 360, 480)
     ids = np.asarray(Image.open(data.find_samples("val")[2].label))

@@ -46,7 +46,7 @@ def cityscapes(root: Path, **settings: Any) -> CityscapesDataModule:
     return CityscapesDataModule(root, **{"batch_size": 2, "crop_size": (32, 64), "num_workers": 0, **settings})
 
 
-def test_the_table_is_that_of_cityscapesscripts() -> None:
+def test_the_table_equals_that_of_cityscapesscripts() -> None:
     classes = {label.trainId: label for label in official_labels if not label.ignoreInEval and label.id >= 0}
     assert sorted(classes) == list(range(19))
     assert CITYSCAPES.class_names == tuple(classes[k].name for k in range(19))
@@ -60,7 +60,7 @@ def test_the_table_is_that_of_cityscapesscripts() -> None:
 
 def test_every_label_id_maps_as_cityscapesscripts_maps_it() -> None:
     for label in official_labels:
-        if label.id >= 0:  # -1, the licence plate, does not fit into the 8 bits of a file
+        if label.id >= 0:  # -1, the licence plate, does not fit into 8 bits
             expected = 255 if label.ignoreInEval else label.trainId
             assert CITYSCAPES.encode(np.array([[label.id]], np.uint8), "a.png") == expected
 
@@ -101,7 +101,7 @@ def test_coarse_labels_train_and_the_test_split_is_predicted(cityscapes_root: Pa
     assert [batch["name"] for batch in data.predict_dataloader()] == [["bonn_000000_000019"], ["bonn_000001_000019"]]
 
 
-def test_ready_train_ids_stand_in_for_absent_label_ids(cityscapes_root: Path) -> None:
+def test_train_id_files_replace_missing_label_ids(cityscapes_root: Path) -> None:
     data = cityscapes(cityscapes_root)
     data.setup("validate")
     before = [batch["target"] for batch in data.val_dataloader()]
@@ -129,7 +129,7 @@ def test_a_missing_label_file_is_named_with_its_archive(cityscapes_root: Path) -
         cityscapes(cityscapes_root).setup("fit")
 
 
-def test_genuine_samples_read_as_they_are(shared_data: Path) -> None:
+def test_genuine_samples_are_read_unchanged(shared_data: Path) -> None:
     data = cityscapes(shared_data / "cityscapes", crop_size=(512, 1024), base_size=2048)
     data.setup("fit")
     data.setup("predict")
@@ -149,7 +149,7 @@ def test_genuine_samples_read_as_they_are(shared_data: Path) -> None:
     assert batch["size"] == [(1024, 2048)] * 2
 
 
-def test_train_ids_in_files_of_label_ids_are_doubted(
+def test_train_ids_in_label_id_files_are_a_finding(
     cityscapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
@@ -161,7 +161,7 @@ def test_train_ids_in_files_of_label_ids_are_doubted(
     assert "no label id from 19 to 33 occurs in the labels, as if they were train ids" in doubt
 
 
-def test_label_ids_in_files_of_train_ids_are_refused(cityscapes_root: Path) -> None:
+def test_label_ids_in_train_id_files_are_refused(cityscapes_root: Path) -> None:
     for path in cityscapes_root.rglob("*_labelIds.png"):
         path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
     data = CityscapesDataModule(cityscapes_root, batch_size=2, crop_size=(64, 64), num_workers=0)

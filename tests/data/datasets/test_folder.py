@@ -30,7 +30,7 @@ flip_pairs: [[left arm, right arm]]
 
 @pytest.fixture
 def folder_root(tmp_path: Path) -> Path:
-    """A user's own 10 images of 48x64 in two folders, with classes.yaml; masks of ids, of palettes and of colours."""
+    """10 images of 48x64 and their masks in two folders, with classes.yaml; masks hold ids, palettes or colours."""
     root = tmp_path / "mine"
     rng = np.random.default_rng(0)
     palette = np.zeros((8, 3), np.uint8)
@@ -68,7 +68,7 @@ def test_ids_palettes_and_colors_are_the_same_classes(folder_root: Path) -> None
     assert (data.labels.name, data.num_classes, data.labels.flip_pairs) == ("mine", 3, ((1, 2),))
     samples = {sample.name: sample for split in ("train", "val", "test") for sample in data.find_samples(split)}
     rng = np.random.default_rng(0)
-    for name in sorted(samples, key=lambda name: name[-2:]):  # what the fixture drew, in its order
+    for name in sorted(samples, key=lambda name: name[-2:]):  # in the order in which the fixture wrote them
         rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
         ids = rng.choice(np.array([0, 1, 4, 7], np.uint8), (48, 64))
         expected = np.select([ids == 1, ids == 4, ids == 7], [0, 1, 2], 255)
@@ -98,13 +98,13 @@ def test_a_color_outside_the_table_is_named_with_file_pixels_and_colors(folder_r
     assert "\n" not in message
 
 
-def test_random_shares_are_the_same_everywhere_and_share_nothing(folder_root: Path) -> None:
+def test_random_splits_are_disjoint_and_the_same_everywhere(folder_root: Path) -> None:
     data = folder(folder_root)
     assert [len(names(data, split)) for split in data.splits] == [8, 1, 9, 1]
     assert sorted(names(data, "trainval") + names(data, "test")) == sorted(
         f"{'left' if number % 2 else 'right'}/{number:02d}" for number in range(10)
     )
-    # fixed for good: other machines and versions of numpy must give these too
+    # constants: every machine and version of NumPy must give these
     assert (names(data, "val"), names(data, "test")) == (["left/07"], ["left/05"])
     assert names(folder(folder_root, seed=5), "val") == names(data, "val")
     assert len({tuple(names(folder(folder_root, split_seed=seed), "val")) for seed in range(8)}) > 3
@@ -193,7 +193,7 @@ def test_masks_of_two_annotators_may_lie_beside_the_images(mask_suffix: str, tmp
     (tmp_path / "a_1st.png").unlink()
     again = folder(tmp_path, classes=TWO, images=".", masks=".", image_suffix=".jpg", mask_suffix=mask_suffix)
     labels = [sample.label for split in ("train", "val", "test") for sample in again.find_samples(split)]
-    assert tmp_path / "a_1st.png" in labels  # where it is expected
+    assert tmp_path / "a_1st.png" in labels  # the expected path
 
 
 def test_images_and_masks_may_lie_in_a_folder_of_each_split(tmp_path: Path) -> None:
@@ -212,16 +212,16 @@ def test_images_and_masks_may_lie_in_a_folder_of_each_split(tmp_path: Path) -> N
         folder(tmp_path, classes=TWO, image_suffix=["_train", "_val"], mask_suffix="_m")
 
 
-def test_without_a_test_split_val_is_tested_and_predicted_and_that_is_said(
+def test_without_a_test_split_val_is_tested_and_predicted_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`verify` ended with 1 and `test` stopped without naming `--data.test_split val`."""
+    """Regression: `verify` returned 1, and `test` failed without naming `--data.test_split val`."""
     write_pairs(tmp_path, "train/a train/b val/c")
     data = folder(tmp_path, classes=TWO)
     assert (data.test_split, data.predict_split) == ("val", "val")
     data.setup("fit")
     assert caplog.text == ""
-    data.setup(TrainerFn.TESTING)  # as Lightning does; it was told as `TrainerFn.TESTING`
+    data.setup(TrainerFn.TESTING)  # as Lightning does; the message said `TrainerFn.TESTING`
     data.setup("predict")
     assert "has no split test: `hrseg test` takes val" in caplog.text
     assert "`hrseg predict` takes val" in caplog.text
@@ -239,7 +239,7 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     assert names(folder(tmp_path / "mine", classes=TWO), "train") == ["train/a", "train/b"]
 
 
-def test_two_images_of_one_name_are_both_named(tmp_path: Path) -> None:
+def test_two_images_of_the_same_name_are_reported(tmp_path: Path) -> None:
     write_pairs(tmp_path, "a")
     shutil.copy(tmp_path / "images" / "a.png", tmp_path / "images" / "a.jpg")
     with pytest.raises(DataFileError, match=r"images/a\.jpg and .*images/a\.png have the same name"):
@@ -277,7 +277,7 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
         folder(Path("nowhere"), classes=TWO, **settings)
 
 
-def test_genuine_frames_are_read_alike_from_ids_and_from_colors(shared_data: Path, tmp_path: Path) -> None:
+def test_genuine_frames_read_the_same_from_ids_and_from_colors(shared_data: Path, tmp_path: Path) -> None:
     root = shared_data / "camvid"
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "val").symlink_to(root / "val")

@@ -15,7 +15,7 @@ from tests.conftest import write_jpeg
 
 @pytest.fixture
 def lip_root(tmp_path: Path) -> Path:
-    """LIP with images of different sizes, one of them grey: 5 train, 3 val, 1 test without a label."""
+    """LIP with images of different sizes, one of them grey: 5 train, 3 val, 1 test without label."""
     return write_lip(tmp_path / "lip")
 
 
@@ -55,7 +55,7 @@ def test_a_split_without_a_list_is_its_folder(lip_root: Path) -> None:
 
 @pytest.mark.parametrize("folder", [".", "lists", "TrainVal_images"])
 @pytest.mark.parametrize("kind", ["ids", "official code"])
-def test_a_split_is_what_its_list_names_in_either_format(lip_root: Path, kind: str, folder: str) -> None:
+def test_a_split_follows_its_list_in_either_format(lip_root: Path, kind: str, folder: str) -> None:
     (lip_root / folder).mkdir(exist_ok=True)
     if kind == "ids":
         (lip_root / folder / "train_id.txt").write_text("3_train\n0_train\n")
@@ -79,7 +79,7 @@ def test_an_image_that_a_list_names_must_be_there(lip_root: Path) -> None:
         LIPDataModule(lip_root, batch_size=2).find_samples("val")
 
 
-def test_images_are_squashed_and_labels_scored_at_their_own_size(lip_root: Path) -> None:
+def test_images_are_resized_and_labels_scored_at_their_own_size(lip_root: Path) -> None:
     data = LIPDataModule(lip_root, batch_size=5, num_workers=0, eval_batch_size=3)
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
@@ -92,7 +92,7 @@ def test_images_are_squashed_and_labels_scored_at_their_own_size(lip_root: Path)
     assert batch["target"].shape == (5, 473, 473)
 
 
-def test_flipping_gives_the_mirrored_labels_of_the_makers(shared_data: Path) -> None:
+def test_flipping_gives_the_published_mirrored_labels(shared_data: Path) -> None:
     flip = HorizontalFlip(LIP.flip_pairs, p=1.0)
     pairs = sorted((shared_data / "cihp" / "labels").glob("*.png"))
     assert len(pairs) == 4

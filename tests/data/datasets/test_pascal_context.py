@@ -43,7 +43,7 @@ def pascal_context(root: Path, classes: int = 59, **settings: Any) -> PascalCont
 
 @pytest.fixture
 def genuine_root(shared_data: Path, tmp_path: Path) -> Path:
-    """A root with the 40 genuine images, all of them listed as val."""
+    """A root with the 40 genuine images, all listed as val."""
     root = tmp_path / "VOC2010"
     root.mkdir()
     for folder in ("JPEGImages", "SegmentationClassContext"):
@@ -70,7 +70,7 @@ def test_classes_are_in_alphabetical_order_after_the_background() -> None:
 
 
 @pytest.mark.parametrize("classes", [59, 60])
-def test_samples_of_either_number_of_classes(pascal_context_root: Path, classes: int) -> None:
+def test_samples_with_59_and_60_classes(pascal_context_root: Path, classes: int) -> None:
     data = pascal_context(pascal_context_root, classes)
     assert data.num_classes == classes
     assert [len(data.find_samples(split)) for split in data.splits] == [5, 3, 8]
@@ -84,7 +84,7 @@ def test_samples_of_either_number_of_classes(pascal_context_root: Path, classes:
         pascal_context(pascal_context_root, 61)
 
 
-def test_the_folder_above_will_do(pascal_context_root: Path) -> None:
+def test_the_parent_folder_is_accepted(pascal_context_root: Path) -> None:
     above, itself = pascal_context(pascal_context_root.parent), pascal_context(pascal_context_root)
     assert above.find_samples("trainval") == itself.find_samples("trainval")
 
@@ -104,7 +104,7 @@ def test_either_published_number_of_images_is_complete(
     assert caplog.text == ""
 
 
-def test_what_is_wrong_with_a_list_is_told(pascal_context_root: Path) -> None:
+def test_faults_of_a_list_are_reported(pascal_context_root: Path) -> None:
     list_file = pascal_context_root / "ImageSets" / "SegmentationContext" / "val.txt"
     data = pascal_context(pascal_context_root)
     list_file.write_bytes(b"2008_val_1 \r\n2008_val_0\r\n")
@@ -120,9 +120,7 @@ def test_what_is_wrong_with_a_list_is_told(pascal_context_root: Path) -> None:
         data.find_samples("val")
 
 
-def test_the_genuine_labels_are_those_of_the_other_order_through_the_permutation(
-    shared_data: Path, genuine_root: Path
-) -> None:
+def test_the_permutation_maps_voc_first_labels_to_the_genuine_ones(shared_data: Path, genuine_root: Path) -> None:
     maps = json.loads((shared_data / "pascal_context" / "meta" / "class_maps.json").read_text())
     assert list(PASCAL_CONTEXT_60.class_names) == maps["alphabetical_names_mmseg"]
     assert voc_first_permutation() == maps["vocfirst_to_alphabetical"]
@@ -156,5 +154,5 @@ def test_ten_genuine_labels_tell_the_orders_apart(shared_data: Path, pascal_cont
         assert looks_voc_first(voc_first[some].sum(0))
 
 
-def test_no_pixels_are_no_reason_to_complain() -> None:
+def test_labels_without_pixels_are_not_taken_for_voc_first() -> None:
     assert not looks_voc_first(np.zeros(60, np.int64))

@@ -1,4 +1,4 @@
-"""The generated scenes: reproducible, in Cityscapes' layout, complete in classes, and not trivial."""
+"""The generated scenes: reproducible, in the layout of Cityscapes, with all classes, and not trivial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hrseg.data.datasets.street_scenes.canvas import Camera, Canvas, Dice, Light
 from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
 
 SPLITS = ("train", "val", "test")
-NUMBER = 40  # scenes per split looked at; they are the first ones of every default split
+NUMBER = 40  # scenes per split under test: the first ones of every default split
 WITH_INSTANCES = {24, 25, 26, 27, 28, 31, 32, 33}
 
 
@@ -103,13 +103,13 @@ def test_instances_are_numbered_like_those_of_cityscapes(stacks: dict[str, Stack
 
 
 def mean_iou_of_lookup(train_keys: np.ndarray, train: Stack, val_keys: np.ndarray, val: Stack) -> float:
-    """The mean IoU of the best table from a key to a class; keys are whole numbers of a target's shape."""
+    """The mean IoU of the best lookup table from integer keys, of a target's shape, to classes."""
     votes = np.zeros((int(max(train_keys.max(), val_keys.max())) + 1, CITYSCAPES.num_classes))
     valid = train.targets != CITYSCAPES.ignore_index
     np.add.at(votes, (train_keys[valid], train.targets[valid]), 1)
     rarity = 1 / np.maximum(votes.sum(axis=0), 1)
     scores = []
-    for weighted in (votes, votes * rarity):  # the most frequent class, or the one that is most typical of the key
+    for weighted in (votes, votes * rarity):  # the most frequent class, or the one most typical of the key
         preds, valid = weighted.argmax(axis=1)[val_keys], val.targets != CITYSCAPES.ignore_index
         ious = []
         for train_id in range(CITYSCAPES.num_classes):
@@ -145,7 +145,7 @@ def canvas(size: tuple[int, int] = (64, 128)) -> Canvas:
 
 
 def test_a_face_covers_what_the_pinhole_camera_says() -> None:
-    """A board 2 m wide and 1 m high, 10 m away: 20 x 10 pixels that stand on the ground, 15 rows below the horizon."""
+    """A board 2 m wide and 1 m high, 10 m away: 20 x 10 pixels, whose foot is 15 rows below the horizon."""
     here = canvas()
     here.front(-1.0, 10.0, 2.0, 1.0, 11).box(0.0, 0.0, 2.0, 1.0, (90, 90, 90))
     rows, columns = np.nonzero(here.ids)
@@ -213,7 +213,7 @@ def test_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(files, "generate_scene", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path / "scenes", {"train": 2}, (64, 128))
-    assert [path.name for path in tmp_path.iterdir()] == [".scenes.lock"]  # which is empty, and free
+    assert [path.name for path in tmp_path.iterdir()] == [".scenes.lock"]  # empty and released
 
 
 def test_scenes_whose_marker_was_removed_are_drawn_again(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_scenes_whose_marker_was_removed_are_drawn_again(tmp_path: Path) -> None
     assert not (root / "leftover").exists()
 
 
-def test_where_nothing_can_be_locked_two_processes_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_two_processes_do_not_interfere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "locked", nullcontext)
     root = tmp_path / "scenes"
 
@@ -279,12 +279,12 @@ def test_home_decides_where_scenes_are_kept(monkeypatch: pytest.MonkeyPatch, tmp
     assert StreetScenesDataModule().root.parent == Path("~/.cache/hrseg").expanduser()
 
 
-def test_mistakes_are_named_before_anything_is_drawn(tiny: Callable[..., StreetScenesDataModule]) -> None:
+def test_invalid_settings_fail_before_anything_is_drawn(tiny: Callable[..., StreetScenesDataModule]) -> None:
     with pytest.raises(ConfigError, match=r"image_size is \(32, 128\); expected 64"):
         tiny(image_size=(32, 128))
     with pytest.raises(ConfigError, match="expected 1 scene or more per split"):
         tiny(num_val=0)
-    for name in ("num_train", "num_val", "num_test"):  # which would fill the memory with their names
+    for name in ("num_train", "num_val", "num_test"):  # whose names would fill the memory
         with pytest.raises(ConfigError, match=r"1000000000000.*expected 1 scene or more per split, 1000000 at most"):
             tiny(**{name: 10**12})
     with pytest.raises(ConfigError, match=r"a scene of data.image_size would have 1000000x1000000 pixels"):

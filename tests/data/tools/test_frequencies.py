@@ -22,7 +22,7 @@ def test_counts_equal_a_loop_over_images_and_classes() -> None:
     assert counts.shares.sum() == pytest.approx(1)
 
 
-def test_weights_are_the_papers_formulas_with_mean_1_over_the_classes_that_occur() -> None:
+def test_weights_follow_the_papers_with_mean_1_over_the_classes_that_occur() -> None:
     counts = ClassCounts.of(HISTOGRAMS)
     present = [0, 1, 2, 4]
     total = counts.pixels.sum()

@@ -50,7 +50,7 @@ def test_colors_come_from_the_palette(tmp_path: Path) -> None:
     palette = np.random.default_rng(1).integers(0, 256, (256, 3))
     save(tmp_path / "a.png", IDS, palette.ravel().tolist())
     assert yaml.safe_load(guess_classes(tmp_path))["colors"] == palette[[3, 8, 20]].tolist()
-    save(tmp_path / "a.png", IDS, [0] * 768)  # a palette that tells nothing apart
+    save(tmp_path / "a.png", IDS, [0] * 768)  # a palette of one colour
     assert yaml.safe_load(guess_classes(tmp_path))["colors"] == [list(color) for color in default_colors(3)]
 
 
@@ -79,7 +79,7 @@ def test_masks_of_0_and_255_have_two_classes(tmp_path: Path) -> None:
         ([1], False),
         ([0, 1], True),
         ([1, 2, 3], True),
-        ([0, 15], True),  # a part of VOC's
+        ([0, 15], True),  # some of VOC's
         ([*range(21)], True),
     ],
 )
@@ -98,7 +98,7 @@ def blocks(values: list[int], size: int = 40) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.jp2", "a.png"])
-def test_noise_of_a_jpeg_is_no_class_and_snapped_away(name: str, tmp_path: Path) -> None:
+def test_jpeg_noise_is_no_class_and_is_removed(name: str, tmp_path: Path) -> None:
     clean = blocks([0, 255])
     rows, columns = np.ogrid[-20:20, -40:40]
     clean[(rows**2 + columns**2 < 150)] = 128
@@ -116,8 +116,8 @@ def test_noise_of_a_jpeg_is_no_class_and_snapped_away(name: str, tmp_path: Path)
         snap_masks(tmp_path / "masks", "", tmp_path / "out")
 
 
-def test_a_jpeg_without_noise_is_not_said_to_have_some(tmp_path: Path) -> None:
-    """It was said that 0 of 2 values are noise."""
+def test_a_jpeg_without_noise_is_not_reported_as_noisy(tmp_path: Path) -> None:
+    """Regression: the message said that 0 of 2 values are noise."""
     (tmp_path / "masks").mkdir()
     Image.fromarray(blocks([0, 255])).save(tmp_path / "masks" / "a.jpg", quality=100)
     with pytest.raises(
@@ -140,15 +140,15 @@ def test_smoothed_edges_of_painted_masks_are_snapped_to_the_nearest_colour(tmp_p
     np.testing.assert_array_equal(snapped[:, :38], clean[:, :38])
 
 
-def test_values_that_look_like_instances_are_told(tmp_path: Path) -> None:
-    """47 colours of a panoptic PNG were written down as classes without a word."""
+def test_values_that_look_like_instances_are_reported(tmp_path: Path) -> None:
+    """Regression: 47 colours of a panoptic PNG became classes without a message."""
     save(tmp_path / "a.png", blocks([0, *range(1, 15)], 9))
     assert "do they number instances" in guess_classes(tmp_path)
-    save(tmp_path / "a.png", np.tile(blocks([*range(15)], 9), (1, 3)))  # each in three places, as classes are
+    save(tmp_path / "a.png", np.tile(blocks([*range(15)], 9), (1, 3)))  # each in three regions, like classes
     assert "instances" not in guess_classes(tmp_path)
 
 
-def test_what_are_no_masks_is_told(tmp_path: Path) -> None:
+def test_files_that_are_no_masks_are_reported(tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError, match=r"no mask \*_m\.png in .*, which holds nothing; give --masks"):
         guess_classes(tmp_path, "_m")
     (tmp_path / "labels").mkdir()

@@ -44,7 +44,7 @@ def lists_of(root: Path) -> dict[str, str]:
 
 
 def detail() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The content of a JSON of overlapping masks, those of an image not side by side; and the labels it describes."""
+    """The content of a JSON of overlapping masks, in mixed order of images; and the labels it describes."""
     rng = np.random.default_rng(0)
     labels = {name: np.zeros(size, np.uint8) for name, size in SIZES.items()}
     images = [
@@ -80,7 +80,7 @@ def write(path: Path, content: dict[str, Any]) -> Path:
 
 
 def release(folder: Path) -> dict[str, np.ndarray]:
-    """Writes labels of a release in which a class has twice the number that it has here, and returns those of here."""
+    """Writes labels of a release whose label ids are twice ours, and returns ours."""
     (folder / "trainval").mkdir(parents=True)
     names = {2 * number: name for number, name in enumerate(PASCAL_CONTEXT_60.class_names) if number} | {3: "air duct"}
     (folder / "labels.txt").write_text("".join(f"{number}: {name}\r\n" for number, name in names.items()))
@@ -98,7 +98,7 @@ def write_voc_lists(root: Path) -> None:
     (root / "ImageSets" / "Main" / "val.txt").write_text("2008_000002\n")
 
 
-def test_json_gives_what_painting_pixel_by_pixel_gives(root: Path, tmp_path: Path) -> None:
+def test_labels_from_json_equal_those_painted_pixel_by_pixel(root: Path, tmp_path: Path) -> None:
     content, labels = detail()
     assert prepare_from_json(root, write(tmp_path / "a.json", content), workers=2) == {"train": 2, "val": 1}
     for name, label in labels.items():
@@ -133,7 +133,7 @@ def test_labels_in_voc_first_order_are_renumbered(root: Path, tmp_path: Path) ->
         prepare_from_voc_first(root, tmp_path / "old", workers=1, overwrite=True)
 
 
-def test_mat_gives_the_classes_by_their_names(root: Path, tmp_path: Path) -> None:
+def test_labels_from_mat_are_mapped_by_class_name(root: Path, tmp_path: Path) -> None:
     labels = release(tmp_path / "release")
     write_voc_lists(root)
     assert prepare_from_mat(root, tmp_path / "release", workers=1) == {"train": 2, "val": 1}
@@ -142,7 +142,7 @@ def test_mat_gives_the_classes_by_their_names(root: Path, tmp_path: Path) -> Non
     assert lists_of(root) == {"train": "2008_000001\n2008_000003\n", "val": "2008_000002\n"}
 
 
-def test_genuine_labels_survive_the_way_through_the_json(shared_data: Path, tmp_path: Path) -> None:
+def test_genuine_labels_survive_a_round_trip_through_json(shared_data: Path, tmp_path: Path) -> None:
     genuine = shared_data / "pascal_context"
     root = tmp_path / "VOC2010"
     root.mkdir()
@@ -166,7 +166,7 @@ def test_genuine_labels_survive_the_way_through_the_json(shared_data: Path, tmp_
         )
 
 
-def test_labels_that_are_there_are_kept_unless_asked_otherwise(root: Path, tmp_path: Path) -> None:
+def test_existing_labels_are_kept_unless_overwritten(root: Path, tmp_path: Path) -> None:
     content, labels = detail()
     path = write(tmp_path / "a.json", content)
     prepare_from_json(root, path, workers=1)
@@ -243,7 +243,7 @@ def first_annotation(**change: Any) -> Any:
         (lambda content: content["images"].append(3), r"entry 3 of images has 3, not image_id \(int\)"),
     ],
 )
-def test_a_json_of_something_else_is_told_in_one_line_and_leaves_no_lists(
+def test_an_invalid_json_is_a_one_line_error_and_leaves_no_lists(
     root: Path, tmp_path: Path, spoil: Any, message: str
 ) -> None:
     content, _ = detail()
@@ -266,14 +266,14 @@ def test_run_lengths_are_checked_as_pycocotools_reads_them() -> None:
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a": '])
-def test_lists_in_lists_without_end_are_told(opening: str, root: Path, tmp_path: Path) -> None:
-    """Their paths filled the memory, and the process was killed."""
+def test_endlessly_nested_lists_are_reported(opening: str, root: Path, tmp_path: Path) -> None:
+    """Regression: the parser's paths filled the memory, and the process was killed."""
     (tmp_path / "a.json").write_text(opening * 100_000)
     with pytest.raises(DataFileError, match=r"a\.json is truncated or no JSON"):
         prepare_from_json(root, tmp_path / "a.json", workers=1)
 
 
-def test_half_a_json_is_told_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+def test_a_truncated_json_is_reported_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
     content, _ = detail()
     path = write(tmp_path / "a.json", content)
     text = path.read_text()
@@ -287,7 +287,7 @@ def test_half_a_json_is_told_and_leaves_nothing(root: Path, tmp_path: Path) -> N
     assert [file.name for file in root.iterdir()] == ["JPEGImages"]
 
 
-def test_a_missing_image_is_told_and_leaves_no_lists(root: Path, tmp_path: Path) -> None:
+def test_a_missing_image_is_reported_and_leaves_no_lists(root: Path, tmp_path: Path) -> None:
     content, _ = detail()
     path = write(tmp_path / "a.json", content)
     (root / "JPEGImages" / "2008_000003.jpg").unlink()
@@ -365,7 +365,7 @@ def spoiled_mat(name: str, content: bytes | dict[str, Any]) -> Any:
         ),
     ],
 )
-def test_what_is_wrong_with_a_release_is_told_in_one_line(root: Path, tmp_path: Path, spoil: Any, message: str) -> None:
+def test_faults_of_a_release_are_one_line_errors(root: Path, tmp_path: Path, spoil: Any, message: str) -> None:
     release(tmp_path / "release")
     write_voc_lists(root)
     spoil(root, tmp_path / "release")

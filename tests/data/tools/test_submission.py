@@ -107,7 +107,7 @@ def put_floats(path: Path) -> None:
         (put_floats, DataFileError, "bonn_000001_000019.png has 1 band of 32-bit floats"),
     ],
 )
-def test_what_a_server_would_refuse_is_refused_here(
+def test_predictions_that_a_server_would_refuse_are_refused(
     data: CityscapesDataModule, predictions: Path, tmp_path: Path, spoil: object, error: type[Exception], message: str
 ) -> None:
     spoil(predictions / "bonn_000001_000019.png")  # type: ignore[operator]
@@ -119,9 +119,7 @@ def test_what_a_server_would_refuse_is_refused_here(
     assert (tmp_path / "out" / "submission.zip").read_bytes() == b"of yesterday"
 
 
-def test_a_place_that_cannot_be_written_to_is_told(
-    data: CityscapesDataModule, predictions: Path, tmp_path: Path
-) -> None:
+def test_an_unwritable_archive_is_reported(data: CityscapesDataModule, predictions: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OutputError, match=r"submission.zip cannot be written"):
         write_submission(data, predictions, tmp_path / "file" / "submission.zip")

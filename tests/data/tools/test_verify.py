@@ -29,7 +29,7 @@ def camvid(root: Path, **settings: Any) -> CamVidDataModule:
 
 
 def only(report: Report, kind: str) -> str:
-    """The one message of a report that has no other."""
+    """The only message of a report."""
     assert list(report.findings) == [kind]
     (message,) = report.findings[kind]
     assert "\n" not in message
@@ -66,7 +66,7 @@ def label(root: Path, split: str, name: str, *ids: int) -> None:
     write_image(root / "masks" / split / f"{name}.png", np.resize(np.array(ids, np.uint8), (8, 8)))
 
 
-def test_classes_that_never_occur_and_labels_that_are_all_ignored_are_told_with_counts(tmp_path: Path) -> None:
+def test_absent_classes_and_ignored_labels_are_reported_with_counts(tmp_path: Path) -> None:
     classes = {"names": ["a", "b", "c"], "ignore": [9]}
     for split, name, *ids in (("train", "1", 0, 9), ("train", "2", 9), ("val", "3", 9, 255), ("val", "4", 1)):
         label(tmp_path, split, name, *ids)  # type: ignore[arg-type]
@@ -84,14 +84,14 @@ def test_classes_that_never_occur_and_labels_that_are_all_ignored_are_told_with_
 
 
 def test_a_split_without_a_pixel_of_a_class_is_a_finding(tmp_path: Path) -> None:
-    """The loss was 0.0 and the mIoU nan without a word."""
+    """Regression: the loss was 0.0 and the mIoU nan without a message."""
     for split, name, *ids in (("train", "1", 255), ("train", "2", 255), ("val", "3", 0, 1)):
         label(tmp_path, split, name, *ids)  # type: ignore[arg-type]
     message = only(verify(FolderDataModule(tmp_path, {"names": ["a", "b"]})), "splits in which every pixel is ignored")
     assert message.startswith("train: all 2 labels hold ignored pixels only, such as ")
 
 
-def test_ids_palettes_and_colors_are_counted_alike(folder_root: Path) -> None:
+def test_ids_palettes_and_colors_give_the_same_counts(folder_root: Path) -> None:
     data = FolderDataModule(folder_root)
     report = verify(data)
     assert (report.findings, report.num_images) == ({}, {"train": 8, "val": 1, "test": 1})
@@ -111,7 +111,7 @@ def test_splits_without_labels_are_checked_for_their_images(cityscapes_root: Pat
     assert f"{broken} is truncated" in only(verify(data), "files that cannot be used")
 
 
-def test_an_image_without_mask_and_a_mask_without_image_are_told(folder_root: Path) -> None:
+def test_an_image_without_mask_and_a_mask_without_image_are_reported(folder_root: Path) -> None:
     (folder_root / "masks" / "left" / "01.png").rename(folder_root / "masks" / "left" / "1.png")
     report = verify(FolderDataModule(folder_root))
     assert report.findings == {
@@ -122,7 +122,7 @@ def test_an_image_without_mask_and_a_mask_without_image_are_told(folder_root: Pa
     }
 
 
-def test_names_that_differ_in_their_ends_are_told_with_the_remedy_once(folder_root: Path) -> None:
+def test_names_that_differ_in_their_suffix_are_reported_with_the_remedy_once(folder_root: Path) -> None:
     for path in list(folder_root.glob("masks/*/*.png")):
         path.rename(path.with_name(f"{path.stem}_mask.png"))
     first, *others = verify(FolderDataModule(folder_root)).findings["missing files"]
@@ -131,7 +131,7 @@ def test_names_that_differ_in_their_ends_are_told_with_the_remedy_once(folder_ro
     assert not any("data.mask_suffix" in message for message in others)
 
 
-def test_a_folder_of_a_split_with_another_name_is_told_with_the_remedy(folder_root: Path) -> None:
+def test_a_split_folder_of_another_name_is_reported_with_the_remedy(folder_root: Path) -> None:
     for kind in ("images", "masks"):
         (folder_root / kind / "left").rename(folder_root / kind / "train")
         (folder_root / kind / "right").rename(folder_root / kind / "valid")
@@ -139,7 +139,7 @@ def test_a_folder_of_a_split_with_another_name_is_told_with_the_remedy(folder_ro
     assert re.match(r"no image of split val; expected .* data\.splits if those .* \(valid, validation\)", message)
 
 
-def test_files_that_cannot_be_used_are_told(camvid_root: Path) -> None:
+def test_unusable_files_are_reported(camvid_root: Path) -> None:
     (camvid_root / "train" / "0000.png").write_bytes(b"nothing")
     (camvid_root / "trainannot" / "0001.png").write_bytes(b"nothing")
     write_image(camvid_root / "valannot" / "0001.png", np.zeros((48, 65), np.uint8))
@@ -152,7 +152,7 @@ def test_files_that_cannot_be_used_are_told(camvid_root: Path) -> None:
     assert report.counts["train"].images.tolist() == [3] * 11
 
 
-def test_a_value_outside_the_table_is_told_with_its_pixels(camvid_root: Path) -> None:
+def test_a_value_outside_the_table_is_reported_with_its_pixels(camvid_root: Path) -> None:
     path = camvid_root / "valannot" / "0001.png"
     label = read_label(path).copy()
     label[0, :7] = 12
@@ -161,21 +161,21 @@ def test_a_value_outside_the_table_is_told_with_its_pixels(camvid_root: Path) ->
     assert message.startswith(f"value 12 (7 pixels) in {path}; CamVid has train ids 0-11, 255.")
 
 
-def test_the_same_image_in_two_splits_is_told(camvid_root: Path) -> None:
+def test_the_same_image_in_two_splits_is_reported(camvid_root: Path) -> None:
     shutil.copy(camvid_root / "train" / "0003.png", camvid_root / "val" / "0001.png")
     expected = f"the same image: {camvid_root}/train/0003.png (train) and {camvid_root}/val/0001.png (val)"
     for train_split in ("train", "trainval"):
         assert only(verify(camvid(camvid_root, train_split=train_split)), "images in several splits") == expected
 
 
-def test_an_image_that_two_lists_name_is_told(folder_root: Path) -> None:
+def test_an_image_in_two_lists_is_reported(folder_root: Path) -> None:
     (folder_root / "train.txt").write_text("left/01\nright/02\n")
     (folder_root / "val.txt").write_text("left/01\n")
     message = only(verify(FolderDataModule(folder_root)), "images in several splits")
     assert message.count("left/01.jpg") == 2
 
 
-def test_a_split_that_is_scored_and_empty_is_told(camvid_root: Path) -> None:
+def test_an_empty_scored_split_is_reported(camvid_root: Path) -> None:
     shutil.rmtree(camvid_root / "val")
     assert "no image of split val; expected SPLIT/*.png" in only(verify(camvid(camvid_root)), "missing files")
     shutil.rmtree(camvid_root / "train")
@@ -183,14 +183,14 @@ def test_a_split_that_is_scored_and_empty_is_told(camvid_root: Path) -> None:
         verify(camvid(camvid_root))
 
 
-def test_a_list_that_names_absent_images_is_told_once(folder_root: Path) -> None:
+def test_a_list_of_missing_images_is_reported_once(folder_root: Path) -> None:
     (folder_root / "train.txt").write_text("left/01\n")
     (folder_root / "val.txt").write_text("gone\n")
     report = verify(FolderDataModule(folder_root, train_split="trainval", val_split="train", test_split="train"))
     assert "1 of 1 images that" in only(report, "missing files")
 
 
-def test_a_data_set_may_doubt_its_counts(cityscapes_root: Path) -> None:
+def test_a_data_set_may_report_doubts_about_its_counts(cityscapes_root: Path) -> None:
     class Doubtful(CityscapesDataModule):
         def check_counts(self, pixels_per_label_id: np.ndarray) -> list[str]:
             return [json.dumps(pixels_per_label_id.tolist())]
@@ -203,7 +203,7 @@ def test_a_data_set_may_doubt_its_counts(cityscapes_root: Path) -> None:
     assert counts == expected
 
 
-def test_files_are_read_again_if_they_or_the_table_have_changed_only(camvid_root: Path) -> None:
+def test_files_are_read_again_only_if_they_or_the_table_changed(camvid_root: Path) -> None:
     first = verify(camvid(camvid_root))
     again = verify(camvid(camvid_root))
     assert (first.num_read, again.num_read) == (7, 0)
@@ -223,16 +223,14 @@ def test_files_are_read_again_if_they_or_the_table_have_changed_only(camvid_root
     assert verify(camvid(camvid_root)).num_read == 0
 
 
-def test_another_limit_of_pixels_is_not_answered_from_the_cache(
-    camvid_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_pixel_limit_invalidates_the_cache(camvid_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HRSEG_MAX_PIXELS", "3000")
     assert "more than the 3000 that are decoded" in str(verify(camvid(camvid_root)).findings)
     monkeypatch.delenv("HRSEG_MAX_PIXELS")
     assert verify(camvid(camvid_root)).findings == {}
 
 
-def test_a_cache_that_is_broken_or_cannot_be_written_costs_time_only(
+def test_a_damaged_or_unwritable_cache_only_costs_time(
     camvid_root: Path, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = verify(camvid(camvid_root))
