@@ -26,18 +26,27 @@ def test_labels_and_lists_are_made_and_a_partial_copy_is_warned_of(
         annotations.append({"id": 7, "image_id": image_id, "category_id": 420, "segmentation": run_lengths})
     merged.write_text(json.dumps({"images": images, "annos_segmentation": annotations}))
 
-    assert main(["prepare", "pascal-context", "--root", str(root), "--json", str(merged), "--workers", "1"]) == 0
+    arguments = ["prepare", "pascal-context", "--root", str(root), "--json", str(merged)]
+    assert main([*arguments, "--workers", "1"]) == 0
     captured = capsys.readouterr()
     assert "train: 1 images\nval: 2 images\n" in captured.out
     assert captured.err.splitlines() == [
         "warning: the complete train has 4998 or 4996 images",
         "warning: the complete val has 5105 or 5104 images",
     ]
-    assert np.unique(Image.open(root / "SegmentationClassContext" / "2.png")) == [53]
+    label = root / "SegmentationClassContext" / "2.png"
+    assert np.unique(Image.open(label)) == [53]
     assert (root / "ImageSets" / "SegmentationContext" / "val.txt").read_text() == "1\n2\n"
 
+    Image.fromarray(np.zeros((32, 48), np.uint8)).save(label)
+    assert main(arguments) == 0
+    assert np.unique(Image.open(label)) == [0]  # existing labels stay
+    assert main([*arguments, "--overwrite"]) == 0
+    assert np.unique(Image.open(label)) == [53]
+
+    capsys.readouterr()
     merged.write_text(merged.read_text()[:-9])
-    assert main(["prepare", "pascal-context", "--root", str(root), "--json", str(merged)]) == 2
+    assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "trainval_merged.json is truncated or no JSON" in line
 

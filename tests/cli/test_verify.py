@@ -129,6 +129,11 @@ def test_masks_in_the_folders_of_the_splits_are_guessed_from_and_snapped(
     assert main(["verify", "--guess", str(tmp_path), "--output", "new.yaml"]) == 0
     places = ", ".join(f"{tmp_path}/{part}/masks" for part in ("train", "val", "test"))
     assert f"# 4 masks of {places}; put" in capsys.readouterr().out
+    write_image(tmp_path / "day" / "0_mask.png", mask // 200)
+    write_image(tmp_path / "day" / "0.png", mask)
+    named = ["--masks", "day", "--mask_suffix", "_mask", "--output", "day.yaml"]
+    assert main(["verify", "--guess", str(tmp_path), *named]) == 0
+    assert f"# 1 masks of {tmp_path}/day; put" in capsys.readouterr().out
 
 
 def test_names_in_brackets_are_shown_as_they_are(folder_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
