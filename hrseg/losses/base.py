@@ -64,6 +64,8 @@ class Criterion(nn.Module, RecordsArguments):
 class SegmentationLoss(Criterion, ABC):
     """A loss on the logits of one output; a subclass implements `compute`.
 
+    The arguments below mean the same in every loss that has them.
+
     Args:
         class_weights: One weight per class, in train id order; None weighs all equally.
         ignore_index: Value of the pixels in the target that do not count.

@@ -17,15 +17,12 @@ Upsample = Callable[[Tensor, Tensor], Tensor]
 
 
 class CrossEntropyLoss(SegmentationLoss):
-    """Cross entropy of the softmax over classes.
+    """Cross entropy of the softmax over classes; arguments not described here as for `SegmentationLoss`.
 
     Args:
-        class_weights: One weight per class, in train id order; None weighs all equally.
         divide_by: What the sum of the weighted pixel losses is divided by: "weights", the summed weights of the valid
             pixels, as `torch.nn.CrossEntropyLoss` and the official HRNet code do; or "pixels", the number of all
             pixels, ignored ones included, as the official code does for the auxiliary output beside OHEM.
-        ignore_index: Value of the pixels in the target that do not count.
-        align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
         ConfigError: An argument is outside its range.

@@ -17,12 +17,10 @@ class ModuleLoss(SegmentationLoss):
 
     Logits are upsampled to the target's size. Ignored pixels are set to the module's own `ignore_index`; a module
     without one receives the target as it is and has to ignore them itself. A buffer `weight` (K,) is taken as class
-    weights.
+    weights. Arguments not described here as for `SegmentationLoss`.
 
     Args:
         module: The wrapped loss.
-        ignore_index: Value of the pixels in the target that do not count.
-        align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
         ConfigError: A class weight is negative or not finite.
@@ -46,7 +44,10 @@ class ModuleLoss(SegmentationLoss):
         known, valid = self.split_valid(target)
         # torch's losses divide by the number of valid pixels; if there are none, count all of them and multiply by zero
         some = valid.any()
-        loss = self.module(logits, torch.where(valid | ~some, known, self._ignored()))
+        if getattr(self.module, "ignore_index", self.ignore_index) is None:
+            self.module.ignore_index = self.ignore_index  # type: ignore[assignment]
+        ignored: int = getattr(self.module, "ignore_index", self.ignore_index)
+        loss = self.module(logits, torch.where(valid | ~some, known, ignored))
         return require_scalar(loss, type(self.module).__name__) * some
 
     def probe(self, num_classes: int) -> None:
@@ -68,13 +69,6 @@ class ModuleLoss(SegmentationLoss):
                 f"{type(self.module).__name__} is no loss of logits (B, K, H, W) and a target (B, H, W) of classes: "
                 f"{reason}"
             ) from error
-
-    def _ignored(self) -> int:
-        """The value that ignored pixels are set to."""
-        if getattr(self.module, "ignore_index", self.ignore_index) is None:
-            self.module.ignore_index = self.ignore_index  # type: ignore[assignment]
-        value: int = getattr(self.module, "ignore_index", self.ignore_index)
-        return value
 
 
 def as_loss(loss: object) -> SegmentationLoss:

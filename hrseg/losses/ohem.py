@@ -19,14 +19,12 @@ class OhemCrossEntropyLoss(SegmentationLoss):
 
     Pixels are kept whose probability of the target class is strictly below the larger of `threshold` and the
     (`min_kept` + 1)-smallest such probability among the batch's valid pixels (the largest, if there are fewer). Their
-    class-weighted losses are divided by their number, not by the sum of their weights.
+    class-weighted losses are divided by their number, not by the sum of their weights. Arguments not described here as
+    for `SegmentationLoss`.
 
     Args:
         threshold: Probability, 0 to 1; pixels below it are kept.
         min_kept: Minimum number of pixels to keep, per batch and rank, even if their probability is higher.
-        class_weights: One weight per class, in train id order; None weighs all equally.
-        ignore_index: Value of the pixels in the target that do not count.
-        align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
         ConfigError: The threshold is not a probability, or `min_kept` is negative.

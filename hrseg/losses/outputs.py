@@ -76,11 +76,11 @@ class WeightedOutputsLoss(Criterion):
 class SumLoss(SegmentationLoss):
     """The weighted sum of several losses on the same output, such as cross entropy and Dice.
 
+    `ignore_index` and `align_corners` are set in all of them; see `SegmentationLoss`.
+
     Args:
         losses: The losses; modules of (logits, target) are wrapped in a `ModuleLoss`.
         weights: One weight >= 0 per loss; None is 1 for all.
-        ignore_index: Value of the pixels in the target that do not count, for all losses.
-        align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
         ConfigError: There is no loss, or not one weight per loss, or a weight is negative or not finite.

@@ -36,7 +36,7 @@ class RMILoss(SegmentationLoss):
     The loss may be negative: RMI falls towards half the logarithm of alpha for each class.
 
     The defaults are NVIDIA's; openseg's setting is `pooling="max", pool_size=3, alpha=1e-3`. With `bce_weight=1` the
-    loss is BCE alone, NVIDIA's loss of the auxiliary output.
+    loss is BCE alone, NVIDIA's loss of the auxiliary output. Arguments not described here as for `SegmentationLoss`.
 
     Args:
         num_classes: Number of channels that the logits must have; None accepts any.
@@ -45,8 +45,6 @@ class RMILoss(SegmentationLoss):
         pool_size: Side and stride of the pooling in pixels; every side is padded by half of it, rounded down.
         bce_weight: Weight of the BCE, 0 to 1 (lambda in the paper); that of RMI is the rest.
         alpha: Added to the diagonal of both scatter matrices, above 0.
-        ignore_index: Value of the pixels in the target that do not count.
-        align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
         ConfigError: A number is outside its range.

@@ -20,13 +20,12 @@ _OURS = ("mode", "ignore_index", "from_logits")  # fixed: multiclass, the label 
 class SmpLoss(SegmentationLoss):
     """A loss of segmentation_models_pytorch in multiclass mode.
 
-    Ignored pixels change neither its value nor its gradient. It is always computed in float32.
+    Ignored pixels change neither its value nor its gradient. It is always computed in float32. Arguments not described
+    here as for `SegmentationLoss`.
 
     Args:
         name: "dice", "focal", "jaccard", "lovasz" or "tversky", or the name or import path of the class.
         options: Arguments of the SMP class by name, such as `{"smooth": 1.0}`.
-        ignore_index: Value of the pixels in the target that do not count.
-        align_corners: How logits smaller than the target are upsampled; the network's own setting.
 
     Raises:
         UnknownNameError: SMP has no such loss.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -327,10 +328,14 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self, images: Tensor | Sequence[Tensor], protocol: Protocol
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Yields index and outputs of each image, see `score_images`; images of equal size share a batch."""
-        for indices, same_sized in _by_size(images):
+        by_size: defaultdict[torch.Size, list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            by_size[image.shape].append(index)
+        for indices in by_size.values():
+            batch = images if isinstance(images, Tensor) else torch.stack([images[index] for index in indices])
             outputs = score_images(
                 self.outputs,
-                self._prepare(same_sized),
+                self._prepare(batch),
                 protocol,
                 align_corners=self.align_corners,
                 flip_permutation=self.labels.flip_permutation(),
@@ -461,15 +466,3 @@ class SegmentationTask(LightningModule, RecordsArguments):
         """Restores the seed, and records how long the weights were trained."""
         self.restored = (checkpoint.get("global_step", 0), checkpoint.get("epoch", 0))
         self.seed = checkpoint.get("hrseg", {}).get("seed")
-
-
-def _by_size(images: Tensor | Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
-    """Groups images by size; yields their indices and the images as a batch (B, 3, H, W)."""
-    if isinstance(images, Tensor):
-        yield list(range(len(images))), images
-        return
-    indices: dict[torch.Size, list[int]] = {}
-    for index, image in enumerate(images):
-        indices.setdefault(image.shape, []).append(index)
-    for same in indices.values():
-        yield same, torch.stack([images[index] for index in same])
