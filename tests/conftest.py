@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -9,12 +10,15 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the threads of several processes wait for each other
+
 import numpy as np
 import pytest
 from PIL import Image
 
-# a shell that runs the tests in the background has them ignore Ctrl-C, which some of them send
+# tests send these signals, which a shell has its background jobs ignore, and nohup
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # what starts an interpreter, which takes seconds to import torch; and torch's compiler and exporter, which take as long
 PROCESSES = ("jupyter_client", "multiprocessing", "nbclient", "subprocess", "tests.processes", "torch.multiprocessing")

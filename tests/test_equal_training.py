@@ -25,10 +25,11 @@ from hrseg.losses import (
     SumLoss,
     WeightedOutputsLoss,
 )
-from hrseg.models import VARIANTS, HRNetV2
+from hrseg.models import HRNetV2
 from hrseg.task import SegmentationTask
 from hrseg.utils.images import write_image
-from tests.processes import start
+from tests.networks import TINY
+from tests.processes import exit_codes, start
 from tests.restarts import rows
 
 STEPS = 20
@@ -65,7 +66,7 @@ def train(out: Path, loss: SegmentationLoss, processes: int, loss_reduction: Los
     """Trains on a batch of four in each step, in double precision; leaves weights and rows in a folder."""
     data = CamVidDataModule("camvid", 4 // processes, (32, 32), num_workers=0)
     torch.manual_seed(0)
-    network = FrozenStatistics(VARIANTS["w18_small_v1"], 11, init="kaiming", bn_momentum=1.0)
+    network = FrozenStatistics(TINY, 11, init="kaiming", bn_momentum=1.0)
     network(torch.randn(4, 3, 160, 160))  # for statistics of some use
     task = SegmentationTask(
         network.train(),
@@ -120,7 +121,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.M
     for name, loss in LOSSES.items():
         train(Path("one", name, "global"), loss(), 1)
         train(Path("one", name, "per_rank"), MeanOfHalves(loss()), 1)
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    assert exit_codes(ranks, timeout=300) == [0, 0]
 
     for name in LOSSES:
         for average in ("global", "per_rank"):

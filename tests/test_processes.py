@@ -15,7 +15,7 @@ from hrseg.callbacks import PredictionFiles, ScoreTables
 from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.task import SegmentationTask
 from hrseg.utils.images import read_label, write_image
-from tests.processes import start
+from tests.processes import exit_codes, start
 
 NUMBERS = (5, 6, 7)
 
@@ -58,7 +58,7 @@ def test_two_processes_score_and_predict_what_one_does(tmp_path: Path) -> None:
 
     script = "from pathlib import Path; from tests.test_processes import run; run(Path('.'), Path('two'), 2)"
     ranks = start(script, 2, tmp_path)
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    assert exit_codes(ranks, timeout=300) == [0, 0]
 
     for number in NUMBERS:
         one, two = (json.loads((tmp_path / way / str(number) / "scores.json").read_text()) for way in ("one", "two"))

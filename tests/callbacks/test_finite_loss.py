@@ -21,7 +21,7 @@ from hrseg.models import VARIANTS, HRNetV2
 from hrseg.optim import Muon
 from hrseg.task import SegmentationTask
 from hrseg.utils.images import read_image, write_image
-from tests.processes import start
+from tests.processes import exit_codes, start
 
 WHITE = "0002"  # the frame that the network cannot stand
 
@@ -157,7 +157,7 @@ def test_two_processes_leave_out_the_same_steps(root: Path, tmp_path: Path) -> N
     write_image(root / "trainannot" / "0005.png", np.zeros((48, 64), np.uint8))
     script = f"from tests.callbacks.test_finite_loss import fit_in_two; fit_in_two({str(root)!r})"
     ranks = start(script, 2, tmp_path)
-    assert [rank.wait(timeout=200) for rank in ranks] == [0, 0]
+    assert exit_codes(ranks, timeout=200) == [0, 0]
     assert len(list((tmp_path / "run" / "not_finite").glob("*.json"))) == 2  # of the process that had it, in two epochs
 
 

@@ -9,10 +9,10 @@ import re
 import resource
 import struct
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from hrseg.data.datasets.camvid import CAMVID
 from hrseg.data.datasets.pascal_context import PASCAL_CONTEXT_59
 from hrseg.utils.images import write_image
 from tests.conftest import write_jpeg
+from tests.processes import run
 from tests.utils.test_image_formats import tiff
 
 RECIPE = """
@@ -303,19 +304,24 @@ def test_an_empty_ckpt_path_is_not_a_random_network(camvid_root: Path, capsys: p
     assert "no checkpoint at an empty name; give" in one_line_error(capsys)
 
 
+def restricted_main(arguments: list[str], file_size: int | None) -> NoReturn:
+    """The command, obeying the permissions of files, which root does not otherwise."""
+    libc = ctypes.CDLL(None)
+    version = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    capabilities = (ctypes.c_uint32 * 6)()  # the first: those in force
+    libc.capget(version, capabilities)
+    capabilities[0] &= ~2  # CAP_DAC_OVERRIDE
+    if libc.capset(version, capabilities):
+        raise SystemExit(77)
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    raise SystemExit(main(arguments))
+
+
 def command(*arguments: str, file_size: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own that obeys the permissions of files, which root does not otherwise."""
-
-    def restrict() -> None:
-        if os.geteuid() == 0 and ctypes.CDLL(None).prctl(24, 1, 0, 0, 0):  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
-            os._exit(77)
-        if file_size is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-
-    script = "from hrseg.cli import main; raise SystemExit(main())"
-    result = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, preexec_fn=restrict
-    )
+    """Runs `restricted_main` in a process of its own."""
+    script = f"from tests.cli.test_bad_input import *; restricted_main({list(arguments)}, {file_size})"
+    result = run(script, Path.cwd())
     if result.returncode == 77:
         pytest.skip("root may not give up its right to write everywhere")
     return result

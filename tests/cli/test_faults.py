@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from hrseg.cli import main
-from tests.processes import PROJECT, start
+from tests.processes import exit_codes, run, start
 from tests.restarts import RECIPE, rows
 
 IN_TWO = ["--trainer.devices=2", "--trainer.strategy=ddp", "--timeout_minutes=0.2"]
@@ -69,13 +67,7 @@ def command(*arguments: str) -> str:
 def fit(*arguments: str, **callbacks: str) -> tuple[int, str]:
     """Exit code and output of a training in a process of its own."""
     added = [f"--trainer.callbacks+=tests.cli.test_faults.{name}" for name in callbacks.values()]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", command(*arguments, *added)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
-        timeout=SECONDS,
-    )
+    done = run(command(*arguments, *added), Path.cwd(), SECONDS)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -92,14 +84,12 @@ def test_the_others_leave_when_a_process_dies_or_hangs(victim: int, number: sign
     ranks = start(script, 2, Path.cwd(), output)
     try:
         wait_until(lambda: len(rows(Path("run"))) > 3, output)
-        ranks[victim].send_signal(number)
+        os.kill(ranks[victim].pid, number)
         began = time.monotonic()
-        assert ranks[1 - victim].wait(timeout=SECONDS) == 2
+        assert exit_codes([ranks[1 - victim]], SECONDS) == [2]
         assert time.monotonic() - began < 60
     finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+        exit_codes(ranks, timeout=0)
     assert f"rank {1 - victim} of 2 stops: another rank has ended or has not answered" in last_line(output.read_text())
 
 

@@ -22,7 +22,7 @@ from hrseg.inference import Protocol
 from hrseg.utils.images import read_image, read_label
 from tests.data.datasets.test_camvid import write_camvid
 from tests.data.datasets.test_cityscapes import write_cityscapes
-from tests.processes import start
+from tests.processes import exit_codes, start
 
 RECIPE = """
 model:
@@ -271,6 +271,6 @@ def test_two_processes(run: Run, tmp_path: Path) -> None:
     ]
     script = f"import sys; from hrseg.cli import main; sys.exit(max(main(command) for command in {commands}))"
     ranks = start(script, 2, Path.cwd(), tmp_path / "output.txt")
-    assert [rank.wait(timeout=200) for rank in ranks] == [0, 0], (tmp_path / "output.txt").read_text()
+    assert exit_codes(ranks, timeout=200) == [0, 0], (tmp_path / "output.txt").read_text()
     assert len(list((tmp_path / "run" / "predict" / "labels").iterdir())) == run.predicted
     assert main(["submit", str(tmp_path / "run")]) == 0

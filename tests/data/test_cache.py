@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,34 +12,26 @@ import pytest
 from hrseg.data.cache import map_cached
 from hrseg.data.dataset import Sample
 from hrseg.data.datasets.street_scenes import write_scenes
-from tests.processes import PROJECT
+from tests.processes import run
 
 PROCESSES = 4
 SAMPLES = 10
 
 
-def at_once(script: str, folder: Path, **environment: str) -> list[str]:
+def at_once(script: str, folder: Path) -> list[str]:
     """The outputs of processes that start at the same time."""
-    gate = folder / "gate"
-    wait = f"import time; from pathlib import Path\nwhile not Path({str(gate)!r}).exists(): time.sleep(0.001)\n"
+    wait = (
+        "import os, time\n"
+        "with open('ready', 'ab') as file:\n"
+        "    file.write(b'.')\n"
+        f"while os.path.getsize('ready') < {PROCESSES}:\n"
+        "    time.sleep(0.001)\n"
+    )
     imports, work = script.split("---")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", imports + f"\nprint('ready', flush=True)\n{wait}{work}"],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **environment},
-        )
-        for _ in range(PROCESSES)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    gate.touch()
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * PROCESSES
-    return outputs
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        done = [pool.submit(run, f"{imports}\n{wait}{work}", folder) for _ in range(PROCESSES)]
+    assert [process.result().returncode for process in done] == [0] * PROCESSES
+    return [process.result().stdout for process in done]
 
 
 def slow_square(sample: Sample) -> int:
@@ -59,9 +49,10 @@ def ask() -> None:
     print(json.dumps([[results[sample] for sample in samples], computed]))
 
 
-def test_one_process_computes_for_all(tmp_path: Path) -> None:
+def test_one_process_computes_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HRSEG_HOME", str(tmp_path / "home"))
     script = "from tests.data.test_cache import ask\n---ask()"
-    answers = [json.loads(output) for output in at_once(script, tmp_path, HRSEG_HOME=str(tmp_path / "home"))]
+    answers = [json.loads(output) for output in at_once(script, tmp_path)]
     assert [answer[0] for answer in answers] == [[number**2 for number in range(SAMPLES)]] * PROCESSES
     assert sorted(answer[1] for answer in answers) == [0, 0, 0, SAMPLES]
     assert sorted((tmp_path / "calls").read_text().split()) == sorted(map(str, range(SAMPLES)))

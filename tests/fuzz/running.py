@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def make_base(folder: Path) -> Path:
     return base
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs cases until the time is over, or one alone, and says which fail."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.running", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
@@ -171,7 +171,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="one case, whose folder is kept")
     parser.add_argument("--all", action="store_true", help="say how every case ended")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # threads do not survive a fork
     cv2.setNumThreads(0)
     sys.argv = ["hrseg"]

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.fuzz.running import _fault
+from tests.processes import PROJECT, run
 
 
 def test_no_case_of_a_short_seeded_run_ends_in_a_traceback() -> None:
-    command = [sys.executable, "-m", "tests.fuzz.running", "--seed", "15", "--cases", "24", "--seconds", "200"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, timeout=400
-    )
+    arguments = ["--seed", "15", "--cases", "24", "--seconds", "200"]
+    done = run(f"from tests.fuzz.running import main; raise SystemExit(main({arguments}))", PROJECT, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "24 cases of seed 15" in done.stdout
 
