@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import zoo_tables
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -43,17 +44,19 @@ class Generated(SphinxDirective):
 
 
 class CommandOutput(Generated):
-    """`{command} hrseg models`: what a command prints; with `:part:`, its Markdown table of that number."""
-
-    option_spec: ClassVar = {"part": int}
+    """`{command} hrseg models`: what a command prints."""
 
     def lines(self) -> list[str]:  # noqa: D102
-        text = output_of(self.arguments[1:]).strip()
-        if "part" not in self.options:
-            return ["```text", text, "```"]
-        table = text.split("\n\n")[self.options["part"]]
-        table = re.sub(r"(?<=\d) (?=[MG] )", NO_BREAK, table)
-        return re.sub(r"(\.\d+)-(?=\d+\.)", rf"\1{HYPHEN}", table).splitlines()
+        return ["```text", output_of(self.arguments[1:]).strip(), "```"]
+
+
+class Networks(Generated):
+    """`{networks} families` or `{networks} results`: a table of the model zoo."""
+
+    def lines(self) -> list[str]:  # noqa: D102
+        text = "\n".join(table(*getattr(zoo_tables, self.arguments[0])()))
+        text = re.sub(r"(?<=\d) (?=[MG] )", NO_BREAK, text)
+        return re.sub(r"(\.\d+)-(?=\d+\.)", rf"\1{HYPHEN}", text).splitlines()
 
 
 def output_of(arguments: Sequence[str]) -> str:
@@ -283,6 +286,7 @@ def in_order(includes: Mapping[str, Sequence[str]], page: str) -> list[str]:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the directives."""
     app.add_directive("command", CommandOutput)
+    app.add_directive("networks", Networks)
     app.add_directive("verbs", Verbs)
     app.add_directive("public-names", PublicNames)
     app.add_directive("recipes", Recipes)

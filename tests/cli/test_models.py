@@ -1,20 +1,12 @@
-"""`hrseg models`, and the tables of networks in the documentation."""
-
 from __future__ import annotations
-
-import re
-from pathlib import Path
 
 import pytest
 
 from hrseg.cli import main
-from hrseg.cli.models import markdown, weights_of
+from hrseg.cli.models import weights_of
 from hrseg.models.catalog import MODELS, list_families, list_models
 from hrseg.models.weights.published import FURTHER_RESULTS, ZOO
 from hrseg.models.weights.zoo import NAMED_WEIGHTS
-
-ZOO_PAGE = Path(__file__).parents[2] / "docs" / "models" / "zoo.md"
-
 
 FAMILIES = list(list_families(MODELS.values()))
 
@@ -83,38 +75,6 @@ def test_weights_are_those_that_create_model_takes_and_reads(name: str) -> None:
     known = {tag for tag, fitting in NAMED_WEIGHTS.items() if name in fitting}
     unread = {tag for tag in known if ZOO[NAMED_WEIGHTS[tag][name]].files == ("model.pdparams",)}
     assert set(tags) == known - unread
-
-
-def test_the_tables_of_the_model_zoo(capsys: pytest.CaptureFixture[str]) -> None:
-    """The page prints each table by the command, whose output has them in this order."""
-    assert main(["models", "--markdown"]) == 0
-    tables = capsys.readouterr().out.strip()
-    assert tables == markdown()
-    families, results = tables.split("\n\n")
-    assert families.startswith("| networks | what they are | paper |")
-    assert results.startswith("| network | parameters |")
-    page = ZOO_PAGE.read_text()
-    for part in (0, 1):
-        assert f"```{{command}} hrseg models --markdown\n:part: {part}\n```" in page
-
-
-def test_published_results() -> None:
-    _, results = markdown().split("\n\n")
-    heading, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in results.splitlines())
-    rows = {row[0].strip("`"): dict(zip(heading, row, strict=True)) for row in lines}
-    assert rows["hrnetv2_w18_small_v1"]["Cityscapes"] == "70.3"
-    assert rows["hrnetv2_w18_small_v2"]["Cityscapes"] == "76.2"
-    assert rows["hrnetv2_w18"]["Cityscapes"] == "78.97 (PaddleSeg)"
-    assert rows["hrnetv2_w48"]["Cityscapes"] == "80.9"
-    assert rows["hrnetv2_w48"]["PASCAL-Context"] == "54.1 (59 classes, seven scales and flip)"
-    assert rows["hrnetv2_w48_ocr"]["LIP"] == "56.48 (flip)"
-    assert rows["hrnetv2_w48_ocr"]["ADE20K"] == "44.5"
-    assert rows["hrnetv2_w48_ocr_hmsa"]["Cityscapes"].startswith("86.92 (scales 0.5, 1 and 2; NVIDIA; trained on Map")
-    assert rows["hrformer_b_ocr"]["COCO-Stuff"] == "41.6"
-    published = {f"{checkpoint.result}" for checkpoint in ZOO.values()} | {f"{row[2]}" for row in FURTHER_RESULTS}
-    for row in rows.values():
-        numbers = [re.match(r"[\d.]+", row[data_set]) for data_set in heading[3:8]]
-        assert {match[0] for match in numbers if match} <= published
 
 
 @pytest.mark.parametrize("arguments", [["resnet"], ["hrnetv2_w49*"]])

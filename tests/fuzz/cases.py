@@ -40,7 +40,7 @@ _CALLS: dict[str, tuple[list[list[str]], list[str]]] = {
         ["--json", "--guess", "--masks", "--mask_suffix", "--output", "--config", "--data", "--data.root"],
     ),
     "submit": ([["run"]], ["--output", "--root"]),
-    "models": ([[], ["hrnetv2_w18"], ["*"]], ["--markdown"]),
+    "models": ([[], ["hrnetv2_w18"], ["*"]], ["--help"]),
     "weights": (
         [["list"], ["check"], ["convert", CHECKPOINT, "o.pth", "--to", "official"], ["get", "hrnetv2_w19.imagenet"]],
         ["--from", "--to", "--help"],
