@@ -1,6 +1,6 @@
-"""Networks and their weights, in torch alone: no Lightning, no data sets.
+"""Networks and their weights: no Lightning, no data sets.
 
-The public names, listed in `__init__.pyi`, are imported on first use: the catalog of names needs no torch.
+The public names, listed in `__init__.pyi`, are imported on first use: the catalog needs no torch.
 """
 
 import lazy_loader

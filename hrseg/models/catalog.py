@@ -1,4 +1,4 @@
-"""The networks by name, with their families and sizes, as catalog.csv lists them. Needs no torch, so listing is quick.
+"""The networks in catalog.csv by name, with families and sizes. Needs no torch, so listing is quick.
 
 `python -m hrseg.models.complexity` writes the file.
 """
@@ -14,24 +14,24 @@ from pathlib import Path
 from hrseg.models.registry import BUILDERS
 
 CATALOG = Path(__file__).with_name("catalog.csv")
-IMAGE_SIZE = (1024, 2048)  # that multiply-adds are counted for
+IMAGE_SIZE = (1024, 2048)  # for multiply-adds
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Family and size of a network.
+    """A network: its family, size and complexity.
 
     Args:
         family: Networks that differ only in size, such as "hrnetv2_SIZE_ocr".
         size: What stands for SIZE in the network's name.
-        title: What the networks of the family are, in a few words.
-        authors: Of the paper.
-        arxiv: Number of the paper there.
+        title: Short description of the family.
+        authors: Authors of the paper.
+        arxiv: Its arXiv number.
         pretrained_as: Name of the network under which ImageNet weights of the same backbone are published.
-        parameters: Learnt numbers, with 19 classes; of classifiers, with 1000.
-        multiply_adds: Of the convolutions for one image of 1024x2048, with as many classes; of HRFormer, also of the
-            linear layers and the attention. The papers print this number divided by 2**30 and call it GFLOPs; of PSA
-            and HRFormer at this size they print none, these are measured.
+        parameters: Number of parameters, with 19 classes; for classifiers, with 1000.
+        multiply_adds: Multiply-adds of the convolutions, and for HRFormer also of linear layers and attention, for one
+            image of 1024x2048 and as many classes. The papers print this number divided by 2**30 as GFLOPs, but not for
+            PSA and HRFormer at this size.
     """
 
     family: str
@@ -45,7 +45,7 @@ class ModelInfo:
 
     @property
     def name(self) -> str:
-        """What `create_model` takes.
+        """Name for `create_model`.
 
         >>> MODELS["hrnetv2_w18_small_v1_psa_s"].family
         'hrnetv2_SIZE_psa_s'
@@ -62,7 +62,7 @@ def _read() -> dict[str, ModelInfo]:
     return {row.name: row for row in rows}
 
 
-MODELS = _read()  # the networks of hrseg by name
+MODELS = _read()  # by name
 
 
 def list_families(networks: Iterable[ModelInfo]) -> dict[str, list[ModelInfo]]:
@@ -74,7 +74,7 @@ def list_families(networks: Iterable[ModelInfo]) -> dict[str, list[ModelInfo]]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the networks that match a shell pattern, those that a user registered behind those of hrseg.
+    """Names of the networks that match a shell pattern, those of hrseg first, then the user's own.
 
     >>> list_models("hrnetv2_*small_v?")
     ['hrnetv2_w18_small_v1', 'hrnetv2_w18_small_v2']

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of networks, and the catalog of those that are registered.
+"""Counts of parameters and multiply-adds, and the catalog of the registered networks.
 
 `python -m hrseg.models.complexity` writes catalog.csv.
 """
@@ -21,7 +21,7 @@ from hrseg.utils.progress import track_progress
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Counts the learnt numbers of a network."""
+    """Counts the parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -29,9 +29,9 @@ def count_multiply_adds(network: nn.Module, images: torch.Tensor, attention: boo
     """Counts the multiply-adds of one forward pass.
 
     Args:
-        network: In evaluation mode; with images on the device "meta", nothing is computed.
-        images: What it takes.
-        attention: Count those of linear layers, matrix products and attention, too; else of convolutions alone.
+        network: In evaluation mode; on the device "meta", nothing is computed.
+        images: Its input.
+        attention: Count linear layers, matrix products and attention too, not only convolutions.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images)
@@ -41,7 +41,7 @@ def count_multiply_adds(network: nn.Module, images: torch.Tensor, attention: boo
 
 
 def model_info(family_name: str, size: str) -> ModelInfo:
-    """The row of the catalog for a registered network."""
+    """Computes the catalog's row of a registered network."""
     family = FAMILIES[family_name]
     with torch.device("meta"):
         network = create_model(family_name.replace("SIZE", size)).eval()
@@ -59,7 +59,7 @@ def model_info(family_name: str, size: str) -> ModelInfo:
 
 
 def write_catalog() -> None:
-    """Writes catalog.csv: all networks of hrseg, in the order of their registration."""
+    """Writes catalog.csv: all networks of hrseg, in the order of registration."""
     names = [(family.name, size) for family in FAMILIES.values() for size in family.builders]
     rows: Iterator[ModelInfo] = (model_info(*name) for name in track_progress(names, "networks", len(names)))
     with replacing(CATALOG) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

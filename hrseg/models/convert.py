@@ -1,6 +1,6 @@
-"""`convert_weights`: from our networks to files that other code bases read.
+"""`convert_weights`: writes our networks as files for other code bases.
 
-What another code base cannot compute is refused; settings that its files do not hold are reported.
+Refuses networks that the other code base cannot compute, and reports settings that its files do not hold.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from hrseg.utils.files import replacing, require_writable, save_pickle
 
 StateDict = dict[str, Tensor]
 
-# format -> suffixes of its files; safetensors is our own
+# format -> suffixes of its files; safetensors is hrseg's own
 FORMATS = {
     "official": (".pth",),
     "mmseg": (".pth",),
     "timm": (".pth", ".bin", ".safetensors"),
     "safetensors": (".safetensors",),
 }
-TOLERANCE = 1e-5  # relative to the largest result; a bias that is merged into a running mean is rounded once
+TOLERANCE = 1e-5  # relative to the largest result; merging a bias into a running mean rounds once
 _CODE = {"official": "the official code", "mmseg": "mmsegmentation", "timm": "timm"}
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert_weights` did.
+    """Result of `convert_weights`.
 
     Args:
         network: Name of the network.
-        layout: How the keys of the new file are named.
-        entries: Number of keys.
+        layout: Layout of the new file.
+        entries: Number of its keys.
         difference: Largest absolute difference between the results of the two files for a random image, relative to
             the largest result.
-        notes: What the other code base has to be told.
+        notes: Settings and limits of the other code base that a user has to know.
     """
 
     network: str
@@ -66,13 +66,13 @@ def convert_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]
     Args:
         source: What `create_model(from_file=...)` takes.
         path: The file to write.
-        to: "official", for the code that published the network; "mmseg"; "timm"; or "safetensors", which is ours.
+        to: "official" for the code that published the network, "mmseg", "timm", or "safetensors" for hrseg's own.
 
     Raises:
         UnknownNameError: No format has that name.
-        ConfigError: The file's suffix is not one of the format.
+        ConfigError: The format's files have another suffix.
         WeightsError: The source cannot be read, or the other code base cannot compute what the network computes.
-        OutputError: The file cannot be written; what was there before is intact.
+        OutputError: The file cannot be written; an earlier file stays intact.
     """
     path = Path(path)
     if to not in FORMATS:
@@ -86,7 +86,7 @@ def convert_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]
     differing = _differing(network, content) if content else []
     if to == "mmseg" and differing:
         raise WeightsError(f"mmsegmentation has no {name} with {', '.join(differing)}; {path} is not written")
-    if to == "official" and differing:  # the official code ignores it; without it hrseg would read another network
+    if to == "official" and differing:  # for hrseg alone: the official code ignores it
         content[OWN_KEY] = {"network": network.config}
     with replacing(path) as temporary:
         if to == "safetensors":
@@ -99,7 +99,7 @@ def convert_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]
         difference = (_difference_in_timm if to == "timm" else _difference)(network, file)
         if not difference <= TOLERANCE:
             raise WeightsError(f"{path} is not written: its results would differ by {difference:.1e} of the largest")
-    notes = [f"the code that reads it has to be told {', '.join(differing)}"] if differing else []
+    notes = [f"set {', '.join(differing)} in the code that reads it"] if differing else []
     if to == "mmseg":
         notes.append("mmsegmentation gives the same results for image sizes divisible by 32")
     if to == "timm" and _format(network, to).backbone_only:
@@ -112,7 +112,7 @@ def convert_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]
 
 
 def _content(network: Network, to: str) -> dict[str, Any]:
-    """What a file of the format holds, by the row of the network's family."""
+    """Makes the content of the file, by the family's row in the registry."""
     config = network.config
     form = _format(network, to)
     if to == "official" and (config.get("negative_slope") or config.get("head_kernel", 1) != 1):
@@ -126,7 +126,7 @@ def _content(network: Network, to: str) -> dict[str, Any]:
     state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
     if form.backbone_only:
         state = {key: tensor for key, tensor in state.items() if key.split(".")[0] not in network.head_names}
-    if to == "mmseg":  # its convolutions in front of batch norm have no biases
+    if to == "mmseg":  # its convolutions before batch norm have no biases
         state = _without_idle_biases(state)
     if form.layout:
         state = {named_layout(form.layout).theirs(key): tensor for key, tensor in state.items()}
@@ -137,7 +137,7 @@ def _content(network: Network, to: str) -> dict[str, Any]:
 
 
 def _format(network: Network, to: str) -> FileFormat:
-    """How the code base writes the network.
+    """Returns how the code base writes the network.
 
     Raises:
         WeightsError: It has no such network.
@@ -154,7 +154,7 @@ def _family(network: Network) -> Family:
 
 
 def _without_idle_biases(entries: StateDict) -> StateDict:
-    """Merges the biases of convolutions in front of a batch norm into its running mean, which changes no result."""
+    """Merges the biases of convolutions before batch norm into its running mean, which keeps the results."""
     kept = dict(entries)
     for name in entries:
         match = re.fullmatch(r"(.*)\.(\d+)\.bias", name)
@@ -171,14 +171,14 @@ def _without_idle_biases(entries: StateDict) -> StateDict:
 
 
 def _differing(network: Network, content: Mapping[str, Any]) -> list[str]:
-    """The settings in which the network differs from what a reader would assume of a file with this content."""
+    """The settings in which the network differs from the defaults of the content's layout, as "name=value"."""
     file = open_weights(content)
     found, _ = file.converted(network.state_dict().__contains__)
     facts = file.facts(found)
     expected = {name: facts.get(name, default) for name, default in FUNCTIONAL.items()}
     ours = {name: getattr(network, name, default) for name, default in FUNCTIONAL.items()}
     differing = [f"{n}={ours[n]!r}" for n, value in expected.items() if value is not None and ours[n] != value]
-    if "scales" in network.config:  # of evaluation, which the code that reads it sets itself
+    if "scales" in network.config:  # in evaluation, which files do not hold
         default = signature(type(network)).parameters["scales"].default
         if set(network.config["scales"]) != set(default):
             differing.append(f"scales={network.config['scales']}")
@@ -186,13 +186,13 @@ def _differing(network: Network, content: Mapping[str, Any]) -> list[str]:
 
 
 def _difference(network: Network, file: WeightsFile) -> float:
-    """Largest difference between the results of the network and of the file, for a random image; relative."""
+    """Largest relative difference between the results of the network and of the file, for a random image."""
     return _largest(_results(network), _results(create_model(from_file=file).eval()))
 
 
 @torch.inference_mode()
 def _difference_in_timm(network: Network, file: WeightsFile) -> float:
-    """Largest difference between the results of the network and of timm's with the file; relative."""
+    """Largest relative difference between the results of the network and of timm's with the file."""
     found, _ = file.converted(network.state_dict().__contains__)
     import timm  # slow to import
 
@@ -206,7 +206,7 @@ def _difference_in_timm(network: Network, file: WeightsFile) -> float:
     if not form.backbone_only:
         return _largest(_results(network), [theirs(_image(network))])
     assert isinstance(network, HRNet)
-    # its first map is the stem's
+    # timm's first map is the stem's
     return _largest(network.double().features(_image(network)), theirs(_image(network))[1:])
 
 

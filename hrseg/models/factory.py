@@ -34,14 +34,14 @@ def create_model(
         name: One of `list_models()`.
         num_classes: K, the channels of the logits; by default the weights' own, or 19.
         weights: None, the name of pretrained weights ("imagenet", or one that `hrseg models` or `hrseg weights list`
-            shows), or a file that `load_weights` reads. Weights of the very network that is named also supply the
-            arguments that are not given. Unless given, `init` is "official" with weights, as in the official training
-            from ImageNet weights, and "kaiming" without.
-        from_file: What `load_weights` takes, or a name in `hrseg weights list`; supplies weights, and every argument
-            not given here that the file or its layout tells. A file of a backbone alone needs a name.
-        reinit_head: Load the backbone's weights only, for other classes than theirs.
+            shows), or a file that `load_weights` reads. Weights of the network itself also supply arguments that are
+            not given. `init` is by default "official" with weights, as in the official training from ImageNet weights,
+            and "kaiming" without.
+        from_file: What `load_weights` takes, or a name in `hrseg weights list`; supplies weights, and all arguments
+            that are not given and that follow from the file or its layout. A file of a backbone alone needs a name.
+        reinit_head: Load the backbone's weights only, for other classes.
         parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`. They
-            override what files of the weights' layout are usually made with, never what the file itself states.
+            override the defaults of the weights' layout, never what the file itself states.
 
     Returns:
         The network, in training mode; its `config` holds the name and every constructor argument.
@@ -60,19 +60,19 @@ def create_model(
     if name is not None:
         _require_known(name, [*given][1:])  # before anything is downloaded
     file = None
-    of_file: dict[str, Any] = {}
+    file_arguments: dict[str, Any] = {}
     if from_file is not None:
         if isinstance(from_file, str) and (from_file in ZOO or _is_mistyped(from_file)):
             from_file = get_weights(from_file)
         file = open_weights(from_file)
-        of_file = _arguments(file, name)
+        file_arguments = _arguments(file, name)
     elif weights is not None:
         assert name is not None
         file = open_weights(_weights_file(name, weights))
-        of_file = _arguments(file, name) if file.description().get("name") == name else {"name": name}
-    if file is not None and "init" in _signature(of_file["name"]).parameters:
-        of_file.setdefault("init", "official")
-    network = _build(**of_file | given)
+        file_arguments = _arguments(file, name) if file.description().get("name") == name else {"name": name}
+    if file is not None and "init" in _signature(file_arguments["name"]).parameters:
+        file_arguments.setdefault("init", "official")
+    network = _build(**file_arguments | given)
     network.given = frozenset(given)
     if file is not None:
         load_weights(network, file, reinit_head=reinit_head)
@@ -80,26 +80,26 @@ def create_model(
 
 
 def _arguments(file: WeightsFile, name: str | None) -> dict[str, Any]:
-    """Name and arguments of the network that a file belongs to; a file of a backbone alone needs the name."""
+    """Name and arguments of the network that a file belongs to; `name` is that of the user, if any."""
     found = file.description()
     title = f"{file.where} ({file.origin})"
     if not found:
-        raise WeightsError(f"{title} has an unknown backbone: its width or depth is none of hrseg's")
+        raise WeightsError(f"{title} has an unknown backbone: hrseg has none of its width and depth")
     found_name = found.get("name", name)
     if found_name is None:
         raise WeightsError(f"{title} holds a backbone alone; name the model and give the file as weights=")
     if name not in (None, found_name):
         raise WeightsError(
-            f"{title} is of {found_name}, not of {name}; leave the name out, or give the file as weights="
+            f"{title} holds weights of {found_name}, not {name}; leave the name out, or give the file as weights="
         )
     known = _signature(found_name).parameters
     return {"name": found_name, **{key: value for key, value in found.items() if key in known}}
 
 
 def _is_mistyped(name: str) -> bool:
-    """Whether this looks like one of the names rather than like a missing file."""
-    of_file = Path(name).suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-    return bool(fullmatch(r"hr\w+(\.\w+)?", name)) and not of_file and not Path(name).exists()
+    """Whether this is rather a misspelt name than a missing file."""
+    file_arguments = Path(name).suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+    return bool(fullmatch(r"hr\w+(\.\w+)?", name)) and not file_arguments and not Path(name).exists()
 
 
 def _weights_file(model: str, weights: str | PathLike[str]) -> Path:
@@ -133,7 +133,7 @@ def _build(name: str, **parameters: Any) -> Network:
     bound = _signature(name).bind(**parameters)
     bound.apply_defaults()
     network: Network = BUILDERS[name](*bound.args, **bound.kwargs)
-    # tuples become lists, as by JSON or YAML
+    # lists for tuples, as from JSON or YAML
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in bound.arguments.items()}
     network.config = {"name": name, **plain}
     return network

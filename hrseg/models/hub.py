@@ -1,4 +1,4 @@
-"""Networks in folders and on the Hugging Face hub: weights as safetensors, a description, and a model card."""
+"""Saving and loading of networks in folders and on the Hugging Face hub: weights, config and model card."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ import hrseg
 net = hrseg.from_pretrained({source})  # in evaluation mode
 ```
 
-What it was trained on, how it scores, and under which licence it may be used is not known here; please add it.
+Training data, scores and licence are not known here; please add them.
 """
 
 
@@ -61,16 +61,16 @@ def from_pretrained(
 ) -> Network:
     """Builds the network that `save_pretrained` or `push_to_hub` saved, with its weights.
 
-    Only tensors and the description beside them are read.
+    Reads model.safetensors only, so no code from the folder or the hub is run.
 
     Args:
         source: A folder, or else the name of a repository on the hub, "user/name".
-        force_download: Download the file although it is in the hub's cache.
-        token: Of the hub, for private repositories; None is that of `hf auth login`.
-        cache_dir: The hub's cache; None is the default.
-        local_files_only: Use the cache alone.
+        force_download: Download the file even if it is in the hub's cache.
+        token: Access token for private repositories; None for that of `hf auth login`.
+        cache_dir: The hub's cache; None for the default.
+        local_files_only: Use the cache only.
         revision: Branch, tag or commit of the repository.
-        parameters: Constructor arguments in place of the file's, as of `create_model(from_file=...)`.
+        parameters: Constructor arguments that override the file's, as in `create_model(from_file=...)`.
 
     Returns:
         The network, in evaluation mode.
@@ -81,7 +81,7 @@ def from_pretrained(
     """
     source = os.fspath(source)
     if Path(source).is_file():
-        raise WeightsError(f"{source} is a file; give the folder that it lies in, or create_model(from_file=...) it")
+        raise WeightsError(f"{source} is a file; give the folder that it is in, or use create_model(from_file=...)")
     path = Path(source) / WEIGHTS_FILE
     if not Path(source).is_dir():
         path = _download(
@@ -96,15 +96,15 @@ def from_pretrained(
 
 
 def save_pretrained(network: Network, folder: str | os.PathLike[str]) -> None:
-    """Saves a network into a folder from which `from_pretrained` builds it again.
+    """Saves a network into a folder from which `from_pretrained` rebuilds it.
 
     Args:
-        network: Made by `create_model`.
-        folder: Made if it is missing. Gets model.safetensors, as `save_weights` writes it; config.json with name and
+        network: Built by `create_model`.
+        folder: Created if missing. Gets model.safetensors, as `save_weights` writes it; config.json with name and
             constructor arguments, for people; and README.md, a model card, unless there is one.
 
     Raises:
-        WeightsError: The network was not built by `create_model`, which could not build it again either.
+        WeightsError: The network was not built by `create_model`, so that it cannot be rebuilt.
         OutputError: The folder cannot be written to.
     """
     _save(network, Path(folder), source=os.fspath(folder))
@@ -119,23 +119,23 @@ def push_to_hub(
     branch: str | None = None,
     commit_message: str = "Push a network with hrseg",
 ) -> str:
-    """Saves a network into a repository on the Hugging Face hub, which is made if it is missing.
+    """Saves a network into a repository on the Hugging Face hub, which is created if missing.
 
     Args:
-        network: Made by `create_model`.
+        network: Built by `create_model`.
         repo_id: "user/name".
-        private: Whether a new repository is private; None is the account's default.
-        token: Of the hub; None is that of `hf auth login`.
-        branch: Of the repository; None is its main one.
-        commit_message: Of the commit.
+        private: Whether a new repository is private; None for the account's default.
+        token: Access token; None for that of `hf auth login`.
+        branch: Branch of the repository; None for the main one.
+        commit_message: Message of the commit.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        WeightsError: The network was not built by `create_model`, or the hub does not take it.
+        WeightsError: The network was not built by `create_model`, or the upload failed.
     """
-    _require_config(network)  # before a repository is made
+    _require_config(network)  # before a repository is created
     try:
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
@@ -145,12 +145,12 @@ def push_to_hub(
                 repo_id=repo_id, folder_path=folder, revision=branch, commit_message=commit_message
             )
         return str(commit)
-    except HrsegError:  # of the network
+    except HrsegError:  # the network cannot be saved
         raise
-    except Exception as error:  # the hub's own classes differ from version to version, as do its HTTP library's
+    except Exception as error:  # the hub's and its HTTP library's classes differ between versions
         raise WeightsError(
             f"cannot push to {repo_id} on the Hugging Face hub ({type(error).__name__}); is there a network, and "
-            "has `hf auth login` been given a token that may write there?"
+            "was `hf auth login` run with a token that may write there?"
         ) from error
 
 
@@ -165,7 +165,7 @@ def _save(network: Network, folder: Path, source: str) -> None:
 
 
 def _model_card(network: Network, source: str) -> ModelCard:
-    """The page that the hub shows, with the lines that load the network from `source`."""
+    """The model card, with code that loads the network from `source`."""
     task = "image-classification" if hasattr(network, "num_classes") else "image-feature-extraction"
     tags = ["hrnet"]
     if isinstance(network, Segmenter):
@@ -180,37 +180,36 @@ def _model_card(network: Network, source: str) -> ModelCard:
 def _require_config(network: Network) -> None:
     if not network.config:
         raise WeightsError(
-            f"this {type(network).__name__} was not built by create_model and could not be built again from a file; "
+            f"this {type(network).__name__} was not built by create_model and cannot be rebuilt from a file; "
             "save its state_dict() instead"
         )
 
 
 def _download(repository: str, **settings: Any) -> Path:
-    """The file of weights of a repository on the hub, from the hub's cache if it is there."""
-    from huggingface_hub import hf_hub_download  # by the name that it has at the time of the call
+    """Downloads the weights file of a repository on the hub, unless it is in the hub's cache."""
+    from huggingface_hub import hf_hub_download  # which tests replace
 
     try:
         return Path(hf_hub_download(repository, WEIGHTS_FILE, **settings))
     except HFValidationError as error:
         raise WeightsError(
-            f"{repository} is neither a folder nor, by its name, a repository on the Hugging Face hub; "
-            "expected such as user/name"
+            f"{repository} is neither a folder nor the name of a repository on the Hugging Face hub, such as user/name"
         ) from error
     except RepositoryNotFoundError as error:
         raise WeightsError(
             f"no folder {repository}, and no such repository on the Hugging Face hub, or one that needs a token; "
-            "is the name right, and has `hf auth login` been run?"
+            "check the name, or run `hf auth login`"
         ) from error
     except RevisionNotFoundError as error:
         raise WeightsError(f"{repository} on the Hugging Face hub has no revision {settings['revision']}") from error
-    except Exception as error:  # the hub's own classes differ from version to version, as do its HTTP library's
+    except Exception as error:  # the hub's and its HTTP library's classes differ between versions
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             raise WeightsError(
-                f"{repository} on the Hugging Face hub has no {WEIGHTS_FILE}; is it of hrseg?"
+                f"{repository} on the Hugging Face hub has no {WEIGHTS_FILE}; was it saved by hrseg?"
             ) from error
         cache = settings["cache_dir"] or constants.HF_HUB_CACHE
         raise WeightsError(
             f"no folder {repository}, and cannot download {WEIGHTS_FILE} of {repository} from the Hugging Face hub "
             f"({type(error).__name__}), whose cache {cache} does not hold it; download it where there is a network, "
-            "and give the folder that it lies in"
+            "and give the folder that it is in"
         ) from error

@@ -1,26 +1,26 @@
-"""The registry of networks: one `register(...)` a family, in the file that defines the network. Needs no torch.
+"""The registry of networks: each family calls `register(...)` in its own network file. Needs no torch.
 
-A family is a set of networks that differ only in size; "SIZE" in its name stands for one. Nothing else in hrseg names a
-family: `create_model` builds, `load_weights` and `open_weights` recognise, `convert_weights` writes and `hrseg models`
-lists what is registered, by what the row says. A network of a user's own is registered in the same way:
+A family is a set of networks that differ only in size; "SIZE" in its name stands for the size. Nothing else in hrseg
+names a family: `create_model` builds, `load_weights` and `open_weights` recognise, `convert_weights` writes and `hrseg
+models` lists what is registered. Register your own network in the same way:
 
     class MyNet(Segmenter): ...
 
     register("mynet_SIZE", MyNet, {"s": 32, "l": 64}, title="MyNet")  # create_model("mynet_s") calls MyNet(32)
 
-A row is read
+The fields of a `Family` are read by
 
-- by `factory`: `builders`, name -> constructor;
-- by `complexity`, which writes the catalog that lists without torch: `title`, `authors`, `arxiv`, `counts_attention`,
+- `factory`: `builders`;
+- `complexity`, which writes the catalog that is listed without torch: `title`, `authors`, `arxiv`, `counts_attention`,
   `backbone.pretrained_as`;
-- by `weights.identify`, which tells the network from a state dict: `backbone.block_key` and `head_keys` choose the
-  family, `backbone.read` gives the size and the backbone's arguments, `classes_key` the number of classes,
-  `head_arguments` the rest. Keys and shapes alone decide, so these functions take `Shapes`;
-- by `weights.load`: `head_names` of all families are the heads that `reinit_head` discards, `backbone.optional_keys`
-  what a backbone's file may lack, `unused_keys` what it may hold in excess. What a single network knows of loading
-  are attributes of `base.Network`: `head_names`, `head_aliases`, `adapt_backbone`;
-- by `convert`: `formats`, how other code bases write such a network;
-- by `weights.zoo`, out of `catalog.MODELS`: `pretrained_as`.
+- `weights.identify`, which identifies the network of a state dict: `backbone.block_key` and `head_keys` select the
+  family, `backbone.read` the size and the backbone's arguments, `classes_key` the number of classes, `head_arguments`
+  the rest. Only keys and shapes matter, so these functions take `Shapes`;
+- `weights.load`: `head_names` of all families are the heads that `reinit_head` discards, `backbone.optional_keys` the
+  keys that a backbone's file may lack, `unused_keys` those that it may have in excess. What concerns one network are
+  attributes of `base.Network`: `head_names`, `head_aliases`, `adapt_backbone`;
+- `convert`: `formats`;
+- `weights.zoo`, through `catalog.MODELS`: `backbone.pretrained_as`.
 
 `FAMILIES` and `BUILDERS` hold what is registered. Importing any network of hrseg registers all of them.
 """
@@ -34,20 +34,20 @@ from typing import Any
 
 from hrseg.errors import ConfigError
 
-Shapes = Mapping[str, tuple[int, ...]]  # of the tensors of a state dict, by key
-Builder = Callable[..., Any]  # a network's class or a partial of it
+Shapes = Mapping[str, tuple[int, ...]]  # shapes of a state dict by key
+Builder = Callable[..., Any]  # a network's class, or a partial of it
 
 
 @dataclass(frozen=True)
 class Backbone:
-    r"""What tells the backbone of a network in a state dict.
+    """How to recognise a backbone in a state dict.
 
     Args:
-        read: Returns size and constructor arguments of the backbone from shapes; None if it is of no known size.
+        read: Returns the backbone's size and constructor arguments from shapes; None if it is unknown.
         pretrained_as: Name of the network under which ImageNet weights of the backbone are published.
-        block_key: A key that only this kind of block has, where blocks are not HRNet's plain ones.
+        block_key: A key that only this kind of block has; empty for HRNet's plain blocks.
         optional_keys: Patterns of keys that files of backbones may lack; the network then keeps their initialisation.
-            Keys that agree in the pattern's first group are missing together or not at all.
+            Keys with the same text in the pattern's first group must be missing together.
     """
 
     read: Callable[[Shapes], tuple[str, dict[str, Any]] | None]
@@ -61,9 +61,9 @@ class FileFormat:
     """How another code base writes the state dict of a network.
 
     Args:
-        layout: The `origin` of a row of `weights.layouts.LAYOUTS`, whose keys it uses; empty for our own keys.
-        prefix: What stands in front of every key.
-        under: The key that the file holds the state dict under; empty for a bare state dict.
+        layout: The `origin` of the row of `weights.layouts.LAYOUTS` whose keys it uses; empty for our own keys.
+        prefix: Prefix of every key.
+        under: The key under which the file holds the state dict; empty for a bare state dict.
         backbone_only: Whether the head is left out.
     """
 
@@ -75,24 +75,22 @@ class FileFormat:
 
 @dataclass(frozen=True)
 class Family:
-    r"""Networks that differ only in size.
+    """Networks that differ only in size.
 
     Args:
-        name: Such as "hrnetv2_SIZE_ocr"; without "SIZE", the family is one network.
+        name: Such as "hrnetv2_SIZE_ocr"; without "SIZE", the family is a single network.
         builders: The constructor for each size.
-        title: What they are, in a few words.
-        authors: Of the paper.
-        arxiv: Number of the paper there.
-        counts_attention: Whether the paper's multiply-adds are those of linear layers and attention, too; else those of
-            convolutions.
-        backbone: What tells their backbone in a state dict; None if they are never recognised in one.
-        head_keys: Keys that together only networks with this head have; of several families that fit, the one with the
-            most keys is chosen.
+        title: Short description.
+        authors: Authors of the paper.
+        arxiv: Its arXiv number.
+        counts_attention: Whether the paper's multiply-adds include linear layers and attention, not only convolutions.
+        backbone: How to recognise the backbone in a state dict; None if it never is.
+        head_keys: Keys that only networks with this head have; if several families match, the one with most keys wins.
         classes_key: Key of the tensor whose first dimension is the number of classes.
         head_arguments: Reads the constructor arguments of the head from shapes.
-        unused_keys: Patterns of keys of the backbone's files that the network has no use for.
+        unused_keys: Patterns of keys in the backbone's files that the network does not use.
         formats: How other code bases, "official", "mmseg" or "timm", write such a network; a function of the network's
-            config where that depends on its arguments.
+            config if it depends on arguments.
     """
 
     name: str
@@ -110,7 +108,7 @@ class Family:
 
     @property
     def networks(self) -> dict[str, Builder]:
-        """Constructors by the name of the network."""
+        """Constructors by network name."""
         return {self.name.replace("SIZE", size): builder for size, builder in self.builders.items()}
 
     @property
@@ -136,10 +134,10 @@ def register(name: str, network: Builder, sizes: Mapping[str, Any] | None = None
     """Registers a family of networks, for `create_model` and for everything that reads or writes weights.
 
     Args:
-        name: As of `Family`.
+        name: See `Family`.
         network: The class, a `base.Network`; a partial of it for other defaults.
         sizes: Its first argument for each size.
-        title: As of `Family`.
+        title: See `Family`.
         row: Any other argument of `Family`.
 
     Raises:
@@ -149,7 +147,7 @@ def register(name: str, network: Builder, sizes: Mapping[str, Any] | None = None
     builders = {size: partial(network, value) for size, value in sizes.items()} if sizes else {"": network}
     family = Family(name, builders, title, **row)
     known = FAMILIES.get(name)
-    if known and _path(known.network) == _path(family.network):  # a cell of a notebook that is run again
+    if known and _path(known.network) == _path(family.network):  # a notebook cell that is run again
         known = FAMILIES.pop(name)
         for network_name in known.networks:
             del BUILDERS[network_name]

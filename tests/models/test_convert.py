@@ -84,9 +84,9 @@ def test_for_the_code_that_published_the_network(
 def test_what_the_other_code_has_to_be_told(tmp_path: Path) -> None:
     path = tmp_path / "theirs.pth"
     done = convert_weights(saved(tmp_path, SMALL, align_corners=True, fuse_mode="nearest"), path, "official")
-    assert done.notes == ("the code that reads it has to be told fuse_mode='nearest', align_corners=True",)
+    assert done.notes == ("set fuse_mode='nearest', align_corners=True in the code that reads it",)
     done = convert_weights(saved(tmp_path, "hrformer_t_ocr"), path, "official")
-    assert done.notes == ("the code that reads it has to be told channel_order='rgb'",)
+    assert done.notes == ("set channel_order='rgb' in the code that reads it",)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -228,8 +228,8 @@ def without_response(error: type[Exception], text: str) -> Exception:
     [
         (RepositoryNotFoundError, "no folder user/street, and no such repository on the Hugging Face hub, or one that"),
         (RevisionNotFoundError, "user/street on the Hugging Face hub has no revision v2$"),
-        (EntryNotFoundError, r"user/street on the Hugging Face hub has no model\.safetensors; is it of hrseg\?"),
-        (HFValidationError, "user/street is neither a folder nor, by its name, a repository on the Hugging Face hub"),
+        (EntryNotFoundError, r"user/street on the Hugging Face hub has no model\.safetensors; was it saved by hrseg\?"),
+        (HFValidationError, "user/street is neither a folder nor the name of a repository on the Hugging Face hub"),
         (
             LocalEntryNotFoundError,
             r"\(LocalEntryNotFoundError\), whose cache /my/cache does not hold it; download it where",
@@ -270,7 +270,7 @@ def test_folders_without_our_files(network: Network, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04damaged")
     with pytest.raises(WeightsError, match="cannot be read"):
         from_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match=r"model\.safetensors is a file; give the folder that it lies in"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors is a file; give the folder that it is in"):
         from_pretrained(tmp_path / "model.safetensors")
 
 

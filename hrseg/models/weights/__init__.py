@@ -1,1 +1,1 @@
-"""Files of weights: reading and writing, the layouts of other code bases, published weights, conversion."""
+"""Weights files: reading and writing, layouts of other code bases, published weights and their download."""

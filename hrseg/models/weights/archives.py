@@ -1,4 +1,4 @@
-"""Extracts one file from a zip or tar archive; the paths and links that the archive stores are never followed."""
+"""Extraction of a single file from a zip or tar archive, without following paths and links in the archive."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hrseg.errors import WeightsError
 from hrseg.utils.files import writing
 
 _MIB = 1 << 20
-# what reading a damaged archive raises
+# raised on reading damaged archives
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file's name is that of an archive to extract from; .pth.tar is a common name of checkpoints.
+    """Whether a file's name is that of a zip or tar archive; .pth.tar is a common suffix of checkpoints.
 
     >>> is_archive(Path("weights.zip")), is_archive(Path("checkpoint.pth.tar"))
     (True, False)
@@ -35,17 +35,17 @@ def extract(archive: Path, names: Collection[str], folder: Path) -> Path:
     Args:
         archive: A zip or tar archive under any name; the format is detected.
         names: File names without folders.
-        folder: An existing folder, the only place that is written to.
+        folder: An existing folder; nothing is written elsewhere.
 
     Returns:
         The extracted file.
 
     Raises:
-        WeightsError: The archive cannot be read, or contains none of these.
+        WeightsError: The archive cannot be read, or contains none of the files.
         OutputError: The folder cannot be written to.
     """
     try:
-        # a tar archive that ends in a .pth file, itself a zip archive, passes for a zip archive
+        # a tar archive with a .pth file, which is a zip archive, at its end is taken for a zip archive
         if zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):
             with zipfile.ZipFile(archive) as zipped:
                 for info in zipped.infolist():
@@ -59,7 +59,7 @@ def extract(archive: Path, names: Collection[str], folder: Path) -> Path:
                     name = PurePosixPath(member.name).name
                     if name in names and (source := packed.extractfile(member) if member.isreg() else None):
                         path = _write(source, folder / name)
-                        while packed.fileobj and packed.fileobj.read(_MIB):  # to the checksum at the end of a .gz file
+                        while packed.fileobj and packed.fileobj.read(_MIB):  # to the checksum of a .gz file
                             pass
                         return path
     except _DAMAGED as error:

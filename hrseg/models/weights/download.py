@@ -1,4 +1,4 @@
-"""Downloads published files: mirrors in order, verified, put in place whole, once for all processes."""
+"""Downloads of published files from the first mirror that works: verified, atomic, once for all processes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from hrseg.utils.locks import locked
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 30.0  # without data, after which a connection is closed
-MAX_RETRIES = 2  # of one mirror, after busy servers and interrupted connections
-PAUSE = 1.0  # seconds before the first retry, twice as long before the next
+TIMEOUT_SECONDS = 30.0  # without data
+MAX_RETRIES = 2  # per mirror, after server errors and interrupted connections
+PAUSE = 1.0  # seconds before the first retry, doubled before the next
 
-Examine = Callable[[Path], None]  # raises a WeightsError that names the path if the file holds something else
+Examine = Callable[[Path], None]  # raises a `WeightsError` that names the path if the content is wrong
 
 
 def fetch(mirrors: Sequence[Mirror], folder: Path, examine: Examine = lambda path: None) -> Path:
@@ -32,15 +32,14 @@ def fetch(mirrors: Sequence[Mirror], folder: Path, examine: Examine = lambda pat
 
     Args:
         mirrors: In the order to be tried.
-        folder: Where the file goes, unless it comes from the Hugging Face hub, which has its own cache. Created if
-            missing.
+        folder: Target folder, created if missing. Files from the Hugging Face hub go to the hub's own cache.
         examine: Called with the complete file before it is put in place; not for files from the hub.
 
     Returns:
         The file.
 
     Raises:
-        WeightsError: No mirror has the file with its published size and hash and a content that `examine` accepts.
+        WeightsError: No mirror has the file with the published size and hash, and a content that `examine` accepts.
         OutputError: The folder cannot be written to, or the disk is full.
     """
     failures = []
@@ -65,7 +64,7 @@ def import_file(
         source: The file under any name, or a zip or tar archive that contains one of `files`.
         files: Accepted file names; a `source` with another name becomes the first with its suffix.
         mirrors: Where the file is published, for its size and hash.
-        folder: Where the file goes; created if missing.
+        folder: Target folder, created if missing.
         examine: As for `fetch`.
 
     Returns:
@@ -99,7 +98,7 @@ def import_file(
 def _from_web(mirror: Mirror, folder: Path, examine: Examine) -> Path:
     path = folder / mirror.file
     with locked(folder / ".lock"):
-        if not path.is_file():  # another process may have been faster
+        if not path.is_file():  # else another process has downloaded it
             _install(partial(_download, mirror), path, mirror, examine, "the downloaded file")
     return path
 
@@ -113,13 +112,13 @@ def _install(write: Callable[[Path], object], path: Path, mirror: Mirror, examin
             raise WeightsError(f"{title} {problem}; download it again")
         try:
             examine(temporary)
-        except WeightsError as error:  # names a path that is gone when the message is read
+        except WeightsError as error:  # names the temporary file
             raise WeightsError(str(error).replace(str(temporary), title)) from error
         record_hash(path, digest)
 
 
 def _download(mirror: Mirror, path: Path) -> None:
-    from pooch import HTTPDownloader  # not for listing
+    from pooch import HTTPDownloader  # slow to import
     from requests import RequestException
     from requests.exceptions import ChunkedEncodingError
 
@@ -127,7 +126,7 @@ def _download(mirror: Mirror, path: Path) -> None:
         progressbar=sys.stderr is not None and sys.stderr.isatty(),
         chunk_size=1 << 16,
         timeout=TIMEOUT_SECONDS,
-        headers={"Accept-Encoding": "identity"},  # the bytes that size and hash are published of
+        headers={"Accept-Encoding": "identity"},  # size and hash are those of the plain file
     )
     for pause in (*(PAUSE * 2**retry for retry in range(MAX_RETRIES)), None):
         try:
@@ -143,7 +142,7 @@ def _download(mirror: Mirror, path: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """An error of requests in a few words, those of the system if it is one of the system's."""
+    """The message of an error of requests, or of the system error that caused it."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP {response.status_code} {response.reason}"
@@ -156,8 +155,8 @@ def _from_hub(mirror: Mirror) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url  # slow to import
 
     try:
-        # one request that states what is wrong; without a network, the download retries for long and hides the reason
+        # fails with the reason at once; the download itself would retry for long and hide it
         get_hf_file_metadata(hf_hub_url(mirror.repository, mirror.file))
         return Path(hf_hub_download(mirror.repository, mirror.file))
-    except Exception as error:  # the hub's own classes differ between versions, as do those of its HTTP library
+    except Exception as error:  # the hub's and its HTTP library's classes differ between versions
         raise WeightsError(str(error).split("\n")[0] or type(error).__name__) from error

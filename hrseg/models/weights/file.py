@@ -1,4 +1,4 @@
-"""`open_weights`: what a file of weights holds, in whose layout, and which network it is of."""
+"""`open_weights`: reads a weights file, and recognises its layout and network."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from hrseg.models.weights.layouts import LAYOUTS, Entries, Layout, recognise, un
 from hrseg.models.weights.read import OWN_KEY, read_content
 from hrseg.utils.checks import join_first
 
-_OF_TASK = "network."  # prefix of the network's keys in training checkpoints
+_TASK_PREFIX = "network."  # of the network's keys in training checkpoints
 
-# arguments that change the result but no shape, and their value for networks without the argument
+# arguments that change results but no shape -> their value for networks without the argument
 FUNCTIONAL = {"fuse_mode": None, "align_corners": None, "channel_order": "rgb", "negative_slope": 0.0}
 
-# where training scripts keep the state dict; an average (EMA) is taken only where there is nothing else
-_AROUND = ("state_dict", "model", "model_state", "model_state_dict", "net", "network", "ema", "state_dict_ema")
+# keys under which training scripts save the state dict; an average (EMA) is the last resort
+_STATE_DICT_KEYS = ("state_dict", "model", "model_state", "model_state_dict", "net", "network", "ema", "state_dict_ema")
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file of weights holds.
+    """The content of a weights file.
 
     Args:
         where: What messages call the file.
-        config: Name and constructor arguments of the network, if the file is one of ours; empty if not.
+        config: Name and constructor arguments of the network if the file is hrseg's, else empty.
         layout: How its keys are named.
         entries: The state dict with the file's keys, without the prefixes of wrappers.
-        beside: Keys that are not the network's, such as a loss's.
+        other_keys: Keys outside the network, such as those of a loss.
     """
 
     where: str
     config: Mapping[str, Any]
     layout: Layout
     entries: Entries
-    beside: tuple[str, ...]
+    other_keys: tuple[str, ...]
 
     @property
     def origin(self) -> str:
@@ -53,12 +53,13 @@ class WeightsFile:
         """
         layout = replace(self.layout, finish=_unchanged) if self.config else self.layout
         found, dropped = layout.convert(self.entries, wanted)
-        return found, dropped | {key: self.layout.reason_to_drop(key) or "beside the network" for key in self.beside}
+        others = {key: self.layout.reason_to_drop(key) or "outside the network" for key in self.other_keys}
+        return found, dropped | others
 
     def description(self) -> dict[str, Any]:
-        """Name and constructor arguments of the network, as far as the file tells.
+        """Name and constructor arguments of the network, as far as they are known from the file.
 
-        Without "name" if the file holds a backbone alone; empty if that is of no known size.
+        Without "name" if the file holds a backbone alone; empty if the backbone is unknown.
         """
         if self.config:
             return dict(self.config)
@@ -70,7 +71,7 @@ class WeightsFile:
         return {**name, **network.arguments, **self.facts(found)}
 
     def facts(self, found: Entries) -> dict[str, Any]:
-        """The settings of `FUNCTIONAL` that are known of the network with this state dict, whose keys are ours."""
+        """The settings of `FUNCTIONAL` that are known from the file; `found` is its state dict with our keys."""
         known = self.config or self.layout.facts_of(found)
         return {name: known[name] for name in FUNCTIONAL if name in known}
 
@@ -78,7 +79,7 @@ class WeightsFile:
 def open_weights(
     source: str | os.PathLike[str] | Mapping[str, Any] | WeightsFile, where: str = "the given state dict"
 ) -> WeightsFile:
-    """Opens a file of weights without running anything in it.
+    """Opens a weights file without running code in it.
 
     Args:
         source: A file, what `torch.load` or `read_content` returned for one, or the result of this function.
@@ -92,36 +93,37 @@ def open_weights(
     content = source if isinstance(source, Mapping) else read_content(source)
     where = where if isinstance(source, Mapping) else str(source)
     try:
-        entries, beside = unwrapped(_state_dict(content))
+        entries, others = unwrapped(_state_dict(content))
     except WeightsError as error:
         raise WeightsError(f"{where}: {error}") from error
     layout, config = recognise(entries), _own_config(content, where)
-    if layout is None and config:  # a network of a user's own, in a file or a training checkpoint of hrseg
+    if layout is None and config:  # a user's own network, in weights or a training checkpoint of hrseg
         layout = Layout("hrseg", ())
-        own = {key.removeprefix(_OF_TASK): entry for key, entry in entries.items() if key.startswith(_OF_TASK)}
-        entries, beside = (own, [key for key in entries if not key.startswith(_OF_TASK)]) if own else (entries, beside)
+        own = {key.removeprefix(_TASK_PREFIX): entry for key, entry in entries.items() if key.startswith(_TASK_PREFIX)}
+        if own:
+            entries, others = own, [key for key in entries if not key.startswith(_TASK_PREFIX)]
     if layout is None:
         known = ", ".join(dict.fromkeys(layout.origin for layout in LAYOUTS))
         raise WeightsError(f"{where}: no known layout; found keys {join_first(entries) or '(none)'}; known: {known}")
-    return WeightsFile(where, config, layout, entries, tuple(beside))
+    return WeightsFile(where, config, layout, entries, tuple(others))
 
 
 def _own_config(content: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """Name and constructor arguments of the network as one of our files states them; empty for other files."""
+    """Name and constructor arguments of the network, from the description in our own files; empty for others."""
     own = content.get(OWN_KEY) or {}
     config = (own.get("network") if isinstance(own, Mapping) else own) or {}
     if not isinstance(config, Mapping) or not isinstance(config.get("name", ""), str):
         raise WeightsError(
             f"{where} describes its network under {OWN_KEY!r} as {config!r:.60}; "
-            'expected {"name": "hrnetv2_w18", ...}. Remove that, and the network is identified by its keys'
+            'expected {"name": "hrnetv2_w18", ...}. Without it, the network is identified by its keys'
         )
-    return {} if "class_path" in config else config  # of a network that is none of ours
+    return {} if "class_path" in config else config  # not built by `create_model`
 
 
 def _state_dict(content: Mapping[str, Any]) -> Entries:
-    """The state dict inside what training scripts put around it."""
-    # some files hold a mere name under "model"
-    inner = next((content[key] for key in _AROUND if isinstance(content.get(key), Mapping)), None)
+    """Finds the state dict in the content of a training script's file."""
+    # some files hold just a name under "model"
+    inner = next((content[key] for key in _STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), None)
     if inner is not None:
         return _state_dict(inner)
     return {key: entry for key, entry in content.items() if key != OWN_KEY}

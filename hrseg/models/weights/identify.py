@@ -1,4 +1,4 @@
-"""Identifies the network of a state dict by its keys and shapes, as the rows of the registry say."""
+"""Identification of the network of a state dict by keys and shapes, as registered for each family."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Identified:
     """The network of a state dict.
 
     Args:
-        family: Of the network; None where the state dict has no head, or one of none of the networks.
-        size: Of the backbone, such as "w18_small_v1".
-        arguments: Constructor arguments that the shapes tell.
+        family: Family of the network; None if the state dict has no head, or an unknown one.
+        size: Size of the backbone, such as "w18_small_v1".
+        arguments: Constructor arguments that follow from the shapes.
     """
 
     family: Family | None
@@ -28,10 +28,10 @@ class Identified:
 
 
 def identify(entries: Mapping[str, Any]) -> Identified | None:
-    """Identifies the network of a state dict with our keys; None if its backbone is of no known size."""
+    """Identifies the network of a state dict with our keys; None if its backbone is unknown."""
     shapes = {key: tuple(entry.shape) for key, entry in entries.items() if isinstance(entry, torch.Tensor)}
     backbones = {family.backbone for family in FAMILIES.values() if family.backbone is not None}
-    # other blocks than the plain ones have keys of their own
+    # backbones with other than plain blocks have a key of their own
     special = {backbone for backbone in backbones if backbone.block_key in shapes}
     plain = {backbone for backbone in backbones if not backbone.block_key}
     try:
@@ -49,5 +49,5 @@ def identify(entries: Mapping[str, Any]) -> Identified | None:
         family, size, arguments = max(matching, key=lambda found: len(found[0].head_keys))
         classes = {"num_classes": shapes[family.classes_key][0]} if family.classes_key in shapes else {}
         return Identified(family, size, {**arguments, **classes, **family.head_arguments(shapes)})
-    except (IndexError, ValueError):  # our keys with tensors of other dimensions
+    except (IndexError, ValueError):  # tensors with other numbers of dimensions
         return None

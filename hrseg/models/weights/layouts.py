@@ -1,7 +1,7 @@
-"""How each code base names the keys of its state dicts, and what its files leave unsaid; one row of `LAYOUTS` each.
+"""Layouts of state dicts: key names of other code bases, and settings that their files do not state.
 
-A layout is recognised by its keys alone, and converted to the keys of our networks, which are those of the official
-code.
+A layout, a row of `LAYOUTS`, is recognised by its keys alone, and converted to the keys of our networks, which are
+those of the official code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hrseg.errors import WeightsError
 
 logger = logging.getLogger(__name__)
 
-Entries = dict[str, Any]  # a state dict; of a damaged file, not all values are tensors
+Entries = dict[str, Any]  # a state dict; in damaged files, not all values are tensors
 Facts = Mapping[str, object]
 
 
@@ -27,13 +27,13 @@ class Layout:
     """The keys of one code base.
 
     Args:
-        origin: What reports call it.
-        proofs: Prefixes of keys by which the layout is recognised; a file must have all of them.
+        origin: Name of the layout in reports.
+        proofs: Prefixes of keys that identify the layout; a file must have all of them.
         names: Prefixes of their keys, each with ours; the longest match counts.
         extras: Patterns of keys that most of our networks lack, each with the reason to drop them.
-        facts: Constructor arguments of the networks of such files, where keys and shapes do not tell them; a function
-            of the converted state dict if they depend on it.
-        finish: Changes the converted state dict in place where renaming is not enough.
+        facts: Constructor arguments of the networks that do not follow from keys and shapes; a function of the
+            converted state dict if they depend on it.
+        finish: Converts the renamed state dict in place, where renaming is not enough.
     """
 
     origin: str
@@ -44,7 +44,7 @@ class Layout:
     finish: Callable[[Entries], None] = lambda entries: None
 
     def is_of(self, entries: Entries) -> bool:
-        """Whether the keys are of this layout."""
+        """Whether the keys have this layout."""
         return all(any(name.startswith(proof) for name in entries) for proof in self.proofs)
 
     def convert(self, entries: Entries, wanted: Callable[[str], bool]) -> tuple[Entries, dict[str, str]]:
@@ -60,7 +60,7 @@ class Layout:
         return found, dropped
 
     def reason_to_drop(self, name: str) -> str:
-        """Why a key is no part of our networks; empty if it may be."""
+        """Why our networks lack a key; empty if they may have it."""
         return next((reason for pattern, reason in self.extras.items() if re.match(pattern, name)), "")
 
     def facts_of(self, entries: Entries) -> Facts:
@@ -68,7 +68,7 @@ class Layout:
         return self.facts(entries) if callable(self.facts) else self.facts
 
     def theirs(self, name: str) -> str:
-        """Their name of one of our keys."""
+        """The name that the code base gives to one of our keys."""
         return _replace_prefix(name, {ours: theirs for theirs, ours in self.names.items()})
 
     def _ours(self, name: str) -> str:
@@ -76,7 +76,7 @@ class Layout:
 
 
 def _replace_prefix(name: str, starts: Mapping[str, str]) -> str:
-    """Replaces the longest prefix that there is another one for."""
+    """Replaces the longest matching prefix."""
     fitting = max((start for start in starts if name.startswith(start)), key=len, default=None)
     return name if fitting is None else starts[fitting] + name.removeprefix(fitting)
 
@@ -92,7 +92,7 @@ def recognise(entries: Entries) -> Layout | None:
 
 
 def unwrapped(entries: Entries) -> tuple[Entries, list[str]]:
-    """Removes the prefixes of Lightning modules, DistributedDataParallel, torch.compile and other wrappers.
+    """Removes the prefixes of wrappers: Lightning modules, DistributedDataParallel, torch.compile and others.
 
     Returns:
         The state dict under the prefix, and the other keys.
@@ -110,17 +110,17 @@ def unwrapped(entries: Entries) -> tuple[Entries, list[str]]:
     return found, [name for name in plain if not name.startswith(wrapper)]
 
 
-# the first block of a branch, in every code base, behind the prefixes of a wrapper and of the layout
+# key of the first block in every code base, after the prefixes of wrapper and layout
 _IN_BACKBONE = re.compile(r"(.*?)(?:backbone\.|encoder\.model\.)?stage2\.0\.branches\.0\.0\.")
 
 
 def _conv_bn(theirs: str, conv: str, norm: str) -> dict[str, str]:
-    """Prefixes of a convolution with batch norm in OpenMMLab's code, and ours."""
+    """Maps OpenMMLab's prefixes of a convolution with batch norm to ours."""
     return {f"{theirs}.conv.": f"{conv}.", f"{theirs}.bn.": f"{norm}."}
 
 
 def _zero_biases(*names: str) -> Callable[[Entries], None]:
-    """Adds zeros for the biases that a code base omits in front of batch norm, where they have no effect."""
+    """Adds zero biases of convolutions before batch norm, which have no effect and which a code base omits."""
 
     def add(entries: Entries) -> None:
         for name in names:
@@ -139,11 +139,11 @@ def _plain_gammas(entries: Entries) -> None:
 
 
 def _plain_gammas_of_old_files(entries: Entries) -> None:
-    """As `_plain_gammas`, for the official files of torch 0.4.
+    """`_plain_gammas` for official files of torch 0.4.
 
-    Their keys are those of later files, but they lack `num_batches_tracked`. Where no scale is negative, the file may
-    as well be a later one without it: InPlaceABN's epsilon is then left out, a difference that no result shows. Where
-    one is, the file is taken for one of torch 0.4, with a warning.
+    They have the keys of later files, without `num_batches_tracked`. If a scale is negative, the file is taken for one
+    of torch 0.4, with a warning. If none is, it may as well be a later file without that key, and InPlaceABN's epsilon
+    is left out, which makes no visible difference to the results.
     """
     gammas = [entry for name, entry in entries.items() if f"{name.removesuffix('weight')}running_var" in entries]
     counted = any(name.endswith("num_batches_tracked") for name in entries)
@@ -156,20 +156,20 @@ def _plain_gammas_of_old_files(entries: Entries) -> None:
 
 
 def _hrformer_of_mmpose(entries: Entries) -> None:
-    """Renames parts of the blocks, and splits the matrix of queries, keys and values into three."""
+    """Renames layers of the blocks, and splits the joint projection of queries, keys and values into three."""
     for name in list(entries):
         if not re.match(r"stage[234]\.", name):
             continue
         entry = entries.pop(name)
         name = name.replace(".ffn.", ".mlp.").replace(".attn.attn.proj.", ".attn.attn.out_proj.")
-        parts = {name: entry}
+        renamed = {name: entry}
         if ".attn.attn.qkv." in name and isinstance(entry, torch.Tensor) and entry.ndim > 0 and len(entry) % 3 == 0:
-            parts = {name.replace(".qkv.", f".{x}_proj."): part for x, part in zip("qkv", entry.chunk(3), strict=True)}
-        entries.update(parts)
+            renamed = {name.replace(".qkv.", f".{x}_proj."): y for x, y in zip("qkv", entry.chunk(3), strict=True)}
+        entries.update(renamed)
 
 
 def _plain_facts(entries: Entries) -> Facts:
-    """Without OCR, the official recipes set `align_corners` for ADE20K and COCO-Stuff; other data may have either."""
+    """The official recipes without OCR set `align_corners` for ADE20K and COCO-Stuff only; elsewhere it is unknown."""
     last = entries.get("last_layer.3.weight")
     classes = len(last) if isinstance(last, torch.Tensor) and last.ndim else 0
     aligned = {19: False, 20: False, 59: False, 60: False, 150: True, 171: True}.get(classes)
@@ -215,7 +215,7 @@ _OPENSEG_OCR = {
     "aux_head.1.0.": "aux_head.1.",
     "aux_head.2.": "aux_head.3.",
 }
-# where batch norm and activation are one layer, keys lack a level
+# keys lack a level where batch norm and activation are one layer
 _OPENSEG_INPLACE = {
     "backbone.": "",
     "conv3x3.": "conv3x3_ocr.",
@@ -295,7 +295,7 @@ LAYOUTS = (
         ("encoder.model.",),
         {"encoder.model.": ""},
         {
-            r"encoder\.model\.(incre_modules|downsamp_modules|final_layer|classifier)\.": "beside the trunk",
+            r"encoder\.model\.(incre_modules|downsamp_modules|final_layer|classifier)\.": "outside the backbone",
             r"(?!encoder\.)": "decoder and head",
         },
     ),
@@ -312,12 +312,12 @@ LAYOUTS = (
         {r"(?!backbone\.)": "head of the pose network"},
         finish=_hrformer_of_mmpose,
     ),
-    Layout("HRFormer of mmpose, trunk", ("stage2.0.branches.0.0.ffn.",), finish=_hrformer_of_mmpose),
+    Layout("HRFormer of mmpose, backbone", ("stage2.0.branches.0.0.ffn.",), finish=_hrformer_of_mmpose),
     Layout(
         "official detection",
         ("backbone.stage4.", "neck.reduction_conv.0."),
         {"backbone.": "", "neck.reduction_conv.": "reduction_conv.", "neck.fpn_conv.": "fpn_conv."},
-        {r"(?!backbone\.)": "beside the trunk"},
+        {r"(?!backbone\.)": "outside the backbone"},
     ),
     Layout(
         "OpenMMLab",
@@ -329,7 +329,7 @@ LAYOUTS = (
             "keypoint_head.final_layer.": "final_layer.",
             "head.final_layer.": "final_layer.",
         },
-        {r"(?!backbone\.)": "beside the trunk"},
+        {r"(?!backbone\.)": "outside the backbone"},
         {"fuse_mode": "nearest"},
     ),
     Layout(
@@ -338,5 +338,5 @@ LAYOUTS = (
         extras={r"final_layer\.": "head of the pose network"},
         facts={"fuse_mode": "nearest"},
     ),
-    Layout("trunk", ("stage4.",), extras={r"(head|fc)\.": "head of another kind"}),
+    Layout("backbone", ("stage4.",), extras={r"(head|fc)\.": "head of another kind"}),
 )

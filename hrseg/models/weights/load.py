@@ -1,4 +1,4 @@
-"""`load_weights`: weights of any known layout into a network, checked before anything changes."""
+"""`load_weights`: loads weights of any known layout, after checking that they fit the network."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from hrseg.errors import WeightsError
 from hrseg.models.networks.base import Network
@@ -26,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did.
+    """Which keys `load_weights` loaded and dropped.
 
     Args:
-        origin: The kind of file.
+        origin: The kind of file: the name of its layout, or "hrseg".
         matched: Keys of the network that were loaded.
         dropped: Keys of the file that were not used, each with the reason.
-        initialised: Keys of the network that keep their initialisation: the head's where the file holds a backbone,
-            and those of modules that the file's kind of backbone lacks.
+        initialised: Keys of the network that keep their initialisation: those of the head if the file holds a backbone,
+            and those of modules that the file's backbone lacks.
     """
 
     origin: str
@@ -43,11 +41,11 @@ class LoadReport:
 
     def __str__(self) -> str:
         reasons = list(self.dropped.values())
-        parts = [f"{len(self.matched)} keys loaded"]
-        parts += [f"{reasons.count(reason)} dropped ({reason})" for reason in dict.fromkeys(reasons)]
+        counts = [f"{len(self.matched)} keys loaded"]
+        counts += [f"{reasons.count(reason)} dropped ({reason})" for reason in dict.fromkeys(reasons)]
         if self.initialised:
-            parts.append(f"{len(self.initialised)} left at their initialisation ({join_first(self.initialised)})")
-        return f"{self.origin}: {', '.join(parts)}"
+            counts.append(f"{len(self.initialised)} left at their initialisation ({join_first(self.initialised)})")
+        return f"{self.origin}: {', '.join(counts)}"
 
 
 def load_weights(
@@ -59,25 +57,26 @@ def load_weights(
 ) -> LoadReport:
     """Loads weights into a network, which stays unchanged if they do not fit.
 
-    Supported are the files of the official code for segmentation, classification, pose and detection in all their
-    wrappers, of HRFormer, PSA, NVIDIA, openseg, timm, segmentation-models-pytorch and OpenMMLab, and our own:
+    Reads files of the official code for segmentation, classification, pose and detection, of HRFormer, PSA, NVIDIA,
+    openseg, timm, segmentation-models-pytorch and OpenMMLab, with the prefixes of any wrapper, and hrseg's own:
     safetensors, state dicts and Lightning checkpoints. Files of classifiers and backbones leave the head at its
     initialisation. `num_batches_tracked` of batch norm, which old files lack, may be missing.
 
-    Settings that change the result but no shape are checked too: the order of the channels and, for segmentation,
-    `align_corners` and `fuse_mode`. They are read from the file where it states them, else from its layout's defaults;
-    arguments that `create_model` was given override the layout with a warning, never the file itself.
+    Settings that change the results but no shape are checked too: the channel order and, for segmentation,
+    `align_corners` and `fuse_mode`. They are read from the file where it states them, else from its layout's defaults.
+    Arguments that `create_model` was given override the layout's defaults with a warning, never the file itself.
 
     Args:
         network: Changed in place.
         source: A file, what `torch.load` would return for one, or the result of `open_weights`.
-        strict: Refuse unexpected keys, heads with missing keys, and weights of networks with other settings. Otherwise
-            these are dropped, left at their initialisation and warned of, and a plain head is loaded into the auxiliary
-            head of OCR, as in the official code. The backbone's keys must match in any case.
+        strict: Refuse unexpected keys, heads with missing keys, and weights trained with other settings. Otherwise
+            unexpected keys are dropped, missing ones keep their initialisation, other settings are warned of, and a
+            plain head is loaded into the auxiliary head of OCR, as in the official code. The backbone's keys must match
+            in any case.
         reinit_head: Leave the head at its initialisation, whatever the file holds.
 
     Returns:
-        What was loaded, dropped and left; the same is logged.
+        The keys loaded, dropped and left at their initialisation; also logged.
 
     Raises:
         WeightsError: The file cannot be read without running code, has no known layout, or does not fit the network.
@@ -89,14 +88,14 @@ def load_weights(
     expected = network.state_dict()
     found, dropped = file.converted(expected.__contains__)
     facts = file.facts(found)
-    head = {key for key in expected if _part(key) in network.head_names}
+    head = {key for key in expected if _module(key) in network.head_names}
     families = [family for family in FAMILIES.values() if isinstance(network, family.network)]
 
     if not strict:
         _load_into_aliases(found, expected, network.head_aliases)
     if reinit_head:  # the file's head may be of another kind than the network's
-        parts = {name for family in FAMILIES.values() for name in family.head_names}
-        heads = [key for key in found if key in head or (key not in expected and _part(key) in parts)]
+        names = {name for family in FAMILIES.values() for name in family.head_names}
+        heads = [key for key in found if key in head or (key not in expected and _module(key) in names)]
         _drop(found, heads, dropped, "head, discarded by reinit_head")
     unused = "|".join(pattern for family in families for pattern in family.unused_keys)
     if unused:
@@ -132,7 +131,7 @@ def load_weights(
             f"{title}: the head does not fit: {join_first(head_misfits)}. {_remedy(file, found, network)}, "
             "or reinitialise the head with reinit_head=True (--model.reinit_head true)"
         )
-    # the backbone of a network for poses or detection is fine-tuned, and adapts to how maps are upsampled
+    # a backbone for poses or detection will be fine-tuned, and adapts to how maps are upsampled
     if not reinit_head and not has_head:
         facts = {name: value for name, value in facts.items() if name not in ("fuse_mode", "align_corners")}
     _check_facts(facts, network, file, strict)
@@ -144,7 +143,7 @@ def load_weights(
     return report
 
 
-def _part(key: str) -> str:
+def _module(key: str) -> str:
     """The attribute of the network that a key belongs to."""
     return key.split(".")[0]
 
@@ -156,7 +155,7 @@ def _drop(found: Entries, keys: Iterable[str], dropped: dict[str, str], reason: 
 
 
 def _load_into_aliases(found: Entries, expected: Mapping[str, torch.Tensor], aliases: Mapping[str, str]) -> None:
-    """Renames unexpected keys with an alias to those of the network with the same shape."""
+    """Renames unexpected keys of another head to those of the network's head with the same shape."""
     for theirs, ours in aliases.items():
         for key in [key for key in found if key.startswith(theirs) and key not in expected]:
             alias = ours + key.removeprefix(theirs)
@@ -165,7 +164,7 @@ def _load_into_aliases(found: Entries, expected: Mapping[str, torch.Tensor], ali
 
 
 def _missing_together(missing: Iterable[str], found: Iterable[str], patterns: Iterable[str]) -> set[str]:
-    """The missing keys that match a pattern, unless a found key agrees with them in the pattern's first group."""
+    """The missing keys that match a pattern, unless a found key has the same text in the pattern's first group."""
     optional: set[str] = set()
     for pattern in patterns:
         groups = {match[1] for key in found if (match := re.match(pattern, key))}
@@ -174,7 +173,7 @@ def _missing_together(missing: Iterable[str], found: Iterable[str], patterns: It
 
 
 def _misfit(key: str, found: Entries, expected: Mapping[str, torch.Tensor]) -> str:
-    """What is wrong with the tensor of this key; empty if nothing is."""
+    """Describes why the tensor of a key cannot be loaded; empty if it can."""
     if key not in found:
         return "" if key.endswith("num_batches_tracked") else f"{key} is missing"
     if not isinstance(found[key], torch.Tensor):
@@ -182,14 +181,14 @@ def _misfit(key: str, found: Entries, expected: Mapping[str, torch.Tensor]) -> s
     entry, ours = found[key], expected[key]
     if entry.shape != ours.shape:
         return f"{key} has shape {tuple(entry.shape)} instead of {tuple(ours.shape)}"
-    of_one_kind = entry.is_floating_point() >= ours.is_floating_point() and entry.is_meta <= ours.is_meta
-    if not of_one_kind or entry.is_complex() or entry.is_quantized or entry.layout != torch.strided:
+    same_kind = entry.is_floating_point() >= ours.is_floating_point() and entry.is_meta <= ours.is_meta
+    if not same_kind or entry.is_complex() or entry.is_quantized or entry.layout != torch.strided:
         return f"{key} is {entry.layout} {entry.dtype} on {entry.device} instead of {ours.dtype}".replace("torch.", "")
     return "" if entry.is_meta or bool(entry.isfinite().all()) else f"{key} holds values that are not finite"
 
 
 def _check_facts(facts: Mapping[str, Any], network: Network, file: WeightsFile, strict: bool) -> None:
-    """Refuses weights that were trained with other settings that change the result but no shape."""
+    """Refuses weights that were trained with other settings than the network's, or warns of them."""
     ours = {name: getattr(network, name, FUNCTIONAL[name]) for name in facts}
     differing = [name for name, value in facts.items() if ours[name] != value]
     for name in _overrides(file, network):
@@ -208,12 +207,12 @@ def _check_facts(facts: Mapping[str, Any], network: Network, file: WeightsFile, 
 
 
 def _overrides(file: WeightsFile, network: Network) -> frozenset[str]:
-    """The arguments given by the user, which override the defaults of a layout, not what the file itself states."""
+    """The user's arguments, which override a layout's defaults but not what the file itself states."""
     return frozenset() if file.config else network.given & FUNCTIONAL.keys()
 
 
 def _remedy(file: WeightsFile, found: Entries, network: Network) -> str:
-    """Names the constructor arguments that would fit the file."""
+    """Suggests constructor arguments that fit the file."""
     fitting = file.description()
     used, name = identify(found), network.config.get("name")
     own = next((family for family in FAMILIES.values() if name in family.networks), None)
@@ -229,12 +228,8 @@ def _remedy(file: WeightsFile, found: Entries, network: Network) -> str:
     return f"Build the network with {', '.join(arguments)}"
 
 
-def _unwrapped(network: Network) -> Network:
-    """The network inside DataParallel, DistributedDataParallel and torch.compile."""
-    while (inner := getattr(network, "_orig_mod", None) or _inside_parallel(network)) is not None:
-        network = inner
+def _unwrapped(network: Any) -> Network:
+    """The network inside torch.compile, DataParallel and DistributedDataParallel."""
+    while not isinstance(network, Network):
+        network = network._orig_mod if hasattr(network, "_orig_mod") else network.module
     return network
-
-
-def _inside_parallel(network: nn.Module) -> Network | None:
-    return network.module if isinstance(network, nn.DataParallel | DistributedDataParallel) else None

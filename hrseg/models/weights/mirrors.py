@@ -1,4 +1,4 @@
-"""Where published files are, and whether a local file is the published one."""
+"""Download locations of published files, and verification of local copies."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from hrseg.errors import WeightsError
 from hrseg.utils.files import replacing
 
-HUB = "hf://"  # of links to the Hugging Face hub: hf://OWNER/REPOSITORY/FILE
+HUB = "hf://"  # links to the Hugging Face hub: hf://OWNER/REPOSITORY/FILE
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """One place to download a file from.
+    """A download location of a file.
 
     Args:
         url: https://..., or hf://OWNER/REPOSITORY/FILE for the Hugging Face hub.
-        sha256: As many of the first hexadecimal digits as are published; empty if none are.
-        size: In bytes; None if it is not published.
+        sha256: The published first hexadecimal digits; empty if there are none.
+        size: Size in bytes; None if it is not published.
     """
 
     url: str
@@ -34,7 +34,7 @@ class Mirror:
 
     @property
     def repository(self) -> str:
-        """Name of the repository on the hub; empty for other places."""
+        """Name of the repository on the hub; empty for other links."""
         return self.url.removeprefix(HUB).rpartition("/")[0] if self.url.startswith(HUB) else ""
 
     def __str__(self) -> str:
@@ -44,12 +44,12 @@ class Mirror:
 
 
 def mirror_of(path: Path, mirrors: Iterable[Mirror]) -> Mirror:
-    """The mirror that has a file of this name, or one with neither hash nor size."""
+    """The mirror with a file of this name, or else one without hash and size."""
     return next((mirror for mirror in mirrors if mirror.file == path.name), Mirror(path.name))
 
 
 def require_published(path: Path, mirror: Mirror) -> None:
-    """Compares a file that was placed manually with its published hash.
+    """Compares a file with its published hash, unless it was compared when it was downloaded.
 
     Raises:
         WeightsError: The file cannot be read, or is not the published one.
@@ -61,11 +61,11 @@ def require_published(path: Path, mirror: Mirror) -> None:
 
 
 def check(path: Path, mirror: Mirror) -> tuple[bool, str]:
-    """Compares a file with what is published of it and with the hash recorded when it was downloaded.
+    """Compares a file with its published size and hash, and with the hash recorded when it was downloaded.
 
     Args:
-        path: In the folder of the weights, or in the hub's cache.
-        mirror: Where it is from.
+        path: A file in the folder of the weights or in the hub's cache.
+        mirror: Its mirror.
 
     Returns:
         Whether it passes, and the finding, worded to follow the file's name.
@@ -88,14 +88,14 @@ def check(path: Path, mirror: Mirror) -> tuple[bool, str]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits."""
-    from pooch import file_hash  # not for listing
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    from pooch import file_hash  # slow to import
 
     return str(file_hash(str(path), alg="sha256"))
 
 
 def mismatch(path: Path, digest: str, mirror: Mirror) -> str:
-    """How a file with this SHA-256 differs from the published one; empty if it does not."""
+    """Describes how a file with this SHA-256 differs from the published one; empty if it does not."""
     with path.open("rb") as file:
         is_page = file.read(64).lstrip().startswith(b"<")
     size = path.stat().st_size

@@ -17,7 +17,7 @@ from hrseg.utils.files import replacing
 
 
 def save_weights(network: Network, path: str | os.PathLike[str]) -> None:
-    """Saves a network's weights and its `config` as safetensors; the file is written whole or not at all.
+    """Saves a network's weights and its `config` as safetensors, atomically.
 
     Args:
         network: On any device, in any memory format and dtype.
@@ -25,7 +25,7 @@ def save_weights(network: Network, path: str | os.PathLike[str]) -> None:
 
     Raises:
         WeightsError: The path has another suffix.
-        OutputError: The file cannot be written; what was there before is intact.
+        OutputError: The file cannot be written; an earlier file stays intact.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -35,7 +35,7 @@ def save_weights(network: Network, path: str | os.PathLike[str]) -> None:
 
 
 def write_weights(network: Network, path: Path) -> None:
-    """Writes the file of `save_weights` in place.
+    """Writes the file of `save_weights`, not atomically.
 
     Raises:
         OSError: Writing failed.
@@ -45,12 +45,12 @@ def write_weights(network: Network, path: Path) -> None:
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes safetensors in place.
+    """Writes safetensors, not atomically.
 
     Raises:
         OSError: Writing failed.
     """
     try:
         save_file(tensors, path, metadata)
-    except SafetensorError as error:  # in place of the system's errors
+    except SafetensorError as error:  # wraps the system's error
         raise OSError(str(error)) from error

@@ -1,6 +1,6 @@
 """Pretrained weights by name: found on this machine, or downloaded.
 
-A name is a network, a point and a tag: `hrnetv2_w48.cityscapes`. `hrseg.models.weights.published` lists them.
+A name is NETWORK.TAG, such as `hrnetv2_w48.cityscapes`. `hrseg.models.weights.published` lists them.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from hrseg.utils.paths import cache_folder
 
 def _by_tag() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    for checkpoint in ZOO.values():
-        fitting = found.setdefault(checkpoint.tag, {})
-        of_backbone = checkpoint.tag.startswith("imagenet")
+    for published in ZOO.values():
+        fitting = found.setdefault(published.tag, {})
+        is_backbone = published.tag.startswith("imagenet")
         for name, model in MODELS.items():
-            if checkpoint.network == name or (of_backbone and checkpoint.network == model.pretrained_as):
-                fitting.setdefault(name, checkpoint.name)
+            if published.network == name or (is_backbone and published.network == model.pretrained_as):
+                fitting.setdefault(name, published.name)
     return {tag: fitting for tag, fitting in found.items() if fitting}
 
 
-# tag -> model that `create_model` knows -> name of the weights for it
+# tag -> network that `create_model` builds -> name of its weights
 NAMED_WEIGHTS = _by_tag()
 
 
 def list_weights(pattern: str = "*") -> list[str]:
-    """Sorted names of the weights that match a shell pattern, or that are for networks that match it.
+    """Sorted names of the weights that match a shell pattern, or whose networks match it.
 
     >>> list_weights("hrnetv2_w48.imagenet*")
     ['hrnetv2_w48.imagenet', 'hrnetv2_w48.imagenet_cutmix', 'hrnetv2_w48.imagenet_ssld']
@@ -46,7 +46,7 @@ def list_weights(pattern: str = "*") -> list[str]:
 
 
 def unknown_weights(name: str) -> HrsegError:
-    """The error for a name or pattern without weights: suggests similar names, or weights of the network."""
+    """Makes the error for an unknown name or pattern: suggests similar names, or weights of the network."""
     if name in MODELS:
         return WeightsError(f"{name} is a network; give one of its weights: {', '.join(list_weights(name))}")
     if name in NAMED_WEIGHTS:
@@ -58,24 +58,20 @@ def unknown_weights(name: str) -> HrsegError:
 
 
 def weights_folder(name: str) -> Path:
-    """The folder of named weights that are not from the hub: in `$HRSEG_HOME`, or `~/.cache/hrseg`."""
+    """The cache folder of weights that are not from the hub, in `$HRSEG_HOME` or `~/.cache/hrseg`."""
     return cache_folder() / "weights" / name
 
 
 def fetch_weights(model: str, weights: str) -> Path:
-    """Finds named weights for a network on this machine, or downloads them.
+    """Finds weights for a network by tag or full name, as `get_weights` does.
 
     Args:
         model: Name of the network.
         weights: A key of `NAMED_WEIGHTS` or of `ZOO`.
 
-    Returns:
-        The file.
-
     Raises:
-        WeightsError: There are none for this network, hrseg cannot read them, or they are not on this machine and
-            cannot be downloaded.
-        OutputError: Their folder cannot be written to.
+        WeightsError: There are none for this network, or as for `get_weights`.
+        OutputError: As for `get_weights`.
     """
     name = weights if weights in ZOO else NAMED_WEIGHTS.get(weights, {}).get(model)
     if name is None:
@@ -97,28 +93,28 @@ def get_weights(name: str, *, for_other_code: bool = False) -> Path:
 
     Raises:
         WeightsError, UnknownNameError: No weights have that name.
-        WeightsError: hrseg cannot read their format; they are not on this machine and cannot be downloaded, or only
-            with a browser; or a file that was placed manually is not the published one. The message names the remedy.
+        WeightsError: hrseg cannot read their format; they are not on this machine and cannot be downloaded without a
+            browser; or a file that was placed manually is not the published one.
         OutputError: Their folder cannot be written to.
     """
-    checkpoint, folder = _checkpoint(name), weights_folder(name)
-    if not (checkpoint.readable or for_other_code):
+    published, folder = _published(name), weights_folder(name)
+    if not (published.readable or for_other_code):
         raise WeightsError(
-            f"{name} cannot be loaded: {checkpoint.note}; take other weights, or download the file for other code with "
+            f"{name} cannot be loaded: {published.note}; use other weights, or download the file for other code with "
             f"`hrseg weights get {name}`"
         )
     if path := find_weights(name):
-        require_published(path, mirror_of(path, checkpoint.mirrors))
+        require_published(path, mirror_of(path, published.mirrors))
         return path
-    if not checkpoint.mirrors:
+    if not published.mirrors:
         raise WeightsError(
-            f"{name} is not in {folder}, and its link needs a browser: {checkpoint.page}. Download it there, and run "
-            f"`hrseg weights get {name} --from FILE`, or put it into that folder as {checkpoint.page_file}"
+            f"{name} is not in {folder}, and its link needs a browser: {published.page}. Download it there, and run "
+            f"`hrseg weights get {name} --from FILE`, or put it into that folder as {published.page_file}"
         )
     try:
-        return fetch(checkpoint.mirrors, folder, partial(_require_network, checkpoint))
+        return fetch(published.mirrors, folder, partial(_require_network, published))
     except WeightsError as error:
-        page = f" {checkpoint.page_file} is also at {checkpoint.page}." if checkpoint.page else ""
+        page = f" {published.page_file} is also at {published.page}." if published.page else ""
         raise WeightsError(
             f"{name}: {error}. These links were copied, never tried.{page} Download the file manually where there "
             f"is a network and put it into {folder} under its name, or give its path as weights="
@@ -126,7 +122,7 @@ def get_weights(name: str, *, for_other_code: bool = False) -> Path:
 
 
 def place_weights(name: str, source: Path) -> Path:
-    """Copies a manually downloaded file, or an archive that contains it, into the folder of the weights.
+    """Copies a manually downloaded file, from an archive if it is in one, into the folder of the weights.
 
     Args:
         name: A key of `ZOO`.
@@ -140,21 +136,23 @@ def place_weights(name: str, source: Path) -> Path:
         WeightsError: There is no such file, it cannot be read, or it is not the published one.
         OutputError: The folder cannot be written to.
     """
-    checkpoint = _checkpoint(name)
-    examine = partial(_require_network, checkpoint)
-    return import_file(source, checkpoint.files, checkpoint.mirrors, weights_folder(name), examine)
+    published = _published(name)
+    examine = partial(_require_network, published)
+    return import_file(source, published.files, published.mirrors, weights_folder(name), examine)
 
 
 def find_weights(name: str) -> Path | None:
-    """The file of named weights if it is on this machine, in our cache or the hub's; uses no network.
+    """The file of named weights if it is in our cache or the hub's; makes no network requests.
 
     Raises:
         WeightsError, UnknownNameError: No weights have that name.
     """
-    checkpoint = _checkpoint(name)
-    if path := _in_folder(checkpoint):
-        return path
-    for mirror in checkpoint.mirrors:
+    published = _published(name)
+    folder = weights_folder(name)
+    for file in published.files:
+        if (folder / file).is_file():
+            return folder / file
+    for mirror in published.mirrors:
         if mirror.repository:
             from huggingface_hub import try_to_load_from_cache  # slow to import
 
@@ -165,7 +163,7 @@ def find_weights(name: str) -> Path | None:
 
 
 def check_weights(name: str, path: Path) -> tuple[bool, str]:
-    """Checks a file of named weights: size, hashes, and that it is of the right network.
+    """Checks size, hashes and network of a weights file.
 
     Args:
         name: A key of `ZOO`.
@@ -178,37 +176,34 @@ def check_weights(name: str, path: Path) -> tuple[bool, str]:
         WeightsError, UnknownNameError: No weights have that name.
         WeightsError: The file cannot be read.
     """
-    checkpoint = _checkpoint(name)
-    sound, finding = check(path, mirror_of(path, checkpoint.mirrors))
+    published = _published(name)
+    sound, finding = check(path, mirror_of(path, published.mirrors))
     if sound:
         try:
-            _require_network(checkpoint, path)
+            _require_network(published, path)
         except WeightsError as error:
             return False, str(error).removeprefix(str(path)).lstrip()
     return sound, finding
 
 
-def _checkpoint(name: str) -> PublishedWeights:
+def _published(name: str) -> PublishedWeights:
     if name not in ZOO:
         raise unknown_weights(name)
     return ZOO[name]
 
 
-def _require_network(checkpoint: PublishedWeights, path: Path) -> None:
-    """Refuses files that are not weights, or of another network; accepts anything for networks that hrseg lacks."""
-    if not checkpoint.readable or checkpoint.network not in MODELS:
+def _require_network(published: PublishedWeights, path: Path) -> None:
+    """Refuses files without weights of the right network; accepts any file for networks that hrseg lacks."""
+    if not published.readable or published.network not in MODELS:
         return
-    from hrseg.models.weights.file import open_weights  # torch: not for listing
+    from hrseg.models.weights.file import open_weights  # imports torch, which listing does not need
 
-    found = open_weights(path).description().get("name", checkpoint.network)  # a backbone alone does not tell its name
-    if checkpoint.tag.startswith("imagenet"):
-        fits = found in MODELS and MODELS[found].pretrained_as == MODELS[checkpoint.network].pretrained_as
-    else:  # of some it is not published whether they are multi-scale
-        fits = checkpoint.network in (found, found.removesuffix("_hmsa"))
+    found = open_weights(path).description().get("name", published.network)  # a backbone alone has no name
+    if published.tag.startswith("imagenet"):
+        fits = found in MODELS and MODELS[found].pretrained_as == MODELS[published.network].pretrained_as
+    else:  # some publishers do not say whether the network is multi-scale
+        fits = published.network in (found, found.removesuffix("_hmsa"))
     if not fits:
-        raise WeightsError(f"{path} is of {found}; expected {checkpoint.network}, the network of {checkpoint.name}")
-
-
-def _in_folder(checkpoint: PublishedWeights) -> Path | None:
-    folder = weights_folder(checkpoint.name)
-    return next((folder / file for file in checkpoint.files if (folder / file).is_file()), None)
+        raise WeightsError(
+            f"{path} holds weights of {found}; expected {published.network}, the network of {published.name}"
+        )

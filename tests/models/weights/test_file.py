@@ -29,4 +29,4 @@ def test_a_description_of_another_type_is_refused(own: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize("own", [None, {}, {"network": None}], ids=str)
 def test_a_description_without_a_network_is_none(own: Any, tmp_path: Path) -> None:
     torch.save({**TRUNK, "hrseg": own}, tmp_path / "ours.pth")
-    assert open_weights(tmp_path / "ours.pth").origin == "trunk"
+    assert open_weights(tmp_path / "ours.pth").origin == "backbone"

@@ -216,7 +216,7 @@ def test_a_file_alone_builds_its_network(case: str, counted: bool, tmp_path: Pat
     report = load_weights(again, path)
     assert report.origin == origin
     assert report.initialised == ()
-    assert set(report.dropped.values()) <= {"beside the trunk"}
+    assert set(report.dropped.values()) <= {"outside the backbone"}
     assert_same_results(again, found)
 
 
@@ -370,7 +370,7 @@ def test_smp_and_timm_trunks(tmp_path: Path) -> None:
     report = load_weights(create_model(SMALL), unet.state_dict())
     assert report.origin == "SMP encoder"
     assert len(report.matched) == 426
-    assert set(report.dropped.values()) == {"beside the trunk", "decoder and head"}
+    assert set(report.dropped.values()) == {"outside the backbone", "decoder and head"}
 
     theirs = timm.create_model("hrnet_w18_small", num_classes=10).eval()
     found = create_model(from_file=_file(tmp_path, theirs.state_dict())).eval()
@@ -538,9 +538,9 @@ def test_another_kind_of_trunk() -> None:
 def test_files_that_build_nothing(tmp_path: Path) -> None:
     _, weights = lively(SMALL)
     trunk = {name: value for name, value in weights.items() if not name.startswith("last_layer")}
-    with pytest.raises(WeightsError, match=r"weights.pth \(trunk\) holds a backbone alone; name the model"):
+    with pytest.raises(WeightsError, match=r"weights.pth \(backbone\) holds a backbone alone; name the model"):
         create_model(from_file=_file(tmp_path, trunk))
-    with pytest.raises(WeightsError, match=f"is of {SMALL}, not of {OCR}; leave the name out"):
+    with pytest.raises(WeightsError, match=f"holds weights of {SMALL}, not {OCR}; leave the name out"):
         create_model(OCR, from_file=_file(tmp_path, weights))
     assert create_model(SMALL, from_file=_file(tmp_path, trunk)).config["name"] == SMALL
     weights["transition1.0.0.weight"] = torch.ones(20, 256, 3, 3)

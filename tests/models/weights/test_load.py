@@ -157,7 +157,7 @@ def test_timm_weights(theirs: str, ours: str) -> None:
 
 def test_a_bare_trunk(network: Segmenter) -> None:
     report = load_weights(network, random_weights(trunk_shapes(SIZES[SMALL])))
-    assert report.origin == "trunk"
+    assert report.origin == "backbone"
     assert len(report.matched) == TRUNK_ENTRIES
 
 
@@ -180,7 +180,7 @@ def test_our_lightning_checkpoints(network: Segmenter, tmp_path: Path, middle: s
     report = load_weights(network, path)
     assert_holds(network, official())
     assert report.origin == "hrseg"
-    assert report.dropped == {"loss.class_weights": "beside the network", "mean": "beside the network"}
+    assert report.dropped == {"loss.class_weights": "outside the network", "mean": "outside the network"}
     rebuilt = create_model(from_file=path)
     assert rebuilt.config == network.config
     assert_holds(rebuilt, official())

@@ -76,7 +76,7 @@ def script() -> bytes:
         (tar_file(), "(it is a tar archive); unpack it"),
         (zip_file(), "(it is a zip archive that torch.save did not make); unpack it"),
         (script(), "(it is a TorchScript archive, which holds code); where you trust the file"),
-        (bytes(range(99, 199)), "(it starts with 63 64 65 66 67 68 69 6a, as no file of weights does)"),
+        (bytes(range(99, 199)), "(it starts with 63 64 65 66 67 68 69 6a, as no weights file does)"),
         (pickle.dumps({"epoch": 3}, protocol=2), "(it is a pickle that torch.save did not make)"),
         (pickle.dumps({"epoch": 3}, protocol=4), "(it is a pickle that torch.save did not make)"),
         (torch_file(WEIGHTS, pickle_protocol=4), "(it is pickled in a way that is not read safely)"),
@@ -199,7 +199,7 @@ def test_places_that_hold_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert refused(tmp_path / "none.pth").startswith(f"no file {tmp_path / 'none.pth'}; expected")
     (tmp_path / "last.ckpt").touch()  # of a run that was not validated yet
     assert refused(tmp_path / "best.ckpt") == f"no file {tmp_path / 'best.ckpt'}; there is {tmp_path / 'last.ckpt'}"
-    assert refused("").startswith("the name of a file of weights is empty; expected")
+    assert refused("").startswith("the name of the weights file is empty; expected")
 
     def denied(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")

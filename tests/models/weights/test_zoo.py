@@ -330,12 +330,12 @@ def test_junk_is_not_taken_for_weights_by_hand(kind: str, home: Path, tmp_path: 
 
 def test_weights_of_another_network_are_refused(home: Path, tmp_path: Path) -> None:
     torch.save(create_model(f"{SMALL}_ocr").state_dict(), tmp_path / "ocr.pth")
-    message = rf"ocr\.pth is of {SMALL}_ocr; expected {SMALL}, the network of {SMALL}\.cityscapes"
+    message = rf"ocr\.pth holds weights of {SMALL}_ocr; expected {SMALL}, the network of {SMALL}\.cityscapes"
     with pytest.raises(WeightsError, match=message):
         place_weights(f"{SMALL}.cityscapes", tmp_path / "ocr.pth")
     # its trunk is that of the classifier; of networks of other sizes it is not
     assert place_weights(f"{SMALL}.imagenet", tmp_path / "ocr.pth").is_file()
-    with pytest.raises(WeightsError, match=rf"is of {SMALL}_ocr; expected hrnetv2_w18, the network of"):
+    with pytest.raises(WeightsError, match=rf"holds weights of {SMALL}_ocr; expected hrnetv2_w18, the network of"):
         place_weights("hrnetv2_w18.imagenet", tmp_path / "ocr.pth")
 
 
@@ -352,7 +352,7 @@ def test_weights_that_hrseg_cannot_read_are_not_fetched_first(monkeypatch: pytes
     monkeypatch.setattr("hrseg.models.weights.zoo.fetch", lambda *arguments: pytest.fail("fetched"))
     message = (
         r"hrnetv2_w18\.cityscapes_paddleseg cannot be loaded: Paddle's own format, which load_weights does not read; "
-        "take other weights, or download the file for other code with `hrseg weights get hrnetv2_w18"
+        "use other weights, or download the file for other code with `hrseg weights get hrnetv2_w18"
     )
     with pytest.raises(WeightsError, match=message):
         create_model("hrnetv2_w18", weights="cityscapes_paddleseg")
@@ -433,10 +433,8 @@ def test_junk_from_a_mirror_is_left_for_the_next_one(
     message = str(caught.value)
     assert "\n" not in message
     assert message.count("(the downloaded file") == len(bad) == 7
-    assert (
-        f"ocr.pth from {address} (the downloaded file is of {SMALL}_ocr; expected {SMALL}, the network of {name})"
-        in message
-    )
+    finding = f"the downloaded file holds weights of {SMALL}_ocr; expected {SMALL}, the network of {name}"
+    assert f"ocr.pth from {address} ({finding})" in message
     assert f"{row.page_file} is also at {row.page}" in message
     assert {path.name for path in weights_folder(name).iterdir()} == {".lock"}
     monkeypatch.setitem(ZOO, name, dataclasses.replace(row, mirrors=(*bad, Mirror(f"{address}/w.pth"))))
