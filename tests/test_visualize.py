@@ -56,7 +56,7 @@ def test_errors_mark_wrong_right_and_ignored(target: np.ndarray) -> None:
     assert not picture[0, 0].any()
 
 
-def test_panel_stands_side_by_side(image: np.ndarray, target: np.ndarray) -> None:
+def test_panel_has_four_pictures_side_by_side(image: np.ndarray, target: np.ndarray) -> None:
     picture = panel(image, target, target, TABLE)
     assert picture.dtype == np.uint8
     assert picture.shape[0] == 20
@@ -112,7 +112,7 @@ def test_the_confusion_picture_is_dark_where_pixels_are() -> None:
     assert (picture[margin : margin + cell, :margin] != 255).any()  # the name of the first class
 
 
-def test_pictures_of_different_widths_stand_side_by_side(image: np.ndarray) -> None:
+def test_pictures_of_different_widths_side_by_side(image: np.ndarray) -> None:
     picture = side_by_side([image, image[:, :50], image])
     np.testing.assert_array_equal(picture[:, :300], image)
     assert (picture[:, 300:306] == 255).all()
@@ -131,7 +131,7 @@ def test_heat_grows_from_dark_blue_to_yellow() -> None:
 
 
 @pytest.mark.parametrize("values", [np.full((2, 3), 7, np.int64), np.zeros((2, 3), np.float16)])
-def test_heat_of_one_number_everywhere_is_dark(values: np.ndarray) -> None:
+def test_heat_of_a_constant_is_dark(values: np.ndarray) -> None:
     np.testing.assert_array_equal(heat(values), np.broadcast_to(heat(np.array([[0.0, 1.0]]))[0, 0], (2, 3, 3)))
 
 

@@ -1,4 +1,4 @@
-"""Networks that a checkpoint describes by class path."""
+"""Networks and tasks rebuilt from checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hrseg.task import SegmentationTask
 
 
 class Block(BasicBlock):
-    """A block of a user's own."""
+    """A user's block."""
 
 
 def saved(task: SegmentationTask, path: Path) -> Path:
@@ -67,7 +67,7 @@ def test_a_task_of_a_network_by_name(tmp_path: Path) -> None:
     assert (again.schedule, again.power) == ("cosine", 0.5)
 
 
-def test_what_a_checkpoint_could_not_keep_is_asked_for(tmp_path: Path) -> None:
+def test_arguments_that_a_checkpoint_could_not_keep_are_required(tmp_path: Path) -> None:
     def optimizer(groups: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, 0.5)
 

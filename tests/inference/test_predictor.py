@@ -108,7 +108,7 @@ def test_any_module_predicts() -> None:
     assert Predictor(plain, TABLE, device="cpu")(image(33, 90)).shape == (33, 90)
 
 
-def test_a_network_that_wants_bgr_gets_it() -> None:
+def test_channels_are_reversed_for_a_bgr_network() -> None:
     network = create_model(TINY, num_classes=2, init="kaiming", channel_order="bgr").eval()
     turned = create_model(TINY, num_classes=2).eval()
     turned.load_state_dict(network.state_dict())
@@ -117,7 +117,7 @@ def test_a_network_that_wants_bgr_gets_it() -> None:
     assert (expected != Predictor(turned, TABLE, device="cpu")(image())).any()
 
 
-def test_images_are_seen_as_the_protocol_says() -> None:
+def test_images_are_scored_by_the_protocol() -> None:
     network = create_model(TINY, num_classes=2, init="kaiming").eval()
     protocol = Protocol((1.0, 1.5), flip=True, fusion="exp", window=(48, 48), stride=(32, 32))
     predictor = Predictor(network, TABLE, device="cpu", protocol=protocol, input_size=(64, 80))
@@ -129,7 +129,7 @@ def test_images_are_seen_as_the_protocol_says() -> None:
     assert (predictor(image()) == expected).mean() > 0.999  # ties may fall either way
 
 
-def test_a_checkpoint_knows_how_images_are_seen(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_protocol_and_input_size(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     task = SegmentationTask(TINY, TABLE, test_protocol="lip", crop_size=(96, 64), input_size=(64, 80))
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
@@ -319,13 +319,13 @@ def test_label_ids_and_overlay_are_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["foo", "mps", "meta", "cuda:99"])
-def test_a_device_that_is_not_there_is_told(device: str) -> None:
+def test_a_missing_device_is_refused(device: str) -> None:
     with pytest.raises(ConfigError, match=rf"device {device} cannot be used .*; expected cpu") as caught:
         Predictor(torch.nn.Conv2d(3, 2, 1), TABLE, device=device)
     assert len(str(caught.value)) < 400  # torch lists every kind of device for mps
 
 
-def test_an_image_that_the_memory_does_not_hold_is_refused_before_the_network_runs(
+def test_an_image_too_large_for_memory_is_refused_before_the_network_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hrseg.inference.predictor.available_memory", lambda _: 0.002)

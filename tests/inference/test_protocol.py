@@ -15,7 +15,7 @@ BLACK = np.array([-2.1, -2.0, -1.8])
 
 
 class Stride4(nn.Module):
-    """Logits at a quarter of the size, which no pixel's surroundings leave alone."""
+    """Logits at stride 4, each dependent on its neighbourhood."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,8 +76,8 @@ def test_lip_swaps_the_sides_in_the_mirrored_view(network: Stride4) -> None:
     assert not np.allclose(scores, named_protocol("lip").scores(network, tensor(pixels)))
 
 
-def test_a_network_that_knows_its_sides_gives_the_same_mirrored_or_not() -> None:
-    """Its left class is told by what lies to the left, its right class by the mirror image of that."""
+def test_a_mirrored_view_has_its_sides_swapped_back() -> None:
+    """The left class depends on pixels to the left, the right class on the mirror image of these."""
 
     class KnowsSides(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def test_views_are_fused_as_named(network: Stride4, fusion: Any) -> None:
     torch.testing.assert_close(Protocol(flip=True, fusion=fusion).scores(network, images), expected[fusion])
 
 
-def test_images_of_a_batch_do_not_meet(network: Stride4) -> None:
+def test_images_of_a_batch_are_independent(network: Stride4) -> None:
     images = torch.cat([tensor(image(70, 90)), -tensor(image(70, 90))])
     for protocol in (Protocol((0.5, 1.0, 2.0), flip=True), Protocol((1.0, 1.5), window=(48, 48), stride=(32, 32))):
         together = protocol.scores(network, images)
@@ -115,7 +115,7 @@ def test_images_of_a_batch_do_not_meet(network: Stride4) -> None:
         torch.testing.assert_close(together, apart)
 
 
-def test_whole_is_what_the_network_says(network: Stride4) -> None:
+def test_whole_is_the_plain_forward_pass(network: Stride4) -> None:
     images = tensor(image(70, 90))
     assert named_protocol("whole").is_plain
     expected = nn.functional.interpolate(network(images), (70, 90), mode="bilinear")

@@ -98,7 +98,7 @@ def test_settings_out_of_range(stride: tuple[int, int], batch_size: int) -> None
         sliding_window(lambda x: x, torch.zeros(1, 3, 40, 40), (16, 16), stride, batch_size=batch_size)
 
 
-def test_scores_of_windows_are_gone_before_the_next_ones_come() -> None:
+def test_scores_of_windows_are_freed_before_the_next_ones() -> None:
     kept: list[StorageWeakRef] = []
 
     def scores_of(windows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What holds for every loss: the contract of `SegmentationLoss`."""
+"""The contract of `SegmentationLoss`, for every loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of torch and of other libraries in place of ours."""
+"""Losses of torch and of other libraries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_torchs_cross_entropy_was_a_traceback(ignore_index: int) -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_an_ignore_index_of_the_users_own_is_kept() -> None:
+def test_an_ignore_index_of_the_module_is_kept() -> None:
     logits, target = logits_and_target()
     value = bound(nn.CrossEntropyLoss(ignore_index=1))({"out": logits}, target)
     enlarged = F.interpolate(logits, (8, 8), mode="bilinear", align_corners=True)
@@ -57,14 +57,14 @@ def test_without_a_valid_pixel_the_loss_is_zero_and_not_nan(module: nn.Module) -
 
 
 class WithoutIgnoreIndex(nn.Module):
-    """Leaves out 255 itself, as losses written for one data set do."""
+    """Ignores 255 itself, like losses written for one data set."""
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(logits, target, ignore_index=255)
 
 
 class OfNone(nn.Module):
-    """As the losses of segmentation_models_pytorch, whose ignore index is None by default."""
+    """Like the losses of segmentation_models_pytorch, whose ignore index is None by default."""
 
     ignore_index: int | None = None
 
@@ -74,7 +74,7 @@ class OfNone(nn.Module):
 
 
 @pytest.mark.parametrize("module", [WithoutIgnoreIndex(), OfNone()])
-def test_modules_of_ones_own(module: nn.Module) -> None:
+def test_modules_of_the_user(module: nn.Module) -> None:
     logits, target = logits_and_target()
     expected = bound(CrossEntropyLoss())({"out": logits}, target)
     torch.testing.assert_close(bound(module)({"out": logits}, target), expected)
@@ -94,12 +94,12 @@ def test_modules_of_ones_own(module: nn.Module) -> None:
     ],
     ids=str,
 )
-def test_what_is_no_loss_is_told(loss: object, message: str) -> None:
+def test_other_modules_are_refused(loss: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         WeightedOutputsLoss({"out": loss})  # type: ignore[dict-item]
 
 
-def test_a_loss_of_every_pixel_is_told() -> None:
+def test_a_loss_per_pixel_is_refused() -> None:
     logits, target = logits_and_target()
     with pytest.raises(ConfigError, match=r"CrossEntropyLoss gives a loss of shape \(2, 8, 8\); expected one number"):
         ModuleLoss(nn.CrossEntropyLoss(reduction="none"))(logits, target)

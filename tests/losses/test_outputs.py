@@ -37,15 +37,15 @@ def test_an_output_without_a_loss_is_left_out() -> None:
     torch.testing.assert_close(value, CrossEntropyLoss()(outputs["out"], target))
 
 
-def test_an_output_that_the_network_does_not_give() -> None:
+def test_an_output_that_the_network_does_not_return() -> None:
     outputs, target = outputs_and_target()
     loss = WeightedOutputsLoss({"out": CrossEntropyLoss(), "edge": CrossEntropyLoss()})
     with pytest.raises(ConfigError, match="output 'edge', but the network gives aux, out"):
         loss(outputs, target)
 
 
-def test_outputs_of_the_training_alone() -> None:
-    """Multi-scale attention gives what each scale says by itself in training only."""
+def test_outputs_in_training_only() -> None:
+    """Multi-scale attention returns the logits of each scale in training only."""
     loss = WeightedOutputsLoss({"out": CrossEntropyLoss(), "out_0_5": CrossEntropyLoss()}).eval()
     logits, target = torch.randn(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8)
     assert loss({"out": logits}, target) == CrossEntropyLoss()(logits, target)

@@ -83,7 +83,7 @@ def test_no_group_is_empty() -> None:
     assert [(group["name"], len(group["params"])) for group in groups] == [("backbone", 1), ("head", 1)]
 
 
-def test_a_shared_parameter_stands_in_one_group() -> None:
+def test_a_shared_parameter_is_in_one_group() -> None:
     net = Net()
     net.last_layer[2].weight = net.conv.weight
     groups = parameter_groups(net, head_lr_factor=10, head_names=["last_layer"])
@@ -98,7 +98,7 @@ def test_a_shared_parameter_stands_in_one_group() -> None:
         (0.0, ("last_layer",), "expected a number above 0"),
     ],
 )
-def test_head_that_is_not_there(factor: float, head_names: tuple[str, ...], message: str) -> None:
+def test_a_missing_head(factor: float, head_names: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parameter_groups(Net(), head_lr_factor=factor, head_names=head_names)
 

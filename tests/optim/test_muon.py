@@ -81,7 +81,7 @@ def test_memory_format_makes_no_difference() -> None:
     torch.testing.assert_close(last, plain)
 
 
-def test_a_restored_state_goes_on() -> None:
+def test_training_continues_from_a_restored_state() -> None:
     whole, restored = (nn.ParameterList([random(3, 8), random(3)]) for _ in range(2))
     optimizer = Muon(whole, lr=0.1)
 
@@ -118,7 +118,7 @@ def test_trains_a_network_in_groups() -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_what_the_closure_returns_comes_back() -> None:
+def test_step_returns_the_loss_of_the_closure() -> None:
     weight = nn.Parameter(torch.ones(2, 2))
 
     def closure() -> float:
@@ -131,7 +131,7 @@ def test_what_the_closure_returns_comes_back() -> None:
     assert weight.detach().square().sum() < 4.0
 
 
-def test_parameters_without_a_gradient_stay() -> None:
+def test_parameters_without_a_gradient_are_unchanged() -> None:
     used, unused = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
     used.grad = torch.eye(2)
     Muon([used, unused]).step()

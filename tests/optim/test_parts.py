@@ -49,7 +49,7 @@ def test_patterns_freeze_parameters_and_the_modules_around_them(
     assert all(any(name == part or name.startswith(f"{part}.") for part in still) for name in names)
 
 
-def test_an_attribute_named_backbone_is_meant_itself() -> None:
+def test_an_attribute_named_backbone_takes_precedence() -> None:
     net = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 1), "neck": nn.Conv2d(4, 4, 1), "head": nn.Conv2d(4, 2, 1)})
     freeze_parts(net, ["backbone"])
     assert trained(net) == {"neck.weight", "neck.bias", "head.weight", "head.bias"}
@@ -64,7 +64,7 @@ def test_an_attribute_named_backbone_is_meant_itself() -> None:
         ("backbone", HEAD, r"expected a list, \[backbone\]"),
     ],
 )
-def test_a_part_that_is_not_there(patterns: list[str], head_names: tuple[str, ...], message: str) -> None:
+def test_a_pattern_without_match(patterns: list[str], head_names: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         freeze_parts(Net(), patterns, head_names)
 
@@ -76,7 +76,7 @@ def test_the_backbone_of_our_networks_is_all_but_the_head(name: str) -> None:
     assert {name.split(".")[0] for name in trained(net)} == set(net.head_names)
 
 
-def test_parts_learn_at_rates_of_their_own_and_the_last_pattern_counts() -> None:
+def test_learning_rates_by_pattern_and_the_last_match_wins() -> None:
     net = Net()
     factors = {"backbone": 0.1, "stage2": 0.5, "*.bias": 2.0}
     groups = parameter_groups(net, head_lr_factor=10, head_names=HEAD, lr_factors=factors)
@@ -97,13 +97,13 @@ def test_head_lr_factor_is_a_factor_like_others() -> None:
     assert [group["lr_factor"] for group in by_pattern] == [group["lr_factor"] for group in by_option]
 
 
-def test_a_part_called_network_is_not_all_of_it() -> None:
+def test_an_attribute_named_network_is_not_the_whole() -> None:
     net = nn.ModuleDict({"network": nn.Conv2d(3, 4, 1, bias=False), "cls": nn.Conv2d(4, 2, 1, bias=False)})
     groups = parameter_groups(net, lr_factors={"network": 0.1})
     assert [(group["lr_factor"], len(group["params"])) for group in groups] == [(0.1, 1), (1.0, 1)]
 
 
-def test_the_head_that_a_network_names_is_its_head_whatever_else_is_called_so() -> None:
+def test_head_names_take_precedence_over_an_attribute_named_head() -> None:
     net = nn.ModuleDict({part: nn.Conv2d(3, 3, 1, bias=False) for part in ("backbone", "decoder", "head")})
     groups = parameter_groups(net, head_lr_factor=10, head_names=["decoder", "head"])
     assert [(group["name"], len(group["params"])) for group in groups] == [("backbone", 1), ("head", 2)]

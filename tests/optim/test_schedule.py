@@ -74,7 +74,7 @@ def test_warm_up_is_a_factor_on_the_schedule() -> None:
 
 
 @pytest.mark.parametrize("total", [20, 30])
-def test_a_resumed_schedule_goes_on_under_the_new_total(total: int) -> None:
+def test_a_resumed_schedule_follows_the_new_total(total: int) -> None:
     first = head_and_backbone()
     schedule = create_schedule(first, "poly", 20)
     run(first, schedule, 7)
@@ -123,7 +123,7 @@ def test_every_schedule_has_the_warm_up(schedule: str) -> None:
         assert pair == pytest.approx([factor * rate for rate in full])
 
 
-def test_a_schedule_of_ones_own_starts_after_the_warm_up() -> None:
+def test_a_schedule_of_the_user_starts_after_the_warm_up() -> None:
     def halves(optimizer: Optimizer) -> LRScheduler:
         return StepLR(optimizer, 3, gamma=0.5)
 
@@ -135,7 +135,7 @@ def test_a_schedule_of_ones_own_starts_after_the_warm_up() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step", partial(OneCycleLR, max_lr=0.1, total_steps=18)])
-def test_a_resumed_schedule_of_any_kind_goes_on(schedule: Any) -> None:
+def test_a_resumed_schedule_of_any_kind_continues(schedule: Any) -> None:
     whole = head_and_backbone()
     expected = run(whole, create_schedule(whole, schedule, 20, warmup_steps=2), 20)[9:]
     first, second = head_and_backbone(), head_and_backbone()

@@ -1,4 +1,4 @@
-"""What a user may get wrong about networks, losses, labels and the trainer: one line, before the first step."""
+"""One-line errors for mistakes in networks, losses, labels and trainer options, before the first step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY = "hrnetv2_w18_small_v1"
 
 
 class Gives(nn.Module):
-    """Hands out what a function makes of its logits."""
+    """Returns what a function makes of its logits."""
 
     def __init__(self, make: Any, num_classes: int = 3) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Gives(nn.Module):
 
 
 class Output(dict[str, Tensor]):
-    """As of transformers."""
+    """Like the outputs of transformers."""
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_logits_of_another_shape_were_a_traceback(make: Any, num_classes: int, m
         task.validation_step(batch(), 0)
 
 
-def test_logits_at_another_size_are_brought_to_that_of_the_labels() -> None:
+def test_logits_at_another_size_are_upsampled_to_the_labels() -> None:
     task = SegmentationTask(Gives(lambda logits: logits[:, :, ::4, ::3]), TABLE)
     task.log = lambda *_, **__: None  # type: ignore[method-assign]
     assert task.training_step(batch(), 0).isfinite()
@@ -132,12 +132,12 @@ def test_logits_at_another_size_are_brought_to_that_of_the_labels() -> None:
         ({"loss_reduction": "globally"}, "loss_reduction is 'globally'; expected one of per_rank, global"),
     ],
 )
-def test_what_a_task_cannot_be_built_of_is_told(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_one_line_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SegmentationTask(**{"network": OneConv(), "labels": TABLE, **options})
 
 
-def test_an_unknown_network_names_those_that_are_near() -> None:
+def test_an_unknown_network_suggests_similar_names() -> None:
     with pytest.raises(UnknownNameError, match="did you mean hrnetv2_w18"):
         SegmentationTask("hrnet_w18", TABLE)
 
@@ -146,7 +146,7 @@ def test_a_network_in_evaluation_mode_was_trained_in_it(caplog: pytest.LogCaptur
     network = nn.Sequential(OneConv(), nn.BatchNorm2d(3)).eval()
     assert SegmentationTask(network, TABLE).network[1].training  # type: ignore[index,union-attr]
     assert "the network was in evaluation mode" in caplog.text
-    network[1].eval()  # a part alone, on purpose
+    network[1].eval()  # one layer only, on purpose
     assert not SegmentationTask(network, TABLE).network[1].training  # type: ignore[index,union-attr]
 
 
@@ -161,7 +161,7 @@ def fit(task: SegmentationTask, **options: Any) -> None:
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:You defined a `validation_step`")
 @pytest.mark.filterwarnings("ignore:.*smaller than the logging interval", "ignore:`training_step` logged")
 class TestRuns:
-    """What only a trainer brings to light."""
+    """Errors that need a trainer."""
 
     def test_clipping_under_bf16_with_a_fused_optimiser_was_a_traceback(self) -> None:
         norms = []
@@ -188,21 +188,21 @@ class TestRuns:
         with pytest.raises(ConfigError, match="the task's labels are not the data's"):
             trainer(max_steps=1).fit(SegmentationTask(OneConv(), TABLE), camvid(camvid_root))
 
-    def test_a_network_without_parameters_is_told(self) -> None:
+    def test_a_network_without_parameters_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="nothing of Identity is trained"):
             fit(SegmentationTask(nn.Identity(), TABLE))
         frozen = OneConv().requires_grad_(False)
         with pytest.raises(ConfigError, match="nothing of OneConv is trained"):
             fit(SegmentationTask(frozen, TABLE))
 
-    def test_a_module_of_ones_own_is_compiled(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_module_of_the_user_is_compiled(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
         task = SegmentationTask(Gives(lambda logits: {"out": logits}), TABLE, compile=True)
         fit(task)
         assert "outputs" in vars(task)
 
 
-def test_a_loss_for_an_output_that_is_not_there_is_told() -> None:
+def test_a_loss_for_a_missing_output_is_refused() -> None:
     losses = WeightedOutputsLoss({"out": CrossEntropyLoss(), "aux": nn.CrossEntropyLoss()}, {"aux": 0.4})
     with pytest.raises(ConfigError, match="a loss for output 'aux', but the network gives out"):
         SegmentationTask(OneConv(), TABLE, loss=losses).training_step(batch(), 0)
@@ -217,8 +217,8 @@ class LogsItself(Callback):
         pl_module.log("own", 1.0)
 
 
-def test_what_early_stopping_watches_is_looked_at_before_training(camvid_root: Path) -> None:
-    """Lightning missed it after the first epoch, and its weights were lost."""
+def test_the_monitor_of_early_stopping_is_checked_before_training(camvid_root: Path) -> None:
+    """Lightning would fail after the first epoch, and its weights would be lost."""
 
     def fit(monitor: str, *others: Callback, **settings: Any) -> int:
         data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)

@@ -32,7 +32,7 @@ TINY = "hrnetv2_w18_small_v1"
 
 
 class WithNorm(nn.Sequential):
-    """A network of a user's own, with batch norm."""
+    """A user's network with batch norm."""
 
     def __init__(self) -> None:
         conv = nn.Conv2d(3, CAMVID.num_classes, 1)
@@ -40,7 +40,7 @@ class WithNorm(nn.Sequential):
 
 
 class OneConv(nn.Module):
-    """Logits at the image's size, as the networks of other libraries give them."""
+    """Logits at the image's size, like those of other libraries' networks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def camvid(root: Path, **options: Any) -> CamVidDataModule:
         ({"network_args": {"fuse_mod": "nearest"}}, "did you mean fuse_mode"),
     ],
 )
-def test_contradictions_are_told_at_once(options: dict[str, Any], message: str) -> None:
+def test_contradictions_are_refused_at_once(options: dict[str, Any], message: str) -> None:
     from hrseg.errors import HrsegError
 
     with pytest.raises(HrsegError, match=message):
@@ -124,7 +124,7 @@ def test_other_classes_start_from_the_backbone(tmp_path: Path) -> None:
     assert task.network.get_parameter("last_layer.3.weight").shape[0] == 3
 
 
-def test_the_loss_learns_what_data_and_network_settle() -> None:
+def test_the_loss_is_bound_to_data_and_network() -> None:
     table = LabelTable("other", ("a", "b", "c"), TABLE.colors, ignore_index=253)
     task = SegmentationTask(TwoOutputs(), table)
     loss = task.loss.losses["out"]  # type: ignore[index]
@@ -148,7 +148,7 @@ def test_networks_of_hrseg_are_optimized_for_the_cpu_that_they_run_on(verb: str,
     assert type(other.network.get_submodule("norm")) is nn.BatchNorm2d
 
 
-def test_labels_may_be_given_as_they_stand_in_a_checkpoint() -> None:
+def test_labels_may_be_the_dictionary_of_a_checkpoint() -> None:
     assert SegmentationTask(OneConv(), TABLE.to_dict()).labels == TABLE
 
 
@@ -164,8 +164,8 @@ def test_images_are_normalised_once_and_keep_their_memory_format() -> None:
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_network_that_wants_bgr_gets_it() -> None:
-    """With mean and deviation as they stand, not turned round: so does the official code of such weights."""
+def test_channels_are_reversed_for_a_bgr_network() -> None:
+    """Mean and standard deviation are not reversed, as in the official code of such weights."""
     network = OneConv()
     network.channel_order = "bgr"
     given = batch()["image"]
@@ -196,7 +196,7 @@ ONE = LabelTable("one", ("a",), ((0, 0, 0),))
         (f"{TINY}_ocr", ONE, 64, r"data\.batch_size 2 or more$"),  # one class has a single object region
     ],
 )
-def test_one_value_per_channel_is_told_with_the_remedy(
+def test_one_value_per_channel_is_an_error_with_a_remedy(
     network: str, labels: LabelTable, size: int, remedy: str
 ) -> None:
     """`Expected more than 1 value per channel` of torch was a traceback."""
@@ -207,8 +207,8 @@ def test_one_value_per_channel_is_told_with_the_remedy(
         task.training_step(sample, 0)
 
 
-def test_one_value_per_channel_is_told_before_training(camvid_root: Path) -> None:
-    """It was told by the first step, after a validation; the check leaves the statistics of batch norm as they are."""
+def test_one_value_per_channel_is_reported_before_training(camvid_root: Path) -> None:
+    """It was an error of the first step, after a validation; the check keeps the statistics of batch norm."""
     seen: list[str] = []
     found: list[dict[str, Tensor]] = []
     callback = Callback()
@@ -231,14 +231,14 @@ def test_one_value_per_channel_is_told_before_training(camvid_root: Path) -> Non
     torch.testing.assert_close([fit(64)], found, atol=0, rtol=0)
 
 
-def test_what_is_frozen_may_have_one_value_per_channel(camvid_root: Path) -> None:
+def test_frozen_batch_norm_may_have_one_value_per_channel(camvid_root: Path) -> None:
     parts = {"pool": nn.AdaptiveAvgPool2d(1), "norm": nn.BatchNorm2d(3), "head": nn.Conv2d(3, CAMVID.num_classes, 1)}
     network = nn.Sequential(OrderedDict(parts))
     data = CamVidDataModule(camvid_root, batch_size=1, crop_size=(32, 32), num_workers=0)
     trainer(max_steps=1).fit(SegmentationTask(network, CAMVID, crop_size=(32, 32), freeze=["norm"]), data)
 
 
-def test_outputs_are_weighed() -> None:
+def test_outputs_are_weighted() -> None:
     losses = {"out": CrossEntropyLoss(), "aux": CrossEntropyLoss()}
     task = SegmentationTask(TwoOutputs(), TABLE, loss=WeightedOutputsLoss(losses, {"aux": 0.4}))
     task.log = lambda *_, **__: None  # type: ignore[method-assign]
@@ -254,7 +254,7 @@ def test_outputs_are_weighed() -> None:
     torch.testing.assert_close(task.training_step(given, 0), out + 0.4 * aux)
 
 
-def test_logits_come_at_any_size() -> None:
+def test_logits_have_the_size_asked_for() -> None:
     task = SegmentationTask(TINY, TABLE).eval()
     images = batch(45)["image"]
     assert task(images).shape == (2, 3, 45, 45)
@@ -281,7 +281,7 @@ def test_whole_runs(network: nn.Module | str, camvid_root: Path) -> None:
     assert not runner.predict(task, camvid(camvid_root, predict_split="val"), return_predictions=False)
 
 
-def test_scores_are_those_of_all_pixels_together(camvid_root: Path) -> None:
+def test_scores_are_computed_over_all_pixels(camvid_root: Path) -> None:
     data = camvid(camvid_root)
     task = SegmentationTask(TINY, data.labels)
     scores = trainer().validate(task, data, verbose=False)[0]
@@ -319,7 +319,7 @@ def test_a_protocol_scores_and_predicts(camvid_root: Path) -> None:
 
 
 def test_images_of_several_sizes_may_share_a_batch(lip_root: Path) -> None:
-    """As they are, and squashed; the scores are those of one image at a time, at the labels' own sizes."""
+    """With and without input_size; the scores are those of one image at a time, at the labels' own sizes."""
     for input_size in (None, (64, 48)):
         scores, predictions = [], []
         for number in (1, 3):
@@ -342,7 +342,7 @@ def test_images_of_several_sizes_may_share_a_batch(lip_root: Path) -> None:
             assert (alone == together).float().mean() > 0.999  # ties may fall either way
 
 
-def test_protocols_go_by_name() -> None:
+def test_protocols_by_name() -> None:
     task = SegmentationTask(TINY, TABLE, val_protocol="slide", test_protocol="pascal_context", crop_size=(480, 480))
     assert task.val_protocol == named_protocol("slide", (480, 480))
     assert task.test_protocol == named_protocol("pascal_context", (480, 480))
@@ -414,7 +414,7 @@ def test_the_head_learns_faster(camvid_root: Path) -> None:
         ({}, [EMAWeightAveraging(decay=0.5)]),
     ],
 )
-def test_what_is_frozen_stays_and_what_is_not_learns(
+def test_frozen_layers_stay_and_others_learn(
     camvid_root: Path, options: dict[str, Any], callbacks: list[Callback]
 ) -> None:
     data = camvid(camvid_root)
@@ -441,7 +441,7 @@ def test_frozen_batch_norm_stays_in_evaluation_when_it_is_synchronised() -> None
     assert not any(norms[name] for name in norms if name.startswith("layer1."))
 
 
-def test_a_restart_of_a_frozen_training_goes_on_to_the_bit(camvid_root: Path, tmp_path: Path) -> None:
+def test_a_training_with_frozen_layers_resumes_bit_exactly(camvid_root: Path, tmp_path: Path) -> None:
     data = camvid(camvid_root)
 
     def task() -> SegmentationTask:
@@ -458,7 +458,7 @@ def test_a_restart_of_a_frozen_training_goes_on_to_the_bit(camvid_root: Path, tm
         assert torch.equal(value, second.network.state_dict()[name]), name
 
 
-def test_a_plateau_of_the_scores_lowers_the_rate(camvid_root: Path) -> None:
+def test_reduce_lr_on_plateau_follows_the_scores(camvid_root: Path) -> None:
     data = camvid(camvid_root)
 
     def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
@@ -538,7 +538,7 @@ class SmallConv(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["num_classes", "weights", "reinit_head", "from_file"])
-def test_network_args_that_the_task_settles_are_told(name: str) -> None:
+def test_network_args_that_the_task_determines_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"network_args holds {name}, which the task's own arguments and the classes"):
         SegmentationTask(TINY, TABLE, network_args={name: 7})
 

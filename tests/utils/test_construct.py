@@ -23,7 +23,7 @@ from hrseg.utils.construct import NotDescribableError, build, build_arguments, d
 
 
 class Block(BasicBlock):
-    """A block of a user's own."""
+    """A user's block."""
 
 
 class Plain(nn.Module):
@@ -50,7 +50,7 @@ class OwnLoss(CrossEntropyLoss):
     ],
     ids=lambda module: type(module).__name__,
 )
-def test_a_module_is_built_again_of_its_description(module: nn.Module) -> None:
+def test_a_module_is_rebuilt_from_its_description(module: nn.Module) -> None:
     description = describe(module)
     again = build(description, nn.Module)
     assert type(again) is type(module)
@@ -61,7 +61,7 @@ def test_a_module_is_built_again_of_its_description(module: nn.Module) -> None:
 
 
 class OwnTask(SegmentationTask):
-    """A task of a user's own, which passes on what it does not know."""
+    """A user's task, which passes on all other arguments."""
 
     def __init__(self, *args: Any, scale: float = 2.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -109,7 +109,7 @@ def test_numbers_of_numpy_and_torch_are_plain() -> None:
     assert [type(value) for value in told] == [float, float, bool, list, list]
 
 
-def test_what_cannot_be_told() -> None:
+def test_values_that_cannot_be_described() -> None:
     class Local(CrossEntropyLoss):
         pass
 

@@ -13,7 +13,7 @@ from hrseg.errors import OutputError
 from hrseg.utils.files import TEMPORARY, remove_stale, replacing, require_writable
 
 
-def test_the_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
+def test_the_file_appears_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file.txt"
     with replacing(path) as temporary:
         temporary.write_text("new")
@@ -24,7 +24,7 @@ def test_the_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_failure_leaves_the_file_before(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
 
@@ -39,14 +39,14 @@ def test_a_failure_leaves_the_file_before(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_is_no_folder_is_told(tmp_path: Path) -> None:
+def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("a file")
     path = tmp_path / "folder" / "file.txt"
     with pytest.raises(OutputError, match=r"folder.file.txt cannot be written: "), replacing(path):
         pass
 
 
-def test_two_writers_with_the_same_process_number_do_not_meet(tmp_path: Path) -> None:
+def test_writers_with_the_same_pid_do_not_conflict(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     with replacing(path) as first, replacing(path) as second:  # as on two machines, whose numbers may be equal
         assert first != second
@@ -56,7 +56,7 @@ def test_two_writers_with_the_same_process_number_do_not_meet(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_killed_processes_left_is_removed_after_a_day(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed_after_a_day(tmp_path: Path) -> None:
     folder = tmp_path / "weights" / "name"
     with replacing(folder / "new.pth") as new:
         old, unpacked, other = folder / f"{TEMPORARY}0.pth", folder / f"{TEMPORARY}folder", folder / ".w.pth.part"
@@ -86,7 +86,7 @@ def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_process_left_is_removed_when_another_writes_there(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_by_the_next_writer(tmp_path: Path) -> None:
     process = os.fork()
     if process == 0:
         with replacing(tmp_path / "file.txt") as temporary:
@@ -104,12 +104,12 @@ def test_what_a_killed_process_left_is_removed_when_another_writes_there(tmp_pat
 
 
 @pytest.mark.parametrize("write", [require_writable, lambda path: replacing(path / "a").__enter__()])
-def test_a_place_in_a_thousand_folders_is_told(write: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_path_of_a_thousand_folders_is_refused(write: Callable[[Path], None], tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written: it is nested in more than 200 folders"):
         write(tmp_path / ("a/" * 1000))
 
 
-def test_a_full_disk_is_told_before_work_goes_into_what_it_is_to_hold(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_before_any_work(tmp_path: Path) -> None:
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, most[1]))  # empty files can be made, as on a full disk
     try:

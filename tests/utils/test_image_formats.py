@@ -1,4 +1,4 @@
-"""What is read of the images that people bring, and what is refused in one line before it is decoded."""
+"""Images of all formats: what is read, and what is refused in one line before decoding."""
 
 from __future__ import annotations
 
@@ -103,9 +103,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_tiff_of_other_bands_is_not_turned_into_a_wrong_picture(
-    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_tiffs_of_unsupported_bands_are_refused(case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data, message = REFUSED[case]
     path = tmp_path / "scene.tif"
     path.write_bytes(data)
@@ -189,7 +187,7 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("case", PICTURES)
-def test_pictures_of_every_kind_look_as_they_did(case: str, tmp_path: Path) -> None:
+def test_images_of_every_kind_are_read(case: str, tmp_path: Path) -> None:
     path = tmp_path / "picture"  # the suffix does not count
     path.write_bytes(PICTURES[case])
     lossy = 25 if "JPEG" in case or "palette" in case else 0
@@ -284,7 +282,7 @@ def test_tiff_labels_of_all_integers_are_read(dtype: type, tmp_path: Path) -> No
 
 
 def bomb(kind: str) -> bytes:
-    """A small file that says it has 400 megapixels."""
+    """A small file whose header claims 400 megapixels."""
     if kind == "TIFF":
         return tiff(smooth(1), GREY).replace(
             struct.pack("<HHII", 256, 4, 1, 9), struct.pack("<HHII", 256, 4, 1, 80 << 20)
@@ -311,7 +309,7 @@ def test_decompression_bombs_are_refused_by_their_header(kind: str, read: object
         read(tmp_path / "bomb")  # type: ignore[operator]
 
 
-def test_the_limit_of_pixels_is_one_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_pixels_is_one_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for suffix in ("png", "jpg", "tif", "gif"):
         PICTURE.convert("L").save(tmp_path / f"image.{suffix}")
         monkeypatch.setenv("HRSEG_MAX_PIXELS", "54")
@@ -351,7 +349,7 @@ def test_pipes_devices_and_folders_are_refused_at_once(read: object, tmp_path: P
             read(tmp_path / f"{name}.png")  # type: ignore[operator]
 
 
-def test_a_file_larger_than_any_image_is_not_taken_into_memory(tmp_path: Path) -> None:
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(1 << 40)  # holes only
     with pytest.raises(
@@ -378,7 +376,7 @@ FUZZED = {**PICTURES, "TIFF": tiff(smooth(3), RGB), "PNG": saved(PICTURE, "PNG")
 
 
 @pytest.mark.parametrize("case", FUZZED)
-def test_damaged_files_are_read_or_told_in_one_line(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_files_are_read_or_refused(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HRSEG_MAX_PIXELS", "1000000")
     path = tmp_path / "damaged"
     for seed in range(24):
@@ -390,9 +388,9 @@ def test_damaged_files_are_read_or_told_in_one_line(case: str, tmp_path: Path, m
                 assert "\n" not in str(error)  # noqa: PT017
 
 
-def test_a_panic_of_the_decoder_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_panic_of_the_decoder_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class PanicException(BaseException):
-        """As pyo3_runtime's, which is no Exception and cannot be pickled."""
+        """Like that of pyo3_runtime, which is no Exception and cannot be pickled."""
 
     def panic(*arguments: object) -> None:
         raise PanicException("PyObject pointer is null")

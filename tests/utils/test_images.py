@@ -73,7 +73,7 @@ def test_sixteen_bits_of_a_png_become_eight(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_rotation_noted_in_exif_is_done(tmp_path: Path, orientation: int, suffix: str) -> None:
+def test_the_exif_rotation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
     upright = smooth(40, 60)
     stored = {
         1: upright,
@@ -188,7 +188,7 @@ def test_labels_in_color_or_jpeg_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
-def test_labels_in_color_are_read_where_they_are_expected(tmp_path: Path, suffix: str) -> None:
+def test_colour_labels_are_read_with_in_color(tmp_path: Path, suffix: str) -> None:
     Image.fromarray(smooth(20, 30)).save(tmp_path / f"color{suffix}")
     Image.fromarray(ids(20, 30)).save(tmp_path / f"ids{suffix}")
     np.testing.assert_array_equal(read_label(tmp_path / f"color{suffix}", in_color=True), smooth(20, 30))
@@ -261,7 +261,7 @@ def test_the_size_of_what_is_no_image(tmp_path: Path) -> None:
         image_size(tmp_path / "missing.png")
 
 
-def test_a_full_disk_leaves_the_file_before(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "label.png"
     write_image(path, np.zeros((4, 4), np.uint8))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_the_file_before(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_system_that_comes_back_is_waited_for(
+def test_reading_is_retried_while_the_file_system_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = np.full((4, 5, 3), 7, np.uint8)

@@ -34,10 +34,10 @@ def pages_of_a_step(keep: bool) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
-def test_a_step_finds_the_memory_of_the_one_before() -> None:
+def test_a_step_reuses_the_memory_of_the_previous_one() -> None:
     assert pages_of_a_step(keep=True) < pages_of_a_step(keep=False) / 10
 
 
-def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_changes_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not malloc.keep_freed_memory()

@@ -44,6 +44,6 @@ def panic(number: int) -> None:
     raise PanicException("index out of bounds")
 
 
-def test_an_exception_that_cannot_leave_a_process_is_told_with_the_item() -> None:
+def test_an_exception_that_cannot_be_pickled_is_reported_with_the_item() -> None:
     with pytest.raises(DataFileError, match=r"^7: PanicException: index out of bounds$"):
         list(map_in_processes(panic, [7], "reading", 1))

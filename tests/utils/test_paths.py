@@ -5,6 +5,6 @@ from pathlib import Path
 from hrseg.utils.paths import expanded
 
 
-def test_a_home_that_nobody_has_is_a_name_like_others() -> None:
+def test_the_home_of_an_unknown_user_is_a_plain_name() -> None:
     assert expanded("~nobody-of-that-name/a") == Path("~nobody-of-that-name/a")
     assert expanded("~/a") == Path.home() / "a"

@@ -8,7 +8,7 @@ import pytest
 from hrseg.utils.progress import track_progress
 
 
-def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_at_intervals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     for _ in track_progress(iter("abcde"), "drawing", 5, seconds=10):

@@ -14,7 +14,7 @@ from hrseg.utils.files import replacing
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
-def test_signals_are_noted_and_do_nothing_else(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
+def test_signals_are_recorded_and_do_nothing_else(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
     with signals.watching():
         assert signals.received() is None
@@ -34,7 +34,7 @@ def test_ctrl_c_again_stops_at_once() -> None:
     assert signals.received() is None
 
 
-def test_a_block_knows_what_came_in_the_one_around_it() -> None:
+def test_a_nested_block_sees_signals_of_the_outer_one() -> None:
     with signals.watching(signals.FROM_OUTSIDE):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -48,7 +48,7 @@ def test_a_block_knows_what_came_in_the_one_around_it() -> None:
     assert not signals.is_watching()
 
 
-def test_processes_forked_from_it_go_on_and_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_forked_processes_ignore_signals_silently(capfd: pytest.CaptureFixture[str]) -> None:
     with signals.watching():
         worker = os.fork()
         if worker == 0:
@@ -112,7 +112,7 @@ def test_sighup_stays_ignored_under_nohup() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_what_a_signal_ends_cleans_up(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_process_ended_by_a_signal_cleans_up(number: signal.Signals, tmp_path: Path) -> None:
     before = signal.getsignal(number)
 
     def write_half() -> None:
@@ -126,7 +126,7 @@ def test_what_a_signal_ends_cleans_up(number: signal.Signals, tmp_path: Path) ->
     assert signal.getsignal(number) == before
 
 
-def test_a_process_forked_from_what_a_signal_ends_just_ends() -> None:
+def test_a_fork_ends_without_cleaning_up() -> None:
     with signals.ending():
         worker = os.fork()
         if worker == 0:
@@ -135,7 +135,7 @@ def test_a_process_forked_from_what_a_signal_ends_just_ends() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 128 + signal.SIGTERM
 
 
-def test_a_signal_is_noted_after_the_terminal_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_is_recorded_after_the_terminal_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 

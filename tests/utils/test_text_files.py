@@ -33,18 +33,18 @@ def test_an_anchor_may_stand_for_many_values_but_not_for_any_number(tmp_path: Pa
         read_yaml(tmp_path / "a.yaml")
 
 
-def test_json_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_json_round_trip(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"a": [1, None, "ü"], "b": {}})
     assert read_json(tmp_path / "a.json") == {"a": [1, None, "ü"], "b": {}}
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "3", "{", "[" * 10**5, "\0", json.dumps({"a": "x" * 2**18})])
-def test_json_of_something_else_is_as_if_it_were_missing(content: str, tmp_path: Path) -> None:
+def test_other_json_counts_as_missing(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(content)
     assert read_json(tmp_path / "a.json") == {}
 
 
-def test_json_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_json_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert [read_json(tmp_path / name) for name in ("pipe", "missing", "")] == [{}, {}, {}]
 
@@ -56,7 +56,7 @@ def test_lines_with_any_ends_and_with_blanks_in_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("entry", ["/etc/passwd", "../a", "a/../../b", "C:\\a", "a\\..\\b", "\\\\host\\a", "x" * 300])
-def test_entries_that_lead_elsewhere_are_refused(tmp_path: Path, entry: str) -> None:
+def test_entries_outside_the_root_are_refused(tmp_path: Path, entry: str) -> None:
     path = tmp_path / "train.txt"
     path.write_text(f"good\n{entry} x\n")
     with pytest.raises(DataFileError, match=r"train.txt, line 2: .*; expected an id or a path below"):
@@ -74,7 +74,7 @@ def test_entries_that_lead_elsewhere_are_refused(tmp_path: Path, entry: str) -> 
         (b"a\0b\n", "holds NUL bytes"),
     ],
 )
-def test_what_is_no_list_is_told(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_other_files_are_refused_as_lists(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "train.txt"
     if content is not None:
         path.write_bytes(content)
@@ -82,7 +82,7 @@ def test_what_is_no_list_is_told(tmp_path: Path, content: bytes | None, message:
         read_list(path)
 
 
-def test_what_is_no_file_or_too_large_is_told_before_it_is_read(tmp_path: Path) -> None:
+def test_pipes_and_large_files_are_refused_before_reading(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
     os.mkfifo(tmp_path / "b.txt")
     (tmp_path / "c.txt").symlink_to(tmp_path / "c.txt")

@@ -1,4 +1,4 @@
-"""What a file that is found may have built."""
+"""Classes that an untrusted file may build."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hrseg.utils.trust import is_trusted, offline, require_trusted
         *("segmentation_models_pytorch.losses.DiceLoss", "hrseg.callbacks.BoundaryReport"),
     ],
 )
-def test_what_recipes_name_is_built(path: str) -> None:
+def test_classes_that_recipes_name_are_trusted(path: str) -> None:
     assert is_trusted(path)
 
 
@@ -54,7 +54,7 @@ def test_what_recipes_name_is_built(path: str) -> None:
         ),
     ],
 )
-def test_anything_else_is_not(path: str) -> None:
+def test_other_names_are_not_trusted(path: str) -> None:
     assert not is_trusted(path)
 
 
