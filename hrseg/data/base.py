@@ -60,7 +60,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         extra_ratio: Its samples per sample of `train_split` in an epoch, drawn anew each epoch.
         val_split: Split to validate on.
         test_split: Split scored by `test`.
-        predict_split: Split segmented by `predict`; its labels are not read.
+        predict_split: Split segmented by `predict`, without its labels; None for test, or `val_split` if there is none.
         num_workers: Dataloader workers per rank; None for one per core of the rank's share, 2 to 8.
         seed: Seed of order and augmentation, which do not depend on the numbers of workers and ranks. None takes that
             of `seed_everything`; a resumed run keeps its own.
@@ -69,7 +69,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             at their own size. None leaves images as they are.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value is out of range, or the subclass is incomplete.
         UnknownNameError: There is no such split.
     """
 
@@ -100,13 +100,14 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         extra_ratio: float = 1.0,
         val_split: str = "val",
         test_split: str = "val",
-        predict_split: str = "test",
+        predict_split: str | None = None,
         num_workers: int | None = None,
         seed: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         input_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        self._check_class()
         self.root = expanded(root)
         self.batch_size = batch_size
         self.crop_size = (crop_size[0], crop_size[1])
@@ -124,7 +125,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         self.extra_ratio = extra_ratio
         self.val_split = val_split
         self.test_split = test_split
-        self.predict_split = predict_split
+        self.predict_split = predict_split or ("test" if "test" in self.splits else val_split)
         self.num_workers = num_workers
         self.seed = seed
         self._seed_of_run = seed
@@ -170,7 +171,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
         Returns:
             What can be written as JSON: at least "miou", a fraction.
         """
-        raise NotImplementedError(f"{type(self).__name__} names evaluator {self.evaluator} and does not run it")
+        raise NotImplementedError
 
     def stray_labels(self) -> list[Path]:
         """Label files without an image, for `hrseg verify`; empty if the data set cannot tell."""
@@ -388,6 +389,16 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             raise DataNotFoundError(
                 f"{len(missing)} of {len(self._samples[split])} images of {self.labels.name} {split} have no label, "
                 f"the first is {missing[0].image}; expected {missing[0].label}. {self.origin}"
+            )
+
+    def _check_class(self) -> None:
+        missing = [name for name in ("labels", "splits", "layout", "origin") if not hasattr(self, name)]
+        if self.evaluator is not None and type(self).evaluate_files is SegmentationDataModule.evaluate_files:
+            missing.append("evaluate_files")
+        if missing:
+            raise ConfigError(
+                f"class {type(self).__name__} does not define {', '.join(missing)}; see SegmentationDataModule, or the "
+                "example in CONTRIBUTING.md"
             )
 
     def _check_settings(self) -> None:

@@ -145,6 +145,15 @@ def test_an_image_without_label_is_named_where_labels_are_needed(camvid_root: Pa
         data.setup("test")
 
 
+def test_without_a_test_split_predict_takes_the_validation_split(camvid_root: Path) -> None:
+    class NoTest(CamVidDataModule):
+        splits = ("train", "val")
+
+    assert NoTest(camvid_root, 1, (32, 32)).predict_split == "val"
+    assert NoTest(camvid_root, 1, (32, 32), val_split="train").predict_split == "train"
+    assert camvid(camvid_root).predict_split == "test"
+
+
 def test_a_partial_copy_is_logged(camvid_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = camvid(camvid_root)
     data.setup("fit")
@@ -457,6 +466,21 @@ def test_it_can_be_pickled(camvid_root: Path) -> None:
     data.setup("fit")
     copy = pickle.loads(pickle.dumps(data))
     assert torch.equal(next(iter(copy.train_dataloader()))["image"], next(iter(data.train_dataloader()))["image"])
+
+
+@pytest.mark.parametrize(
+    ("defined", "missing"),
+    [
+        ({"splits": ("train", "val"), "layout": "*.png"}, "labels, origin"),
+        ({**vars(CamVidDataModule), "evaluator": "one"}, "evaluate_files"),
+    ],
+)
+def test_an_incomplete_data_module_is_reported(defined: dict[str, Any], missing: str) -> None:
+    methods = {"find_samples": lambda self, split: [], "__init__": SegmentationDataModule.__init__}
+    names = ("labels", "splits", "layout", "origin", "evaluator")
+    own = type("Own", (SegmentationDataModule,), {key: defined[key] for key in names if key in defined} | methods)
+    with pytest.raises(ConfigError, match=f"class Own does not define {missing}; see SegmentationDataModule"):
+        own("root", 1, (32, 32))
 
 
 def test_the_base_class_alone_is_not_a_data_set() -> None:

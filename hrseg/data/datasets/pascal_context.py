@@ -59,7 +59,6 @@ class PascalContextDataModule(SegmentationDataModule):
         batch_size: Training images per rank.
         crop_size: (height, width) of training crops in pixels.
         classes: 59 ignores the background, 60 makes it a class.
-        predict_split: Split segmented by `predict`.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval")
@@ -77,14 +76,13 @@ class PascalContextDataModule(SegmentationDataModule):
         batch_size: int,
         crop_size: tuple[int, int],
         classes: Literal[59, 60] = 59,
-        predict_split: str = "val",
         **kwargs: Any,
     ) -> None:
         tables = {59: PASCAL_CONTEXT_59, 60: PASCAL_CONTEXT_60}
         if classes not in tables:
             raise ConfigError(f"data.classes is {classes}; expected 59, or 60 with the background")
         self.labels = tables[classes]
-        super().__init__(root, batch_size, crop_size, predict_split=predict_split, **kwargs)
+        super().__init__(root, batch_size, crop_size, **kwargs)
 
     def find_samples(self, split: str) -> list[Sample]:
         """Lists a split in the order of its list."""
