@@ -34,13 +34,7 @@ class BoundaryReport(Callback):
         self._scores = scores.to(pl_module.device)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
         """Accumulates one batch."""
         for prediction, target in zip(outputs["prediction"], batch["target"], strict=True):

@@ -18,7 +18,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     instead of renaming if that directory is on another file system.
 
     Args:
-        checkpoint: One that was read before; Lightning gets its content, once, in place of a second read.
+        checkpoint: A checkpoint in memory, whose content Lightning gets once instead of reading the file again.
     """
 
     def __init__(self, checkpoint: Checkpoint | None = None) -> None:
@@ -41,5 +41,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if known is None or not known.content or Path(path) != known.path:
             return super().load_checkpoint(path, map_location, weights_only)
         content = dict(known.content)
-        known.content.clear()  # whoever else has it keeps no tensors in memory
+        known.content.clear()  # frees the tensors, whoever else holds it
         return content

@@ -19,12 +19,12 @@ from hrseg.visualize import contact_sheet, panel
 class ContactSheet(Callback):
     """Writes `test/contact_sheet.png`: image | truth | prediction | error of the first test images, and a legend.
 
-    With several ranks, of the first images of rank 0.
+    With several ranks, the images are rank 0's.
 
     Args:
         folder: The run's folder.
-        number: How many images.
-        height: Larger images are reduced to this height, in pixels.
+        number: Number of images.
+        height: Maximum height in pixels; larger images are downsampled to it.
     """
 
     def __init__(self, folder: Path, number: int = 8, height: int = 256) -> None:
@@ -38,13 +38,7 @@ class ContactSheet(Callback):
         self._panels = []
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
         """Adds the batch's images until the sheet is full."""
         if not trainer.is_global_zero or len(self._panels) >= self.number:
@@ -60,16 +54,17 @@ class ContactSheet(Callback):
 
 
 def batch_panels(batch: Any, outputs: Any, task: LightningModule, height: int) -> list[np.ndarray]:
-    """Draws image | truth | prediction | error of each image of a batch, reduced to a height in pixels if larger.
+    """Draws image | truth | prediction | error of each image of a batch.
 
     Args:
         batch: "image" (B, 3, H, W) uint8 and "target" (B, H, W) uint8, tensors or lists of tensors.
         outputs: "prediction", (H, W) uint8 tensors of the targets' sizes.
         task: Gives the label table.
-        height: Greatest height of the result.
+        height: Maximum height of a panel in pixels; larger ones are downsampled to it.
 
     Returns:
-        B arrays (h, w, 3) uint8 RGB; none for batches and outputs of another structure, as of a user's own task.
+        B arrays (h, w, 3) uint8 RGB; an empty list for batches and outputs of another structure, such as a custom
+        task's.
     """
     is_known = isinstance(batch, Mapping) and {"image", "target"} <= batch.keys()
     if not (is_known and isinstance(outputs, Mapping) and "prediction" in outputs):

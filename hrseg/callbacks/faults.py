@@ -1,4 +1,4 @@
-"""Known failures from outside the code, reported as one-line errors: out of memory, lost ranks, dead workers."""
+"""Known failures, reported as one-line errors: out of memory, lost ranks, dead workers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Faults(Callback):
 
 
 def _free_in_shm() -> str:
-    place = Path("/dev/shm")  # of Linux
+    place = Path("/dev/shm")  # on Linux
     return f"{shutil.disk_usage(place).free / 2**20:.0f} MiB" if place.is_dir() else "an unknown amount"
 
 

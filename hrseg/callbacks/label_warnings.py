@@ -16,15 +16,15 @@ from hrseg.utils.checks import join_first
 
 _log = logging.getLogger(__name__)
 
-_VALUES = 256  # of uint8 labels
+_VALUES = 256  # uint8 labels
 _DOMINANT = 0.999  # share of the total class weight above which the other classes hardly learn
 
 
 class LabelWarnings(Callback):
     """Warns of labels that are all ignored, absent classes, class weights dominated by one class, and a loss of 0.
 
-    Training labels are counted on the device during the first epoch; those of a validation or test are taken from the
-    confusion matrix. Absent classes are reported after complete epochs only.
+    Training labels are counted on the device during the first epoch; validation and test labels are taken from the
+    confusion matrix. Absent classes are reported only after complete epochs.
     """
 
     def __init__(self) -> None:

@@ -65,7 +65,7 @@ class LastCheckpoint(StopOnSignal, Checkpoint):
 
     Args:
         every_n_steps: Optimiser steps between two writes within an epoch; None for none.
-        every_minutes: Likewise in minutes.
+        every_minutes: Minutes between two writes; None for none.
 
     Raises:
         ConfigError: An interval is not positive.
@@ -82,7 +82,7 @@ class LastCheckpoint(StopOnSignal, Checkpoint):
         self._saved_step: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks that the file can be written, removes partial files of a killed training, takes over the signals."""
+        """Checks that the file can be written; removes partial files of a killed training; takes over the signals."""
         super().setup(trainer, pl_module, stage)
         self.path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         if stage == "fit" and trainer.is_global_zero:

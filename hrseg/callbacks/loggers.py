@@ -20,11 +20,11 @@ from hrseg.utils.files import write_json
 from hrseg.utils.text_files import read_json
 
 _IDENTIFIERS = "loggers.json"
-_ID_PARAMETERS = ("id", "run_id", "experiment_key")  # of WandbLogger, MLFlowLogger, CometLogger
+_ID_PARAMETERS = ("id", "run_id", "experiment_key")  # WandbLogger, MLFlowLogger, CometLogger
 
 
 class Events(TensorBoardLogger):
-    """TensorBoard's event file, with the hyper-parameters as a text in it instead of a file of their own."""
+    """TensorBoard's event file, which also holds the hyper-parameters as text instead of in a separate file."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,7 +33,7 @@ class Events(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Flushes what was logged, as the process may be killed; Lightning calls this after each row."""
+        """Flushes logged values, as the process may be killed; Lightning calls this after each row."""
         self.experiment.flush()
 
     @rank_zero_only
@@ -51,7 +51,7 @@ class Events(TensorBoardLogger):
     def _leave_to_main_thread(self, args: threading.ExceptHookArgs) -> None:
         """Suppresses a disk error in TensorBoard's thread: the next call raises it again."""
         if isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard."):
-            args.exc_value.filename = self.save_dir  # which TensorBoard does not say
+            args.exc_value.filename = self.save_dir  # missing in TensorBoard's error
         else:
             self._hook(args)
 
@@ -65,7 +65,7 @@ def start_loggers(trainer: Trainer, folder: Path, hyperparameters: Mapping[str, 
         trainer: Has the loggers.
         folder: The run's folder.
         hyperparameters: Plain numbers, strings, lists and dicts.
-        is_restart: Whether the run goes on; hyper-parameters that a logger has are not sent again.
+        is_restart: Whether the run was restarted; a logger gets hyper-parameters only once.
 
     Raises:
         ConfigError: A logger cannot start.
@@ -79,17 +79,17 @@ def start_loggers(trainer: Trainer, folder: Path, hyperparameters: Mapping[str, 
                 logger.log_hyperparams(dict(hyperparameters))
             if has_id:
                 kept[key] = str(logger.version)
-        except Exception as error:  # each has its own kinds
+        except Exception as error:  # every logger raises its own types
             raise _refusal(type(logger), error) from error
     if kept != known:
         write_json(folder / _IDENTIFIERS, kept)
 
 
 def made_loggers(given: Any, folder: Path) -> list[Logger]:
-    """Builds the user's loggers for a run, so that they write into its folder and go on after a restart.
+    """Builds the user's loggers for a run; they write into its folder and continue after a restart.
 
     Args:
-        given: Ready loggers, which stay as they are, or classes and partials of them; one or several.
+        given: One or several loggers, which stay unchanged, or classes and partials of them.
         folder: The run's folder.
 
     Raises:
@@ -103,7 +103,7 @@ def made_loggers(given: Any, folder: Path) -> list[Logger]:
         try:
             added = _settings(maker, getattr(one, "keywords", {}), folder, known.get(key))
             loggers.append(one if isinstance(one, Logger) else one(**added))
-        except ImportError as error:  # of its library
+        except ImportError as error:  # its library
             raise _refusal(maker, error) from error
     return loggers
 
@@ -116,7 +116,7 @@ def _refusal(maker: Any, error: Exception) -> ConfigError:
 def _settings(
     maker: Callable[..., Any], given: Mapping[str, Any], folder: Path, identifier: str | None
 ) -> dict[str, Any]:
-    """Constructor arguments for a run's folder and, by the logger's own id, for a run that goes on."""
+    """Constructor arguments: the run's folder and, to continue a run, the logger's own id."""
     parameters = inspect.signature(maker).parameters
     settings: dict[str, Any] = {"save_dir": str(folder)}
     if "tracking_uri" in parameters:
@@ -131,13 +131,13 @@ def _settings(
         for name, value in settings.items()
         if name in parameters and given.get(name, parameters[name].default) == parameters[name].default
     }
-    if given.get("resume", "") is None:  # as the command line has it, which overrides WandbLogger's own "allow"
+    if given.get("resume", "") is None:  # from the command line; it would override WandbLogger's own "allow"
         settings["resume"] = "allow"
     return settings
 
 
 def finish_loggers(trainer: Trainer, given: Any) -> None:
-    """Ends runs of Weights & Biases that `made_loggers` began: another one in this process would join them."""
+    """Ends runs of Weights & Biases that `made_loggers` started; the next one in this process would join them."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and not any(logger is other for other in as_list(given)):
             logger.experiment.finish()
@@ -151,7 +151,7 @@ def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
             logger.experiment.add_image(name, picture, step, dataformats="HWC")
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_image(logger.run_id, picture, key=name, step=step)
-        elif hasattr(logger, "log_image"):  # as WandbLogger has it
+        elif hasattr(logger, "log_image"):  # such as WandbLogger
             logger.log_image(name, [picture], step=step)
 
 

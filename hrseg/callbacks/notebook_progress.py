@@ -25,9 +25,9 @@ class NotebookProgress(TimedProgress):
     """Progress bar for notebooks, with curves of logged values during training.
 
     Args:
-        curves: Names of the logged values to draw, one plot each. "val/..." values are read after each validation,
-            others at the steps logged to `metrics.csv` (`log_every_n_steps`), so that a resumed run shows the same
-            curves; every step if the run has no such file.
+        curves: Names of the logged values to plot. "val/..." values are read after each validation, others at the
+            steps logged to `metrics.csv` (`log_every_n_steps`), so that a resumed run shows the same curves; every step
+            if the run has no such file.
         seconds: Minimum time between two updates of the bar. The curves are updated a tenth as often, and after each
             epoch.
     """

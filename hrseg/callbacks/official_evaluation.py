@@ -19,14 +19,14 @@ _TITLES = {"miou": "mIoU", "category_miou": "categories", "iiou": "iIoU", "categ
 
 
 class OfficialEvaluation(Callback):
-    """Writes test predictions as label ids, has the official evaluator score the files and compares its mIoU with ours.
+    """Writes test predictions as label ids, scores the files with the official evaluator and compares its mIoU.
 
     Writes `test/labels/NAME.png` and `test/EVALUATOR.json`.
 
     Args:
         folder: The run's folder.
         evaluator: Name of the evaluator.
-        evaluate_files: Runs it; see `SegmentationDataModule.evaluate_files`.
+        evaluate_files: Runs the evaluator; see `SegmentationDataModule.evaluate_files`.
     """
 
     def __init__(
@@ -44,13 +44,7 @@ class OfficialEvaluation(Callback):
         trainer.strategy.barrier()
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
         """Writes one batch of predictions."""
         assert isinstance(pl_module, SegmentationTask)

@@ -1,4 +1,4 @@
-"""Panels of a few validation images in TensorBoard and other loggers, the same ones each epoch."""
+"""Panels of the same few validation images after every epoch, in TensorBoard and other loggers."""
 
 from __future__ import annotations
 
@@ -30,15 +30,9 @@ class PanelPictures(Callback):
         self._shown = 0
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
-        """Logs panels of the batch until there are `number` of them."""
+        """Logs panels of the batch until `number` are logged."""
         if trainer.sanity_checking or not trainer.is_global_zero or self._shown >= self.number:
             return
         for picture in batch_panels(batch, outputs, pl_module, self.height)[: self.number - self._shown]:

@@ -1,4 +1,4 @@
-"""The files of `hrseg predict` for a split, written batch by batch."""
+"""Files written by `hrseg predict` for a split."""
 
 from __future__ import annotations
 
@@ -13,28 +13,22 @@ from hrseg.utils.resize import resize_image
 
 
 class PredictionFiles(Callback):
-    """Writes label ids and overlays of every image as it is predicted.
+    """Writes label ids and overlays, batch by batch.
 
     Args:
-        folder: Gets the subfolders `labels` and `overlays`.
+        folder: Parent of the folders `labels` and `overlays`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes the record of other images, whose predictions are overwritten where they have a sample's name."""
+        """Removes the record of `--images`: their predictions with a sample's name are overwritten."""
         if trainer.is_global_zero:
             (self.folder / IMAGES).unlink(missing_ok=True)
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
         """Writes the files of one batch."""
         assert isinstance(pl_module, SegmentationTask)

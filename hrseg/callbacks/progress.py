@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +20,7 @@ class Eta:
         self._total = trainer.estimated_stepping_batches
 
     def __call__(self, trainer: Trainer) -> str:
-        """The time left as H:MM:SS, or "-" before the first step or without a known end."""
+        """The time left as H:MM:SS; "-" before the first step or without a known end."""
         done = trainer.global_step - self._first
         if done <= 0 or self._total == float("inf"):
             return "-"
@@ -63,27 +62,25 @@ class TimedProgress(ProgressBar):
         self._eta = Eta(trainer)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Updates the count of batches."""
-        self._count(trainer, "validate", batch_idx, trainer.num_val_batches)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
-    ) -> None:
-        """Updates the count of batches."""
-        self._count(trainer, "test", batch_idx, trainer.num_test_batches)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
-    ) -> None:
-        """Updates the count of batches."""
-        self._count(trainer, "predict", batch_idx, trainer.num_predict_batches)
-
-    def _count(self, trainer: Trainer, verb: str, batch_idx: int, batches: Sequence[int | float]) -> None:
-        done, total = batch_idx + 1, batches[0]
+        if trainer.testing:
+            verb, total = "test", trainer.num_test_batches[0]
+        elif trainer.predicting:
+            verb, total = "predict", trainer.num_predict_batches[0]
+        else:
+            verb, total = "validate", trainer.num_val_batches[0]
         if not trainer.sanity_checking:
-            self._show_count(done, total, f"{verb} {done}/{total}")
+            self._show_count(batch_idx + 1, total, f"{verb} {batch_idx + 1}/{total}")
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     @abstractmethod
     def _show_count(self, done: int, total: int | float, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Provenance of scores: which weights were scored, on which data, and how."""
+"""Provenance of scores: weights, data and protocol."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def provenance(trainer: Trainer, task: SegmentationTask, stage: str, folder: Pat
         folder: The run's folder.
 
     Returns:
-        "data", "split", "network", "checkpoint" (relative to `folder` where it lies in it; None for weights that come
-        from no checkpoint), "weights" (the name or file that they come from instead), "step" and "epoch" (optimiser
-        steps done, and the epoch they ended in, from 0), "protocol", "absent_classes" and "versions".
+        "data", "split", "network", "checkpoint" (relative to `folder` if inside it; None for weights from elsewhere),
+        "weights" (the name or file of those), "step" and "epoch" (optimiser steps done, and the epoch they ended in,
+        from 0), "protocol", "absent_classes" and "versions".
     """
     is_training = trainer.state.fn == TrainerFn.FITTING
     checkpoint = None if is_training else trainer.ckpt_path
@@ -48,14 +48,14 @@ def provenance(trainer: Trainer, task: SegmentationTask, stage: str, folder: Pat
         "absent_classes": task.metrics.absent,
         "versions": {
             "hrseg": hrseg.__version__,
-            "torch": str(torch.__version__),  # plain, as checkpoints hold it too
+            "torch": str(torch.__version__),  # a plain string for checkpoints
             "pytorch-lightning": version("pytorch-lightning"),
         },
     }
 
 
 def protocol_in_words(protocol: Mapping[str, Any]) -> str:
-    """Describes a protocol, as `dataclasses.asdict` returns it, in a few words.
+    """Describes a protocol, given as a dict, in a few words.
 
     >>> protocol_in_words({"window": (512, 1024), "scales": (0.5, 1.0), "flip": True})
     'windows of 512x1024, scales 0.5 1, mirrored too'

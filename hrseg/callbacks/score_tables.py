@@ -50,8 +50,8 @@ _ORIGIN = ("checkpoint", "weights", "step", "split", "protocol")  # facts that i
 class ScoreTables(Callback):
     """Writes `val/` and `test/` of a run's folder: `iou.csv` (a row per class), `scores.json` and `confusion.png`.
 
-    `validate` and `test` show the table, and say whose scores they replace. In a training `val/` holds the best
-    validation so far by mIoU, over all restarts, which is that of `best.ckpt`; its table is shown at the end.
+    `validate` and `test` print the table and name the scores they replace. During training, `val/` holds the best
+    validation so far by mIoU, over all restarts, as does `best.ckpt`; its table is printed at the end.
 
     Args:
         folder: The run's folder.
@@ -59,14 +59,14 @@ class ScoreTables(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._best: dict[str, Any] | None = None  # "scores" and "facts" of a training's best validation
+        self._best: dict[str, Any] | None = None  # "scores" and "facts" of the best validation
 
     def state_dict(self) -> dict[str, Any]:
         """The best validation so far."""
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over the best validation so far."""
+        """Restores the best validation so far."""
         self._best = state_dict.get("best")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -100,9 +100,9 @@ class ScoreTables(Callback):
             return
         scores = pl_module.metrics.compute()
         if not scores["images"]:
-            return  # a user's own task scores in its own way
-        # compares as `ModelCheckpoint` does, so that table and file agree; that also knows the best score of a run that
-        # began without this callback
+            return  # a custom task may have other scores
+        # compares as `ModelCheckpoint` does, so that table and file agree; it also knows the best score of a run that
+        # started without this callback
         keeper = _keeper_of_best(trainer)
         before = self._best["scores"]["miou"] if self._best else keeper.best_model_score if keeper else None
         if before is None or _comparable(scores["miou"]) > _comparable(before):
@@ -123,7 +123,7 @@ class ScoreTables(Callback):
             return
         assert isinstance(pl_module, SegmentationTask)
         scores, facts = self._best["scores"], self._best["facts"]
-        write_scores(self.folder / "val", scores, pl_module.labels, facts)  # `validate` may have written others
+        write_scores(self.folder / "val", scores, pl_module.labels, facts)  # `validate` may have replaced them
         place = f"epoch {facts['epoch'] + 1}, step {facts['step']}"
         kept = f", kept in {self.folder / _BEST}" if facts["checkpoint"] else ""
         _show(scores, facts, pl_module, f"best validation: {place}{kept}; scores: {self.folder / 'val'}")
@@ -142,12 +142,12 @@ class ScoreTables(Callback):
 
 
 def score_table(scores: dict[str, Tensor], labels: LabelTable, title: str) -> Table:
-    """The table that the terminal shows; numbers in percent, a class that never occurs as a dash.
+    """The table for the terminal: numbers in percent, a dash for a class that never occurs.
 
     Args:
-        scores: As `SegmentationMetrics.compute` returns them.
+        scores: The result of `SegmentationMetrics.compute`.
         labels: Gives the class names.
-        title: Stands above the table.
+        title: Printed above the table.
     """
     table = Table(title=Text(title), show_footer=True)
     table.add_column("class", footer="mIoU")
@@ -167,8 +167,8 @@ def write_scores(
     """Writes `iou.csv`, `scores.json` and `confusion.png`; numbers are fractions, an absent class is empty or null.
 
     Args:
-        folder: Where the files go.
-        scores: As `SegmentationMetrics.compute` returns them.
+        folder: Folder of the files.
+        scores: The result of `SegmentationMetrics.compute`.
         labels: Gives the class names.
         facts: Further entries of `scores.json`, such as the checkpoint.
     """
@@ -192,7 +192,7 @@ def write_scores(
 
 
 def _show(scores: dict[str, Tensor], facts: Mapping[str, Any], task: SegmentationTask, *lines: str) -> None:
-    """Prints the table and lines below it, in a notebook as one output."""
+    """Prints the table and lines below it, as one output in a notebook."""
     table = score_table(scores, task.labels, f"{task.labels.name} {facts['split']}")
     below = Text("\n".join([_ABSENT[task.metrics.absent], *lines]), no_wrap=True, overflow="ignore")
     Console().print(Group(table, below), crop=False)
@@ -222,7 +222,7 @@ def _moved(state: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _is_best(best: Any, labels: LabelTable) -> bool:
-    """Whether the state in a checkpoint is that of a best validation on these classes."""
+    """Whether the state in a checkpoint is a best validation on these classes."""
     number = labels.num_classes
     try:
         scores, facts = best["scores"], best["facts"]
@@ -245,7 +245,7 @@ def _source(facts: Mapping[str, Any]) -> str:
     weights = facts.get("checkpoint") or facts.get("weights") or "the weights at hand"
     step = f" (step {facts['step']})" if facts.get("step") else ""
     protocol = ""
-    with suppress(KeyError, IndexError, TypeError, ValueError):  # of an edited file, or another version
+    with suppress(KeyError, IndexError, TypeError, ValueError):  # an edited file, or one from another version
         protocol = f", {protocol_in_words(facts['protocol'])}"
     return f"{weights}{step} on {facts.get('split', 'an unknown split')}{protocol}"
 

@@ -16,11 +16,11 @@ _WINDOW = 20
 
 
 class Throughput(Callback):
-    """Logs images per second over all ranks, the share of a step spent waiting for data, and the peak memory.
+    """Logs images per second over all ranks, the fraction of a step spent waiting for data, and the peak memory.
 
     The first two are means over the last 20 steps of an epoch. The batch size is the length of batch["image"], or of
-    the first tensor in other batches. The memory, in GiB, is that allocated by PyTorch on the GPU, or the resident
-    memory of the process without a GPU.
+    the first tensor in other batches. The memory, in GiB, is the memory allocated by PyTorch on a GPU, and the resident
+    memory of the process on a CPU.
     """
 
     def __init__(self) -> None:
