@@ -1,4 +1,4 @@
-"""Checks that a checkpoint fits the training that resumes from it, or the task that is scored with it."""
+"""Checks that a checkpoint fits the training that resumes from it, or the task to be scored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hrseg.inference import Checkpoint
 from hrseg.optim import Muon
 from hrseg.utils.checks import is_number
 
-# optimisers whose state of a parameter is tensors of its shape and single numbers
+# optimisers whose state for a parameter consists of tensors of its shape and single numbers
 _CHECKED = {
     *(optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.Adamax, optim.RMSprop, optim.Rprop),
     *(optim.Adagrad, optim.Adadelta, optim.ASGD, Muon),
@@ -29,11 +29,11 @@ _SINGLE = {"step", "mu_product", "eta", "mu"}
 class ResumeCheck(Callback):
     """Raises a `ConfigError` for a checkpoint of other classes, another network or another optimiser.
 
-    An optimiser state that does not fit the parameters is a `WeightsError`. For scoring and prediction, classes may
-    have other names, if there are as many. A training that has already reached its end is reported.
+    An optimiser state that does not fit the parameters is a `WeightsError`. For scoring and prediction, class names may
+    differ if their number is the same. A training that has already reached its end is reported.
 
     Args:
-        checkpoint: The checkpoint; None for a training that starts anew.
+        checkpoint: The checkpoint; None for a new training.
     """
 
     def __init__(self, checkpoint: Checkpoint | None = None) -> None:
@@ -47,17 +47,16 @@ class ResumeCheck(Callback):
         """Compares classes and network before Lightning loads the weights."""
         if self._checkpoint is not None and self._checkpoint.content:
             path, content = self._checkpoint
-            own = _mapping(content.get("hrseg"))
-            is_fit = stage == "fit"
-            _require_same_classes(path, _mapping(own.get("labels")), pl_module, is_fit)
-            _require_same_network(path, _mapping(own.get("network")), content, pl_module, is_fit)
+            own, is_fit = content.get("hrseg") or {}, stage == "fit"
+            _require_same_classes(path, own.get("labels") or {}, pl_module, is_fit)
+            _require_same_network(path, own.get("network"), content["state_dict"], pl_module, is_fit)
             self._state = dict(content) if is_fit else {}  # before Lightning takes it over
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compares optimisers and schedules before Lightning loads their state."""
         self._optimizers = [type(optimizer).__name__ for optimizer in trainer.optimizers]
         if self._path is not None:
-            saved = _mapping(_mapping(self._state.get("callbacks")).get(self.state_key)).get("optimizers")
+            saved = self._state.get("callbacks", {}).get(self.state_key, {}).get("optimizers")
             before = saved if isinstance(saved, list) and saved else self._optimizers
             states = self._state.get("optimizer_states", ())
             _require_same_optimizers(self._path, before, states, trainer.optimizers)
@@ -69,11 +68,11 @@ class ResumeCheck(Callback):
         self._state = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records that something was left to train."""
+        """Records that the training was not over."""
         self._has_started = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reports that nothing was left to train, as Lightning does not."""
+        """Reports a training that was over, which Lightning does not."""
         limit = _limit(trainer)
         if self._path is not None and not self._has_started and limit and trainer.is_global_zero:
             print(
@@ -83,12 +82,12 @@ class ResumeCheck(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The names of the optimisers' classes."""
+        """Class names of the optimisers."""
         return {"optimizers": self._optimizers}
 
 
 def _limit(trainer: Trainer) -> str | None:
-    """The option whose limit the training has reached, if any."""
+    """The option whose limit is reached, if any."""
     max_steps, max_epochs = trainer.max_steps, trainer.max_epochs
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     remaining = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
@@ -124,15 +123,15 @@ def _require_same_classes(path: Path, labels: Mapping[str, Any], task: Lightning
 
 
 def _require_same_network(
-    path: Path, before: Mapping[str, Any], checkpoint: Mapping[str, Any], task: LightningModule, is_fit: bool
+    path: Path, before: Any, weights: Mapping[str, Tensor], task: LightningModule, is_fit: bool
 ) -> None:
-    shapes, expected = _shapes(checkpoint.get("state_dict")), _shapes(task.state_dict())
+    shapes, expected = ({key: tuple(entry.shape) for key, entry in it.items()} for it in (weights, task.state_dict()))
     if shapes == expected:
         return
-    now = _mapping(getattr(getattr(task, "network", None), "config", None))
-    settings = [key for key in ("name", *now) if before.get(key) != now.get(key)]
-    if before and now and settings:
-        key = settings[0]
+    now = getattr(getattr(task, "network", None), "config", None)
+    before, now = (config if isinstance(config, Mapping) else {} for config in (before, now))
+    key = next((key for key in ("name", *now) if before.get(key) != now.get(key)), None)
+    if before and now and key:
         what = "" if key == "name" else f"{now.get('name')} with {key} "
         raise _refusal(path, f"of {what}{before.get(key)}", f"of {what}{now.get(key)}", is_fit=is_fit)
     name = min(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
@@ -162,13 +161,13 @@ def _require_same_optimizers(
 
 
 def _require_as_many(path: Path, what: str, saved: Sequence[Any], now: Sequence[Any]) -> None:
-    """Compares numbers: Lightning would restore as many as both have, and let the rest start anew."""
+    """Compares numbers: Lightning would restore the first ones and leave the others at their start."""
     if len(saved) != len(now):
         raise _refusal(path, f"with {len(saved)} {what}", f"with {len(now)}", _weights(path))
 
 
 def _require_state(path: Path, where: str, saved: Mapping[str, Any], optimizer: Optimizer) -> None:
-    """Checks state that the optimiser would take unchecked; fused steps crash the process at other shapes."""
+    """Checks the state, which optimisers do not; fused steps crash the process with other shapes."""
     if type(optimizer) not in _CHECKED:
         return
     for number, (group, now) in enumerate(zip(saved["param_groups"], optimizer.param_groups, strict=True)):
@@ -207,11 +206,11 @@ def _damage(path: Path, where: str, value: object, expected: str) -> WeightsErro
 def _refusal(path: Path, before: str, now: str, options: str = "", is_fit: bool = True) -> ConfigError:
     if not is_fit:
         return ConfigError(
-            f"{path} is of a training {before}, and this task is {now}; leave out what differs from the run's "
+            f"{path} comes from a training {before}, but this task is {now}; leave out what differs from the run's "
             "settings, or give another --ckpt_path"
         )
     return ConfigError(
-        f"{path} is of a training {before}, and this one is {now}, so that it cannot go on from there; start a new run "
+        f"{path} comes from a training {before}, but this one is {now} and cannot resume from it; start a new run "
         f"(another --run_dir, no --ckpt_path){options}"
     )
 
@@ -223,11 +222,3 @@ def _weights(path: Path) -> str:
 
 def _listed(groups: Mapping[Any, int]) -> str:
     return ", ".join(f"{name} ({number})" for name, number in groups.items())
-
-
-def _shapes(entries: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(entry.shape) for name, entry in _mapping(entries).items() if isinstance(entry, Tensor)}
-
-
-def _mapping(content: Any) -> Mapping[str, Any]:
-    return content if isinstance(content, Mapping) else {}

@@ -73,21 +73,21 @@ def resume(task: Task, checkpoint: Path | None) -> None:
     [
         (
             Task(replace(LABELS, name="Rooms", class_names=("a", "b", "c"), colors=((0, 0, 0), (1, 1, 1), (2, 2, 2)))),
-            "on the 2 classes of Streets, and this one is on the 3 of Rooms, so that it cannot go on from there; start "
+            "on the 2 classes of Streets, but this one is on the 3 of Rooms and cannot resume from it; start "
             "a new run (another --run_dir, no --ckpt_path) with --model.weights BEST --model.reinit_head true",
         ),
         (
             Task(replace(LABELS, class_names=("car", "road"))),
-            "on the 2 classes of Streets, and this one is on the 2 of Streets (where road was, car is), so",
+            "on the 2 classes of Streets, but this one is on the 2 of Streets (where road was, car is) and",
         ),
-        (Task(network=Net(4)), "of net with channels 2, and this one is of net with channels 4, so"),
-        (Task(network=Net(4, name="other")), "of net, and this one is of other, so"),
-        (Task(network=nn.Linear(1, 1)), "of another network (network.bias: missing), and this one is of Linear ((1,))"),
+        (Task(network=Net(4)), "of net with channels 2, but this one is of net with channels 4 and"),
+        (Task(network=Net(4, name="other")), "of net, but this one is of other and"),
+        (Task(network=nn.Linear(1, 1)), "of another network (network.bias: missing), but this one is of Linear ((1,))"),
         (
             Task(class_=torch.optim.AdamW),
-            "with SGD, and this one is with AdamW, so that it cannot go on from there; st",
+            "with SGD, but this one is with AdamW and cannot resume from it; st",
         ),
-        (Task(groups=2), "with the parameter groups 0 (2), and this one is with 0 (1), 1 (1), so that it cannot go"),
+        (Task(groups=2), "with the parameter groups 0 (2), but this one is with 0 (1), 1 (1) and cannot resume"),
     ],
     ids=["classes", "order of classes", "width", "network", "module", "optimiser", "groups"],
 )
@@ -95,7 +95,7 @@ def test_another_training_is_refused_with_the_remedy(task: Task, told: str, tmp_
     last, best = (checkpoint_of(Task(), tmp_path / f"{name}.ckpt") for name in ("last", "best"))
     with pytest.raises(ConfigError) as refusal:
         resume(task, last)
-    assert f"{last} is of a training {told.replace('BEST', str(best))}" in str(refusal.value)
+    assert f"{last} comes from a training {told.replace('BEST', str(best))}" in str(refusal.value)
 
 
 @pytest.mark.parametrize(

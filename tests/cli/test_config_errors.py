@@ -228,11 +228,15 @@ def test_another_network_or_other_classes_over_a_checkpoint(
     trainer.save_checkpoint("best.ckpt")
     assert main([verb, f"--config={recipe}", "--ckpt_path=best.ckpt"]) == 2
     told = capsys.readouterr().err
-    assert re.search(r"best.ckpt is of a training of .*, and this task is of .*; leave out what differs", told), told
+    assert re.search(r"best.ckpt comes from a training of .*, but this task is of .*; leave out what differs", told), (
+        told
+    )
     other = ["--data=hrseg.LIPDataModule", f"--data.root={lip_root}", "--data.batch_size=1", "--data.crop_size=[32,32]"]
     assert main([verb, *other, "--model.network=hrnetv2_w18_small_v1", "--ckpt_path=best.ckpt"]) == 2
     told = capsys.readouterr().err
-    assert "best.ckpt is of a training on the 11 classes of CamVid, and this task is on the 20 of LIP; leave" in told
+    assert (
+        "best.ckpt comes from a training on the 11 classes of CamVid, but this task is on the 20 of LIP; leave" in told
+    )
 
 
 def test_a_constructor_that_raises_without_a_message(

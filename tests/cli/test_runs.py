@@ -51,7 +51,7 @@ def test_a_run_from_start_to_use(recipe: Path, tmp_path: Path, capsys: pytest.Ca
     # another optimiser cannot go on, and changes nothing
     assert main(["fit", f"--config={config}", f"--run_dir={run}", "--model.optimizer=torch.optim.AdamW"]) == 2
     (told,) = capsys.readouterr().err.splitlines()
-    assert f"{last} is of a training with SGD, and this one is with AdamW, so that it cannot go on" in told
+    assert f"{last} comes from a training with SGD, but this one is with AdamW and cannot resume" in told
     assert told.endswith(f" with --model.weights {run}/checkpoints/best.ckpt")
     assert yaml.safe_load(config.read_text())["model"]["optimizer"] is None
 
