@@ -169,8 +169,8 @@ def test_an_altered_state_of_fused_adam_is_told_and_ends_in_no_crash(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"lr_schedulers": []}, "with 0 schedules of the learning rate, and this one is with 1, so"),
-        ({"lr_schedulers": [{}], "optimizer_states": []}, "with 0 optimisers, and this one is with 1, so"),
+        ({"lr_schedulers": []}, "with 0 schedules of the learning rate, but this one is with 1 and"),
+        ({"lr_schedulers": [{}], "optimizer_states": []}, "with 0 optimisers, but this one is with 1 and"),
     ],
 )
 def test_what_the_checkpoint_lacks_does_not_silently_start_anew(
