@@ -1,4 +1,4 @@
-"""Comparisons of hrseg with the obvious way of computing the same, one subject a file.
+"""Comparisons of hrseg with straightforward implementations, one file per subject.
 
 Every comparison first checks that the alternatives give the same result.
 """

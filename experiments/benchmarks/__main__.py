@@ -1,4 +1,4 @@
-"""`python -m experiments.benchmarks`: compares hrseg with other ways of computing the same."""
+"""`python -m experiments.benchmarks`: compares hrseg with straightforward implementations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints tables and, with `--output`, writes CSV rows.
 
     Returns:
-        0, or 2 after a mistake of the user's, which is reported in one line.
+        0, or 2 after a user error, reported as a one-line error.
     """
     try:
         return _main(arguments)
@@ -51,19 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     parser = OptionParser(
         prog=COMMAND,
-        description="Compare hrseg with the obvious way of computing the same; timings are interleaved.",
+        description="Compare hrseg with straightforward implementations; timings are interleaved.",
         epilog="subjects:\n" + "\n".join(f"  {subject:20}  {what}" for subject, what in SUBJECTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("subject", nargs="?", default="all", help="one of those below; all by default")
+    parser.add_argument("subject", nargs="?", default="all", help="one of the subjects below; all by default")
     parser.add_argument("--repeats", type=int, metavar="N", default=10, help="rounds of each measurement (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", default=2, help="CPU threads of PyTorch (%(default)s)")
     parser.add_argument("--cityscapes", type=Path, metavar="FOLDER", help="for `data`; generated scenes by default")
-    parser.add_argument(
-        "--output", type=Path, metavar="CSV", help="file to write; rows of other subjects that it holds are kept"
-    )
+    parser.add_argument("--output", type=Path, metavar="CSV", help="file to write; its rows of other subjects are kept")
     scaling = parser.add_argument_group("for `scaling`")
-    scaling.add_argument("--network", metavar="NAME", help="`hrseg models` lists them; four of them by default")
+    scaling.add_argument("--network", metavar="NAME", help="network, see `hrseg models`; four of them by default")
     scaling.add_argument(
         "--step_time", type=float, metavar="S", help="seconds of a step on one GPU; assumed by default"
     )
@@ -133,7 +131,7 @@ def _format(subject: str, rows: Sequence[Row]) -> str:
 
 
 def _command(subject: str, options: argparse.Namespace) -> str:
-    """The command that gives these rows, without paths of the user, as the file may be published."""
+    """The command that gives these rows, without the user's paths, as the file may be published."""
     if subject == "scaling":
         given = {"network": options.network, "step_time": options.step_time, "crops": options.crops}
         given |= {"bandwidth": options.bandwidth, "gpus_per_node": options.gpus_per_node}

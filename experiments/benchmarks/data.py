@@ -27,9 +27,9 @@ WHOLE = "imread, resize whole, pad, crop, flip, normalise"
 SPEEDUP = 1.4  # target over `WHOLE`
 
 _MEAN, _STD = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
-_BATCHES = 4  # a round; each of another epoch, and so with crops of its own
+_BATCHES = 4  # per round; each of another epoch, and so with other crops
 _BATCH_SIZE = 4
-# largest difference of two ways of interpolating, in levels of 255: see `RandomScaleCrop`
+# largest difference between the interpolations, in levels of 255: see `RandomScaleCrop`
 _TOLERANCE = 1 if int(cv2.__version__.split(".")[0]) >= 5 else 4
 
 

@@ -51,9 +51,9 @@ def measure_ddp(
         size: (height, width) of the images.
 
     Returns:
-        Rows of the times, with the throughput of a rank relative to one alone as ratio; of the CPU time of rank 0
-        likewise, which other load on the machine affects less; of the throughput of two ranks relative to that with
-        nothing sent; of the share of the communication that the backward pass hides; and of the bytes that a hook of
+        Rows with the wall time, and with the CPU time of rank 0, which other load on the machine affects less; their
+        ratio is the throughput per rank relative to a single rank. Then the throughput of two ranks relative to that
+        with nothing sent, the share of the communication that the backward pass hides, and the bytes that a hook of
         DistributedDataParallel counted.
 
     Raises:
@@ -85,8 +85,8 @@ def _run_processes(
     """Runs both ranks.
 
     Returns:
-        Wall time and CPU time of rank 0 for each alternative in seconds, an entry a round; the bytes of each bucket of
-        gradients, and of all buffers.
+        Wall time and CPU time of rank 0 for each alternative in seconds, one entry per round; the bytes of each bucket
+        of gradients, and of all buffers.
     """
     with tempfile.TemporaryDirectory(prefix="hrseg-") as folder:
         arguments = (f"file://{Path(folder) / 'meeting'}", network, batch_size, size, repeats)

@@ -24,7 +24,7 @@ MEMORY_RATIO = 1.0  # target of the memory of `LOOP` relative to hrseg
 def measure_hrformer(
     repeats: int = 10, threads: int = 2, size: tuple[int, int] = (512, 1024), name: str = "hrformer_s"
 ) -> list[Row]:
-    """Compares the attention of all windows at once with a loop over the windows, all else of the network being equal.
+    """Compares the attention of all windows at once with a loop over the windows, in otherwise identical networks.
 
     Forward and backward are measured on an image of half that height and width, as the loop takes so long. Batch norm
     is folded into the convolutions.

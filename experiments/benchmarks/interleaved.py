@@ -21,10 +21,10 @@ class Row:
         subject: Name of the comparison: "forward", "train", "data", ...
         case: Network and size of the input.
         side: The alternative: "hrseg", or what it is compared with.
-        value: The median; of "scaling", which measures nothing, the count or prediction.
+        value: The median; for "scaling", a count or a prediction.
         unit: "s", "MiB", "samples/s", ...
-        ratio: Cost relative to that of hrseg; of "ddp" and "scaling" the efficiency, the throughput of a rank among
-            others relative to one alone. None where nothing is compared.
+        ratio: Cost relative to that of hrseg; for "ddp" and "scaling" the efficiency, the throughput per rank relative
+            to that of a single rank. None if nothing is compared.
         target: Target of the ratio, such as ">= 1.6"; empty if there is none.
         met: Whether the target is met; None if there is none.
     """
@@ -50,7 +50,7 @@ def time_interleaved(
         clock: Returns the time in seconds.
 
     Returns:
-        The seconds of each alternative, one entry a round.
+        The seconds of each alternative, one entry per round.
     """
     for run in sides.values():
         run()
@@ -73,9 +73,9 @@ def compare(
     Args:
         subject: As in `Row`.
         case: As in `Row`.
-        costs: Time or memory of each alternative, one entry a round; "hrseg" is one of them.
+        costs: Time or memory of each alternative, one entry per round; "hrseg" is one of them.
         targets: Minimum ratio by name of the alternative.
-        unit: Of the costs.
+        unit: Unit of the costs.
 
     Returns:
         A row for each alternative, whose ratio is the median over the rounds of its cost divided by that of hrseg.

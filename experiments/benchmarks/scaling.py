@@ -46,7 +46,7 @@ class Scaling:
     """Predictions for some networks.
 
     Args:
-        networks: Their names.
+        networks: Names of the networks.
         step_time: Seconds per step on one GPU; None assumes 20 TFLOP/s, a training step of three forward passes, and
             crops of 512x1024.
         crops: Crops per step on one GPU.
@@ -129,7 +129,7 @@ class Scaling:
         """Plots the efficiencies as SVG or PNG, by the suffix of the path.
 
         Raises:
-            OutputError: The system refuses.
+            OutputError: The file cannot be written.
         """
         import matplotlib  # comes with cityscapesscripts; takes a while to import
         from matplotlib.figure import Figure
@@ -160,7 +160,7 @@ class Scaling:
 
 
 def format_scaling(rows: Sequence[Row]) -> str:
-    """Communication, one line each; then throughputs with efficiencies, one column a number of GPUs."""
+    """A line per count of communication; then throughputs with efficiencies, a column per number of GPUs."""
     sent = [row for row in rows if row.ratio is None]
     width = max((len(row.side) for row in sent), default=0)
     lines = []

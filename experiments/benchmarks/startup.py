@@ -8,7 +8,7 @@ from statistics import median
 
 from experiments.benchmarks.interleaved import HRSEG, Row, time_interleaved
 
-# of the installed script `hrseg`
+# as in the installed script `hrseg`
 _COMMAND = "import sys; from hrseg.cli import main; sys.exit(main())"
 # (what is run, limit in seconds)
 STARTS = {

@@ -62,7 +62,7 @@ def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) 
 
     Args:
         side: "hrseg" or `PLAIN`.
-        name: Of the network.
+        name: Name of the network.
         batch_size: As in `Step`.
         size: As in `Step`.
     """

@@ -39,11 +39,11 @@ def compare_apart(
         make: A function of a module that builds an alternative from its name and the arguments, and returns what to
             measure. Every run must give the same result for all alternatives; only the norms are compared.
         sides: Names of the alternatives; "hrseg" is one.
-        arguments: Of `make`, plain values.
+        arguments: Further arguments of `make`, plain values.
         repeats: Number of rounds.
         threads: Intra-op threads of PyTorch.
         speedups: Minimum ratio of the time by name of the alternative.
-        memory_ratios: Likewise of the memory.
+        memory_ratios: Minimum ratio of the memory by name of the alternative.
 
     Returns:
         Rows of the time, then of the memory.
@@ -105,7 +105,7 @@ class _Worker:
 
 
 def serve(make: Callable[..., Callable[[], Tensor]], threads: int, arguments: tuple[object, ...]) -> None:
-    """Entry point of the subprocess: answers the requests of a `_Worker`, one a line."""
+    """Entry point of the subprocess: answers the requests of a `_Worker`, one per line."""
     torch.set_num_threads(threads)
     run = make(*arguments)
     before = _memory("VmRSS", torch.cuda.memory_allocated)
