@@ -70,9 +70,7 @@ def read_classes(classes: Path | Mapping[str, Any], data_name: str) -> LabelTabl
     flip_pairs = read("flip_pairs", lambda value: tuple((train_id(left), train_id(right)) for left, right in value))
 
     def categories_of(value: Any) -> dict[str, tuple[int, ...]]:
-        if not all(map(_is_name, value)):
-            raise TypeError
-        return {name: tuple(map(train_id, members)) for name, members in value.items()}
+        return {name: tuple(map(train_id, value[name])) for name in _names([*value])}
 
     categories = read("categories", categories_of)
     try:
@@ -131,13 +129,10 @@ def _is_list(value: Any) -> bool:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    if not (_is_list(value) and all(map(_is_name, value)) and len({*value}) == len(value)):
+    are_names = _is_list(value) and all(isinstance(name, str) and name.isprintable() and name.strip() for name in value)
+    if not are_names or len({*value}) < len(value):
         raise TypeError
     return tuple(value)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable() and bool(value.strip())
 
 
 def _integer(value: Any) -> int:
