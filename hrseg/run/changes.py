@@ -21,12 +21,12 @@ _WITHOUT_EFFECT = {
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
 }
-# restored from the checkpoint: learning rates, momenta and decay; the seed of the task, and of data without data.seed
+# restored from the checkpoint: learning rates, momenta, weight decay; the seed of the task, and of data without one
 _RESTORED = {
     "model.optimizer": "optimiser goes on",
     "model.head_lr_factor": "optimiser goes on",
     "model.lr_factors": "optimiser goes on",
-    "model.schedule.": "schedule goes on",  # arguments of a class; another name or class has an effect
+    "model.schedule.": "schedule goes on",  # a class's arguments; another class or name has an effect
     "seed_everything": "seed stays",
 }
 _LONGEST = 60  # characters of a value
@@ -34,19 +34,19 @@ _LISTED = 10
 
 
 def going_on(checkpoint: Path, config: Path, settings: Mapping[str, Any]) -> str:
-    """Returns the first line of a training that goes on from a checkpoint.
+    """Returns the first line printed by a training that resumes from a checkpoint.
 
     Args:
         checkpoint: The checkpoint.
         config: The `config.yaml` of its run; may be missing.
-        settings: What that file would hold now.
+        settings: The current settings, as that file would hold them.
     """
     found = changes(_read(config), settings)
     return f"going on from {checkpoint}" + (f" with settings other than those of {config}: {found}" if found else "")
 
 
 def keep_before(config: Path, settings: Mapping[str, Any], step: int) -> None:
-    """Copies a `config.yaml` to `config_until_step_N.yaml` if other settings are to replace it."""
+    """Copies a `config.yaml` to `config_until_step_N.yaml` if other settings will replace it."""
     kept = config.with_name(f"config_until_step_{step}.yaml")
     if step and not kept.exists() and changes(_read(config), settings):
         with replacing(kept) as temporary:
@@ -62,11 +62,11 @@ def _read(config: Path) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Lists in one line the settings that differ and matter; empty if there are none, or nothing is known of before.
+    """Lists the settings that differ and matter, in one line; empty if none do, or `before` is empty.
 
     Args:
-        before: Settings by name, as in `config.yaml`, defaults filled in.
-        now: Likewise.
+        before: The run's settings by name, as in `config.yaml`, defaults included.
+        now: The current settings.
 
     >>> changes({"data": {"init_args": {"batch_size": 8}}}, {"data": {"init_args": {"batch_size": 4}}})
     'data.batch_size 8 -> 4'

@@ -19,20 +19,20 @@ from hrseg.task import SegmentationTask
 from hrseg.utils.construct import NotDescribableError, arguments_of, class_path, describe, described_arguments
 from hrseg.utils.files import replacing
 
-_LINKED = ("labels", "crop_size", "input_size")  # the command links them from the data
+_LINKED = ("labels", "crop_size", "input_size")  # linked from the data by the command
 _OF_NAMED_NETWORKS = ("network_args", "weights", "reinit_head", "checkpoint_stages")
 _OF_TRAINING = ("model.optimizer", "model.schedule", "data.transforms", "trainer.")  # not needed for scoring
 
 
 class ConfigFile(Callback):
-    """Writes `config.yaml`, from which a run can be repeated, when its training starts, and sends it to the loggers.
+    """Writes `config.yaml`, which repeats a run, when the training starts, and sends the settings to the loggers.
 
     A restart with other settings keeps the previous file as `config_until_step_N.yaml`.
 
     Args:
         folder: The run's folder.
         settings: Plain values for the file.
-        is_restart: Whether a run of this folder, which the loggers know, goes on.
+        is_restart: Whether a run of this folder, which the loggers know, is resumed.
         comments: Comment lines at the top of the file; None writes no file.
     """
 
@@ -55,7 +55,7 @@ class ConfigFile(Callback):
             return
         seed = getattr(pl_module, "seed", None)
         if seed is not None and seed < 2**32:
-            self._settings["seed_everything"] = seed  # a restart keeps that of its checkpoint, whatever was given
+            self._settings["seed_everything"] = seed  # a restart keeps its checkpoint's, whatever was given
         path = self.folder / "config.yaml"
         keep_before(path, self._settings, trainer.global_step)
         text = "".join(f"# {comment}\n" for comment in self._comments)
@@ -65,7 +65,7 @@ class ConfigFile(Callback):
 
 
 def comments_of(task: SegmentationTask, lacks: Mapping[str, str]) -> list[str] | None:
-    """The comments of a `ConfigFile` on what its settings lack."""
+    """Comments for a `ConfigFile` on settings that it lacks; None if they are needed for scoring."""
     if not _is_whole(lacks):
         return None
     comments = [f"without {name}: {reason}" for name, reason in lacks.items()]
@@ -75,7 +75,7 @@ def comments_of(task: SegmentationTask, lacks: Mapping[str, str]) -> list[str] |
 
 
 def complaint(lacks: Mapping[str, str]) -> str:
-    """A line on what `config.yaml` lacks, and the consequence."""
+    """A line on what `config.yaml` lacks, and on the consequence."""
     listed = ", ".join(f"{name} ({reason})" for name, reason in lacks.items())
     if _is_whole(lacks):
         return f"config.yaml is without {listed}: a training repeated from it goes without"
@@ -89,16 +89,16 @@ def _is_whole(lacks: Mapping[str, str]) -> bool:
 def run_settings(
     task: SegmentationTask, data: LightningDataModule, experiment: str, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns the settings of a training started from Python, as a recipe would hold them.
+    """Returns the settings of a training started from Python in the form of a recipe.
 
     Args:
         task: The task.
         data: The data module.
         experiment: Name of the folder under runs/.
-        options: Of the trainer, as the user gave them.
+        options: The user's options of Lightning's `Trainer`.
 
     Returns:
-        Plain values; and the names of settings that plain values cannot describe, with the reasons.
+        Plain values; and names of settings that plain values cannot describe, with the reasons.
     """
     lacks: dict[str, str] = {}
 
@@ -107,7 +107,7 @@ def run_settings(
         return found[0]
 
     settings: dict[str, Any] = {"experiment": experiment}
-    if "PL_GLOBAL_SEED" in os.environ:  # of Lightning's seed_everything
+    if "PL_GLOBAL_SEED" in os.environ:  # set by Lightning's seed_everything
         settings["seed_everything"] = int(os.environ["PL_GLOBAL_SEED"])
     try:
         model = take("model", described_arguments(task, skip=(*_LINKED, "network", *_OF_NAMED_NETWORKS)))

@@ -32,28 +32,27 @@ def fit(
     callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Trainer:
-    """Trains, with the files, checkpoints, scores and progress of `hrseg fit`; in a notebook on one device.
+    """Trains with the files, checkpoints, scores and progress of `hrseg fit`; in a notebook on one device.
 
-    When interrupted, it saves its state at the next step boundary and raises the `KeyboardInterrupt` then.
+    When interrupted, it saves its state at the next step boundary and then raises the `KeyboardInterrupt`.
 
     Args:
         task: What to train.
-        data: What to train on; also a data module of your own, whose batches are as `SegmentationTask`, or a class
-            derived from it, reads them.
+        data: What to train on; may be a custom data module with batches that the task reads.
         experiment: Name of the folder under runs/.
         run_dir: The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that holds
-            checkpoints/last.ckpt goes on from it.
-        callbacks: Further ones. One of a kind that every run has takes its place.
-        options: Of Lightning's `Trainer`, such as `max_epochs`. A `logger` is added to those of the run, False is none.
-            Given as a class or a partial of one, `partial(WandbLogger, project="streets")`, it writes into the run's
-            folder and goes on after a restart.
+            checkpoints/last.ckpt resumes from it.
+        callbacks: Further callbacks; one of a class that every run has replaces the run's own.
+        options: Options of Lightning's `Trainer`, such as `max_epochs`. A `logger` is added to the run's own; False
+            turns all off. Given as a class or a partial of one, `partial(WandbLogger, project="streets")`, it writes
+            into the run's folder and continues after a restart.
 
     Returns:
         The trainer. Its `default_root_dir` is the run's folder, and `checkpoint_callback.best_model_path` the best
         checkpoint by val/miou.
 
     Raises:
-        ConfigError: Task or data are none, or do not belong together; srun or torchrun started another number of
+        ConfigError: Task or data have the wrong type or do not fit together; srun or torchrun started another number of
             processes; or another training is running in the folder.
         OutputError: The folder cannot be written to.
         WeightsError: Its last.ckpt is damaged.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hrseg.inference import Checkpoint
 
 _LOCK = ".lock"
-_PATIENCE = 10.0  # seconds; dataloader workers of a killed training may hold its lock for five
-_OF_ANY_START = ("config*.yaml", "events.out.tfevents.*", _LOCK)  # files of a run without results
+_LOCK_TIMEOUT = 10.0  # seconds; dataloader workers of a killed training may hold its lock for five
+_NO_RESULTS = ("config*.yaml", "events.out.tfevents.*", _LOCK)  # files of a run that failed before its first step
 
 _made: set[Path] = set()  # folders created by this process
 
@@ -28,8 +28,8 @@ _made: set[Path] = set()  # folders created by this process
 def new_run_dir(root: Path, experiment: str) -> Path:
     """Creates the next free folder `root/experiment/N`, N counting from 0.
 
-    All ranks of a SLURM job share the folder named by its job id, also after a requeue. All ranks that torchrun started
-    share the one that rank 0 creates, also after a restart by torchrun.
+    All ranks of a SLURM job share the folder named by its job id, also after a requeue. All ranks started by torchrun
+    share the folder that rank 0 creates, also after a restart by torchrun.
 
     Raises:
         ConfigError: The experiment's name leads out of `root`.
@@ -73,7 +73,7 @@ def _make(folder: Path) -> None:
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
-    """Removes the empty ones that this process created; `folders` are innermost first."""
+    """Removes empty folders that this process created, given innermost first."""
     with suppress(OSError):
         for folder in folders:
             if folder in _made:
@@ -83,7 +83,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 def shared_run_dir(experiment: str) -> Path:
     """The next free folder runs/EXPERIMENT/N, the same on all ranks of a training."""
-    # the other ranks on one machine are started by the first, and find its choice here
+    # rank 0 starts the other ranks of its machine with this variable
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and "HRSEG_RUN_DIR" in os.environ:
         return Path(os.environ["HRSEG_RUN_DIR"])
     folder = new_run_dir(Path("runs"), experiment)
@@ -97,8 +97,8 @@ def in_use(run_dir: Path, is_training: bool) -> Iterator[None]:
 
     Args:
         run_dir: The folder.
-        is_training: Whether to lock the folder against other trainings, whose rows and checkpoints would mix with those
-            of this one. Rank 0 holds the lock for all ranks; the lock of a killed training is released.
+        is_training: Whether to lock the folder against other trainings, which would mix their rows and checkpoints with
+            this one's. Rank 0 holds the lock for all ranks; the lock of a killed training is released.
 
     Raises:
         OutputError: The folder cannot be written to.
@@ -119,10 +119,13 @@ def _reserved(run_dir: Path) -> Iterator[None]:
     lock = run_dir / _LOCK
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(lock, _PATIENCE))
+            stack.enter_context(locked(lock, _LOCK_TIMEOUT))
         except TimeoutError:
+            holder = ""
+            with suppress(OSError):
+                holder = f", {lock.read_text()}"
             raise ConfigError(
-                f"{run_dir} is in use by another training{_holder(lock)}; two in one folder would mix their rows and "
+                f"{run_dir} is in use by another training{holder}; two in one folder would mix their rows and "
                 "checkpoints: stop that one or wait for its end, or give another --run_dir"
             ) from None
         stack.callback(lock.unlink, missing_ok=True)
@@ -131,18 +134,11 @@ def _reserved(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _holder(lock: Path) -> str:
-    try:
-        return f", {lock.read_text()}"
-    except OSError:
-        return ""
-
-
 def remove_unused(run_dir: Path) -> None:
     """Removes a run's folder and its parents if this process created them and they hold no result."""
     folder = run_dir.absolute()
     if folder not in _made or any(
-        path.is_file() and not any(path.match(pattern) for pattern in _OF_ANY_START) for path in folder.rglob("*")
+        path.is_file() and not any(path.match(pattern) for pattern in _NO_RESULTS) for path in folder.rglob("*")
     ):
         return
     shutil.rmtree(folder)
@@ -150,7 +146,7 @@ def remove_unused(run_dir: Path) -> None:
 
 
 def last_checkpoint(run_dir: Path) -> Checkpoint | None:
-    """Reads the checkpoint that a training in a folder goes on from, if there is one.
+    """Reads the checkpoint that a training in a folder resumes from, if there is one.
 
     Raises:
         WeightsError: It is damaged.
@@ -167,7 +163,7 @@ def last_checkpoint(run_dir: Path) -> Checkpoint | None:
 
 
 def is_of_run(checkpoint: Path, run_dir: Path) -> bool:
-    """Whether a checkpoint is in a run's folder, so that going on from it continues that run."""
+    """Whether a checkpoint belongs to a run's folder, so that resuming from it continues that run."""
     return checkpoint.resolve().parent.parent == run_dir.resolve()
 
 

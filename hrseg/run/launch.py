@@ -1,4 +1,4 @@
-"""World size as torchrun or SLURM's srun started it, checked against the user's options."""
+"""World size set by torchrun or SLURM's srun, checked against the user's options."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def tasks() -> slurm.Tasks | None:
 
 
 def is_first_process() -> bool:
-    """Whether this is rank 0, by the environment; for use before Lightning's `Trainer` exists."""
+    """Whether this is rank 0 according to the environment, before Lightning's `Trainer` exists."""
     if tasks() is not None:
         return (os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")) == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK"))
 
 
 def processes(given: Mapping[str, object]) -> dict[str, int]:
-    """Lightning's `num_nodes` and `devices`, as the launcher started them; empty without one.
+    """Lightning's `num_nodes` and `devices` by the launcher; empty without one.
 
     Args:
-        given: The user's `num_nodes` and `devices`; None and "auto" take the launcher's.
+        given: The user's `num_nodes` and `devices`; None and "auto" leave them to the launcher.
 
     Raises:
         ConfigError: The user gives other numbers.
@@ -49,7 +49,7 @@ def require_srun() -> None:
 
     Raises:
         ConfigError: There are several, but srun was left out; or srun started them in an interactive job, in which
-            Lightning takes each process for a training of its own.
+            Lightning treats each process as a separate training.
     """
     number = int(os.environ.get("SLURM_NTASKS", "1"))
     if number == 1 or tasks() is not None:

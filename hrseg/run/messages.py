@@ -1,4 +1,4 @@
-"""What a run says of itself, and which of Lightning's messages are left out."""
+"""The line that describes a run, and filters for Lightning's messages."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from hrseg.task import SegmentationTask
 
 # warnings of Lightning that ask for no action here
 _ADVICE = (
-    # that there is srun; a job in which it was left out is refused
+    # srun is available: a job in which it was left out is refused
     r".*`srun` command is available",
-    # its own use of torch's private pytree module
+    # Lightning's own use of torch's private pytree module
     r".*LeafSpec.* is deprecated",
     # short trainings and small data sets are fine
     r".*smaller than the logging interval",
-    # a folder is used again on purpose, and scoring needs no callback of the training
+    # a folder is reused on purpose, and scoring needs none of the training's callbacks
     r".*exists and is not empty",
     r".*callbacks used to create the checkpoint need to be provided",
     r".*loading a checkpoint outside the 'fit' stage",
     # scores are computed from counts that were summed over the ranks
     r".*It is recommended to use `self.log\('val/",
     r".*It is recommended to use `self.log\('test/",
-    # a task that scores in its own way has no counts
+    # a custom task may have other scores than our counts
     r".*was called before the ``update`` method",
-    # a training without a validation has no best checkpoint; a task with other scores than ours gets the warning
+    # a training without validation has no best checkpoint; a custom task with other scores gets the warning
     r".*monitor='val/miou'\)` could not find the monitored key in the returned metrics: \[(?![^]]*'val/)",
     # the dataloaders choose their number of workers themselves
     r".*does not have many workers",
@@ -36,11 +36,11 @@ _ADVICE = (
 
 
 def description(task: SegmentationTask, starts: bool = False) -> str:
-    """Describes the network, its size and its data in a line.
+    """Describes network, size and data in a line.
 
     Args:
         task: The task.
-        starts: Whether a training starts anew, so that the line also says what the network is initialised with.
+        starts: Whether a new training starts, so that the line also states the initial weights.
     """
     parameters = sum(parameter.numel() for parameter in task.network.parameters())
     name = getattr(task.network, "config", {}).get("name", type(task.network).__name__)
@@ -61,7 +61,7 @@ def _initialization(network: Network) -> str:
 def quiet() -> Iterator[None]:
     """Suppresses Lightning's information and advice in the block; other warnings and errors stay."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    loggers.append(logging.getLogger("pytorch_lightning.profilers"))  # whose report was asked for
+    loggers.append(logging.getLogger("pytorch_lightning.profilers"))  # its report was asked for
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         for message in _ADVICE:

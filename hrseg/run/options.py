@@ -1,4 +1,4 @@
-"""Options of Lightning's `Trainer`: our defaults, and checks of those that it takes without any."""
+"""Options of Lightning's `Trainer`: our defaults, and checks that it lacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULTS = {
     "num_sanity_val_steps": 1,
     "log_every_n_steps": 10,
     "enable_model_summary": False,
-    "use_distributed_sampler": False,  # the data module has samplers of its own
+    "use_distributed_sampler": False,  # the data module has its own samplers
 }
 _MINIMA = {
     "accumulate_grad_batches": 1,
@@ -25,13 +25,13 @@ _MINIMA = {
     "num_sanity_val_steps": -1,
     "gradient_clip_val": 0,
 }
-_MOST_ON_CPU = 64  # processes, where there are no more cores
-# where the other nodes are; srun and torchrun are recognised by themselves
-_OF_SEVERAL_NODES = ("MASTER_ADDR", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+_MAX_ON_CPU = 64  # processes, unless there are more cores
+# variables that locate the other nodes, other than those of srun and torchrun
+_MULTI_NODE = ("MASTER_ADDR", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Checks options of Lightning's `Trainer` with which it would fail late, or wait forever.
+    """Checks options of Lightning's `Trainer` that would make it fail late or wait forever.
 
     Raises:
         ConfigError: One is out of range.
@@ -43,12 +43,12 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError("trainer.val_check_interval is 0; expected steps from 1, or a fraction of an epoch above 0")
     if options.get("barebones"):
         raise ConfigError("trainer.barebones leaves out loggers, checkpoints and progress, which a run has; leave it")
-    devices, most = options.get("devices"), max(_MOST_ON_CPU, usable_cores())
+    devices, most = options.get("devices"), max(_MAX_ON_CPU, usable_cores())
     is_cpu = options.get("accelerator") == "cpu" or not torch.cuda.is_available()
     if is_cpu and str(devices).isdecimal() and int(str(devices)[:20]) > most:
         raise ConfigError(f"trainer.devices is {devices}; expected 1 to {most} processes on this machine's CPU")
     nodes = options.get("num_nodes") or 1
-    if nodes > 1 and launch.tasks() is None and not any(name in os.environ for name in _OF_SEVERAL_NODES):
+    if nodes > 1 and launch.tasks() is None and not any(name in os.environ for name in _MULTI_NODE):
         raise ConfigError(
             f"trainer.num_nodes is {nodes}, but nothing says where the others are; start with srun or torchrun, or set "
             "MASTER_ADDR, MASTER_PORT and NODE_RANK on each"

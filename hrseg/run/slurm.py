@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Tasks(NamedTuple):
-    """The processes of a run, as a launcher started them.
+    """The processes of a run that a launcher started.
 
     Args:
         nodes: Number of nodes.
@@ -24,9 +24,9 @@ class Tasks(NamedTuple):
 
 
 def job() -> str | None:
-    """The job id, which a requeue keeps; "ARRAY_TASK" for a task of a job array.
+    """The job id, which stays the same after a requeue; "ARRAY_TASK" for a task of a job array.
 
-    None outside of SLURM, and in an interactive job, which is not requeued and may run several commands.
+    None outside SLURM and in an interactive job, which is not requeued and may run several commands.
     """
     if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
@@ -36,7 +36,7 @@ def job() -> str | None:
 
 
 def tasks() -> Tasks | None:
-    """Nodes and processes per node; None if `srun` did not start this process."""
+    """Nodes and processes per node; None if srun did not start this process."""
     if job() is None or "SLURM_STEP_ID" not in os.environ or "SLURM_NTASKS" not in os.environ:
         return None
     nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ["SLURM_NNODES"])

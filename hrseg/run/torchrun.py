@@ -1,4 +1,4 @@
-"""The processes that torchrun started, and values shared by them."""
+"""The processes started by torchrun, and values that they share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tasks() -> Tasks | None:
 
 
 def agreed(name: str, choose: Callable[[], str]) -> str:
-    """Returns on all ranks what rank 0 chose, also after a restart by torchrun.
+    """Returns rank 0's choice on all ranks, also after a restart by torchrun.
 
     Args:
         name: Key in torchrun's store.

@@ -61,19 +61,19 @@ def make_trainer(
     output: Path | None = None,
     timeout_minutes: float | None = None,
 ) -> Trainer:
-    """Builds the trainer of a run, with its loggers, callbacks and plugins, and prints what is run on what.
+    """Builds the trainer of a run, with its loggers, callbacks and plugins, and prints a line on the run.
 
     Args:
         verb: "fit", "validate", "test" or "predict".
         folder: The run's folder.
         task: What is trained or scored.
         data: The data.
-        options: Of Lightning's `Trainer`. A `logger` is added to those of the run, False is none; it may be a class or
-            a partial of one, which gets the run's folder and, after a restart, the run of before.
-        checkpoint: What a training goes on from, or what is scored; it is handed to Lightning without a second read.
-        settings: What `config.yaml` of a training holds.
-        comments: Lines at its head; None for settings of which no file is to be written.
-        callbacks: Of the user; one of a kind that every run has takes its place.
+        options: Options of Lightning's `Trainer`. A `logger` is added to the run's own; False turns all off. It may be
+            a class or a partial of one, which gets the run's folder and, after a restart, the previous run's id.
+        checkpoint: What a training resumes from, or what is scored; Lightning gets its content without a second read.
+        settings: Content of a training's `config.yaml`.
+        comments: Comment lines at its top; None writes no file.
+        callbacks: The user's callbacks; one of a class that every run has replaces the run's own.
         output: Where `predict` writes; FOLDER/predict by default.
         timeout_minutes: How long ranks wait for one that does not answer; None is Lightning's default.
 
@@ -112,20 +112,20 @@ def make_trainer(
 
 
 def _loggers(given: Any, folder: Path, checkpoint: Checkpoint | None, is_restart: bool) -> list[Logger]:
-    """TensorBoard, `metrics.csv` and the user's; a restart overwrites rows of its first step and later ones."""
+    """TensorBoard, `metrics.csv` and the user's; a restart overwrites rows from its first step on."""
     step = 0 if checkpoint is None else checkpoint.content["global_step"] if is_restart else None
     of_run = [Events(folder, name="", version="", purge_step=step), MetricsCsv(folder / "metrics.csv", step)]
-    # on rank 0 alone: the others do not log, and servers and databases are to see one process
+    # only on rank 0: the others do not log, and servers and databases should see one process
     of_user = made_loggers(given, folder) if given not in (None, True) and launch.is_first_process() else []
     return [*of_run, *of_user]
 
 
 def _callbacks_of_training(config: ConfigFile, options: Mapping[str, Any]) -> Iterator[Callback]:
-    """What every training has beside the tables of its scores and its progress bar.
+    """The callbacks of every training beside score tables and progress bar.
 
     Args:
-        config: Writes its `config.yaml`.
-        options: Of Lightning's `Trainer`.
+        config: Writes `config.yaml`.
+        options: Options of Lightning's `Trainer`.
     """
     is_trial = bool(options.get("fast_dev_run"))
     yield Timer(options.get("max_time"))
@@ -145,14 +145,14 @@ def _callbacks_of_training(config: ConfigFile, options: Mapping[str, Any]) -> It
 
 
 def progress_bar() -> ProgressBar:
-    """A progress bar that suits the output: a notebook, a terminal or a file."""
+    """The progress bar for the output: a notebook, a terminal or a file."""
     if Console().is_jupyter:
         return NotebookProgress()
     return TerminalProgress() if sys.stdout is not None and sys.stdout.isatty() else PlainProgress()
 
 
 def _replaced(of_run: Sequence[Callback], of_user: Sequence[Callback]) -> list[Callback]:
-    """The user's callbacks, and those of a run of which the user gave none of the kind; one progress bar at most."""
+    """The user's callbacks, and the run's own of classes that the user did not give; one progress bar at most."""
     callbacks = {callback.state_key: callback for callback in of_user}
     has_bar = any(isinstance(callback, ProgressBar) for callback in of_user)
     for callback in of_run:
@@ -162,10 +162,10 @@ def _replaced(of_run: Sequence[Callback], of_user: Sequence[Callback]) -> list[C
 
 
 def plugins(of_user: Any, checkpoint: Checkpoint | None = None) -> list[Any]:
-    """The user's plugins, one or a list, and those of a run."""
+    """The user's plugins, one or a list, and the run's own."""
     given = as_list(of_user)
     is_settled = launch.tasks() is not None or any(isinstance(plugin, ClusterEnvironment) for plugin in given)
     if slurm.job() is not None and not is_settled:
-        # Lightning takes every process of a job for one that srun started, and would wait for the others
+        # Lightning assumes that srun started every process of a job, and would wait for the others
         given = [LightningEnvironment(), *given]
     return [*given, AtomicCheckpointIO(checkpoint)]

@@ -169,7 +169,7 @@ def test_data_that_are_missing_are_told_in_one_line(capsys: pytest.CaptureFixtur
 def test_a_second_training_in_a_folder_is_told_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hrseg.run.folders._PATIENCE", 0.1)
+    monkeypatch.setattr("hrseg.run.folders._LOCK_TIMEOUT", 0.1)
     Path("run").mkdir()
     with Path("run/.lock").open("w") as lock:
         lock.write("process 7 on node3")

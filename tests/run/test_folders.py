@@ -102,7 +102,7 @@ def test_a_second_training_in_a_folder_is_refused_until_the_first_is_gone(
     holder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr("hrseg.run.folders._PATIENCE", 0.1)
+    monkeypatch.setattr("hrseg.run.folders._LOCK_TIMEOUT", 0.1)
     name = rf"process {holder} on {re.escape(socket.gethostname())}; two in one folder would mix"
     message = rf"run is in use by another training, {name}.*or give another --run_dir$"
     with pytest.raises(ConfigError, match=message), in_use(run, is_training=True):
@@ -113,7 +113,7 @@ def test_a_second_training_in_a_folder_is_refused_until_the_first_is_gone(
         other_rank.setenv("LOCAL_RANK", "1")
         with in_use(run, is_training=True):
             pass
-    monkeypatch.setattr("hrseg.run.folders._PATIENCE", 10.0)
+    monkeypatch.setattr("hrseg.run.folders._LOCK_TIMEOUT", 10.0)
     os.kill(holder, signal.SIGKILL)
     with in_use(run, is_training=True):
         assert (run / ".lock").is_file()
