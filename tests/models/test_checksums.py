@@ -1,4 +1,4 @@
-"""What every network computes from weights made by a formula, to the sixth digit: no refactoring may change it.
+"""Outputs of every network with weights from a formula, to six digits: no refactoring may change them.
 
 The figures are of our own making, and say nothing of what is right; the other tests compare with the published code.
 """
@@ -49,7 +49,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "HRFormer OCR, window 5": ("hrformer_t_ocr", {"num_classes": 5, "window_size": 5}),
 }
 
-# sum, sum of absolute values, and the values a quarter, half, and three quarters of the way through
+# sum, sum of absolute values, and the values at a quarter, half and three quarters of the tensor
 CHECKSUMS: dict[str, tuple[float, float, float, float, float]] = {
     "V2": (-31423.5665, 135451.841, -5.81135702, 0.824022917, -6.50653596),
     "V2 small v2": (-127149.544, 482915.645, -12.8545338, 2.9110027, -16.6098917),
@@ -81,7 +81,7 @@ CHECKSUMS: dict[str, tuple[float, float, float, float, float]] = {
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Maps so small are not worth a second one."""
+    """Maps this small are not worth a second thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -89,7 +89,7 @@ def one_thread() -> Iterator[None]:
 
 
 def noise(name: str, count: int) -> Tensor:
-    """Numbers in -1..1 that only depend on the name, by integer arithmetic: the same everywhere and for ever."""
+    """Numbers in -1..1 that depend on the name only, by integer arithmetic: the same on every machine."""
     x = np.arange(count, dtype=np.uint64) + np.uint64(zlib.crc32(name.encode()))
     for shift, factor in ((16, 0x45D9F3B), (15, 0x2C1B3C6D), (16, 1)):
         x = ((x ^ (x >> np.uint64(shift))) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
@@ -97,7 +97,7 @@ def noise(name: str, count: int) -> Tensor:
 
 
 def fill(network: Network) -> Network:
-    """In double, with weights at which signals neither die nor grow, and statistics of batch norm that matter."""
+    """In double precision, with weights that keep signals alive, and running statistics that matter."""
     network = network.double().eval()
     for name, entry in network.state_dict().items():
         if not entry.is_floating_point():
@@ -123,7 +123,7 @@ def output_of(case: str) -> Tensor:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_are_what_they_were(case: str) -> None:
+def test_outputs_are_unchanged(case: str) -> None:
     with torch.no_grad():
         values = output_of(case)
     sums = [values.sum().item(), values.abs().sum().item()]
@@ -135,6 +135,6 @@ def test_outputs_are_what_they_were(case: str) -> None:
     assert picked == pytest.approx(before, rel=0, abs=1e-6 * values.abs().max().item()), now
 
 
-def test_what_differs_is_told_apart() -> None:
+def test_differences_are_noticed() -> None:
     assert list(CHECKSUMS) == list(CASES)
     assert len({row[1] for row in CHECKSUMS.values()}) == len(CASES)

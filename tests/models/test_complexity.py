@@ -1,4 +1,4 @@
-"""The catalog is what its command writes."""
+"""The catalog is up to date with its command."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hrseg.models.catalog import MODELS
 from hrseg.models.complexity import count_multiply_adds, count_parameters, model_info
 from hrseg.models.registry import FAMILIES
 
-# building and tracing all of them takes minutes: the smallest of each family
+# the smallest of each family: building and tracing all takes minutes
 QUICK = [next(iter(family.networks)) for family in FAMILIES.values()]
 REMEDY = "run `python -m hrseg.models.complexity`"
 
 
-def test_the_catalog_lists_what_is_registered() -> None:
+def test_the_catalog_lists_the_registered_networks() -> None:
     registered = {
         info.name: replace(
             info,

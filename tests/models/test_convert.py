@@ -1,4 +1,4 @@
-"""Weights for other code bases: named as theirs, computing the same, or refused."""
+"""Weights for other code bases: with their keys and the same results, or refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_for_the_code_that_published_the_network(
     assert create_model(from_file=path).config == network.config
 
 
-def test_what_the_other_code_has_to_be_told(tmp_path: Path) -> None:
+def test_notes_name_settings_that_files_do_not_hold(tmp_path: Path) -> None:
     path = tmp_path / "theirs.pth"
     done = convert_weights(saved(tmp_path, SMALL, align_corners=True, fuse_mode="nearest"), path, "official")
     assert done.notes == ("set fuse_mode='nearest', align_corners=True in the code that reads it",)
@@ -111,7 +111,7 @@ def test_backbones_for_timm(tmp_path: Path) -> None:
     assert "the backbone alone, for timm's hrnet_w18_small with features_only" in done.notes[0]
 
 
-def test_foreign_weights_become_ours(tmp_path: Path) -> None:
+def test_foreign_weights_are_converted_to_ours(tmp_path: Path) -> None:
     network, weights = lively(OCR, align_corners=False)
     torch.save({"state_dict": renamed(weights, NVIDIA)}, tmp_path / "theirs.pth")
     convert_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", "safetensors")
@@ -138,7 +138,7 @@ def test_foreign_weights_become_ours(tmp_path: Path) -> None:
         (SMALL, {"head_kernel": 3}, "official", "the official code has no head with"),
     ],
 )
-def test_what_others_cannot_compute_is_refused(
+def test_networks_that_others_cannot_compute_are_refused(
     tmp_path: Path, name: str, parameters: dict[str, Any], to: str, message: str
 ) -> None:
     path = tmp_path / "theirs.pth"
@@ -159,10 +159,10 @@ def test_what_others_cannot_compute_is_refused(
         (f"{OCR}_hmsa", {"mid_channels": 64, "scales": [0.5, 1.0, 2.0]}),
     ],
 )
-def test_official_files_are_read_back_as_the_network_they_are_of(
+def test_official_files_are_read_back_as_the_same_network(
     tmp_path: Path, name: str, parameters: dict[str, Any]
 ) -> None:
-    """Their layout says something else of them than they are, or too little."""
+    """The defaults of their layout are other settings, or incomplete."""
     network, weights = lively(name, **parameters)
     path = tmp_path / "theirs.pth"
     convert_weights(saved(tmp_path, name, **parameters), path, "official")
@@ -175,13 +175,13 @@ def test_official_files_are_read_back_as_the_network_they_are_of(
     )
 
 
-def test_official_files_that_are_as_usual_hold_nothing_else(tmp_path: Path) -> None:
+def test_official_files_with_default_settings_have_no_description(tmp_path: Path) -> None:
     path = tmp_path / "theirs.pth"
     convert_weights(saved(tmp_path, SMALL), path, "official")
     assert all(name.startswith("model.") for name in torch.load(path, weights_only=True))
 
 
-def test_a_network_that_says_zero_everywhere(tmp_path: Path) -> None:
+def test_a_network_with_zero_outputs(tmp_path: Path) -> None:
     network = create_model(f"{SMALL}_cls", 7)
     torch.nn.init.zeros_(network.get_parameter("classifier.weight"))
     torch.nn.init.zeros_(network.get_parameter("classifier.bias"))
@@ -217,7 +217,7 @@ def without_any_bias(weights: Weights) -> Weights:
     return {name: value for name, value in weights.items() if name != "last_layer.0.bias"}
 
 
-def test_names_and_endings(tmp_path: Path) -> None:
+def test_unknown_formats_and_suffixes(tmp_path: Path) -> None:
     path = saved(tmp_path, SMALL)
     with pytest.raises(UnknownNameError, match="unknown format 'mmsegmentation'; did you mean mmseg"):
         convert_weights(path, tmp_path / "x.pth", "mmsegmentation")

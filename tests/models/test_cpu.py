@@ -21,14 +21,14 @@ VARIANT = HRNetVariant(18, blocks=1, modules=(1, 1, 1), layer1_blocks=1, layer1_
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)  # with one there is nobody to wait for
+    torch.set_num_threads(2)  # with one thread there is no contention
     yield
     torch.set_num_threads(before)
 
 
 @pytest.fixture
 def folded(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> list[tuple[int, ...]]:
-    """The shapes of the maps that were computed in the other way."""
+    """Shapes of the maps that were folded."""
     shapes: list[tuple[int, ...]] = []
     fold = cpu._fold
     monkeypatch.setattr(cpu, "_fold", lambda x: shapes.append(tuple(x.shape)) or fold(x))
@@ -36,7 +36,7 @@ def folded(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> list[tuple[int
 
 
 def pair(channels: int, **options: float) -> tuple[NarrowBatchNorm2d, nn.BatchNorm2d]:
-    """Ours, and torch's in double precision, with the same random weights and statistics."""
+    """Our layer, and torch's in double precision, with the same random weights and statistics."""
     torch.manual_seed(0)
     ours, reference = NarrowBatchNorm2d(channels, **options), nn.BatchNorm2d(channels, **options)
     for values in (ours.weight, ours.bias, ours.running_mean, ours.running_var):
@@ -46,7 +46,7 @@ def pair(channels: int, **options: float) -> tuple[NarrowBatchNorm2d, nn.BatchNo
 
 
 def maps(*shape: int) -> Tensor:
-    """Maps in channels_last whose channels differ in mean and spread."""
+    """Maps in channels_last whose channels differ in mean and std."""
     channels = torch.arange(1.0, shape[1] + 1).view(1, -1, 1, 1)
     return (torch.randn(shape) * channels + 3 * channels).contiguous(memory_format=torch.channels_last)
 
@@ -56,7 +56,7 @@ def assert_close(ours: Tensor, reference: Tensor) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 18, 64, 128), (1, 18, 61, 80), (3, 30, 32, 16), (2, 5, 64, 64), (2, 8, 48, 64)])
-def test_narrow_maps_give_what_torch_gives(folded: list[tuple[int, ...]], shape: tuple[int, ...]) -> None:
+def test_narrow_maps_equal_torch(folded: list[tuple[int, ...]], shape: tuple[int, ...]) -> None:
     ours, reference = pair(shape[1], momentum=0.3, eps=1e-3)
     for _ in range(2):
         x = maps(*shape).requires_grad_()
@@ -113,7 +113,7 @@ def test_other_cases_are_left_to_torch(folded: list[tuple[int, ...]], case: str)
     assert not folded
 
 
-def test_recomputed_blocks_count_the_statistics_of_a_batch_once(folded: list[tuple[int, ...]]) -> None:
+def test_recomputed_blocks_update_running_statistics_once(folded: list[tuple[int, ...]]) -> None:
     torch.manual_seed(0)
     network = optimize_for_cpu(HRNetV2(VARIANT, init="kaiming").to(memory_format=torch.channels_last))
     images = maps(2, 3, 256, 256)
@@ -134,7 +134,7 @@ def test_recomputed_blocks_count_the_statistics_of_a_batch_once(folded: list[tup
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
+def test_double_backward_is_refused() -> None:
     ours, _ = pair(18)
     x = maps(2, 18, 64, 64).requires_grad_()
     (gradient,) = torch.autograd.grad(ours(x).square().sum(), x, create_graph=True)
@@ -147,7 +147,7 @@ def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
 
 @pytest.fixture(scope="module")
 def plain() -> HRNetV2:
-    """In training mode, in double precision, with statistics of a few batches."""
+    """In training mode, in double precision, with running statistics of a few batches."""
     torch.manual_seed(0)
     network = HRNetV2(VARIANT, num_classes=5, init="kaiming", bn_momentum=0.5).double()
     for _ in range(3):
@@ -170,7 +170,7 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
 
 
-def test_layers_are_swapped_in_place_and_nothing_else_changes(plain: HRNetV2) -> None:
+def test_layers_are_swapped_in_place(plain: HRNetV2) -> None:
     network = copy.deepcopy(plain)
     calls: list[str] = []
     network.last_layer.register_forward_hook(lambda *_: calls.append("head"))
@@ -225,7 +225,7 @@ def test_logits_and_gradients_equal_those_of_the_plain_network(name: str) -> Non
             assert (ours - theirs).abs().max() <= 1e-9 * max(theirs.abs().max(), 1e-3)
 
 
-def test_the_head_convolves_small_maps_on_the_cpu_alone(networks: tuple[HRNetV2, HRNetV2]) -> None:
+def test_the_head_convolves_small_maps_on_cpus_only(networks: tuple[HRNetV2, HRNetV2]) -> None:
     def multiply_adds(network: nn.Module) -> int:
         device = next(network.parameters()).device
         with FlopCounterMode(display=False) as counter:
@@ -234,7 +234,7 @@ def test_the_head_convolves_small_maps_on_the_cpu_alone(networks: tuple[HRNetV2,
 
     network, optimized = networks
     assert multiply_adds(optimized) < multiply_adds(network)
-    assert multiply_adds(optimized.eval()) == multiply_adds(network.eval())  # in the published order
+    assert multiply_adds(optimized.eval()) == multiply_adds(network.eval())  # published order of operations
     assert multiply_adds(optimize_for_cpu(fold_batch_norm(network))) < multiply_adds(fold_batch_norm(network))
     assert multiply_adds(optimized.to("meta").train()) == multiply_adds(network.to("meta").train())
 
@@ -268,7 +268,7 @@ def test_compiles_as_one_graph(networks: tuple[HRNetV2, HRNetV2]) -> None:
     torch.compiler.reset()
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_exports_and_traces_to_graphs_for_any_size(networks: tuple[HRNetV2, HRNetV2]) -> None:
     network = networks[0].eval()
     optimized = optimize_for_cpu(fold_batch_norm(network))

@@ -1,4 +1,4 @@
-"""What users do to a network besides calling it: compile, export, trace, copy, save, and run in other formats."""
+"""Deployment: compile, export, trace, copy, save, and run in other formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fresh_compiler() -> Iterator[None]:
 
 
 def lively(network: Segmenter) -> Segmenter:
-    """Gives batch norms some statistics, by a few batches, and puts the network into evaluation mode."""
+    """Sets running statistics by a few batches, and evaluation mode."""
     for _ in range(3):
         network(torch.randn(2, 3, 64, 64))
     return network.eval()
@@ -73,12 +73,12 @@ def test_trains_compiled_as_one_graph_with_and_without_checkpoints() -> None:
 def test_compiles_with_the_default_backend(network: Segmenter) -> None:
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler warns of what this machine's C++ compiler lacks
+        warnings.simplefilter("ignore")  # the compiler warns of features that the C++ compiler lacks
         assert_close(torch.compile(network, fullgraph=True)(images), network(images), 1e-4)
 
 
 def test_exports_with_dynamic_sizes(network: Segmenter) -> None:
-    # from 33: torch.export treats a side of 1, which 32 pixels have on the coarsest branch, as another case
+    # from 33: torch.export specialises a side of 1, which 32 pixels have on the coarsest branch
     height, width = torch.export.Dim("height", min=33), torch.export.Dim("width", min=33)
     sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
     exported = torch.export.export(network, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(sizes,))
@@ -89,7 +89,7 @@ def test_exports_with_dynamic_sizes(network: Segmenter) -> None:
             assert_close(module(images), network(images))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_traces_to_a_graph_for_any_size(network: Segmenter) -> None:
     traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96))
     buffer = io.BytesIO()
@@ -102,7 +102,7 @@ def test_traces_to_a_graph_for_any_size(network: Segmenter) -> None:
             assert_close(restored(images), network(images))
 
 
-def test_channels_last_gives_the_same_and_stays(network: Segmenter) -> None:
+def test_channels_last_keeps_results_and_format(network: Segmenter) -> None:
     images = torch.randn(2, 3, 65, 97)
     expected, maps = network(images), network.features(images)
     network.to(memory_format=torch.channels_last)
@@ -175,7 +175,7 @@ def test_outputs_are_computed_once_and_resized_by_forward(network: Segmenter) ->
     assert torch.equal(logits, nn.functional.interpolate(out, size=(50, 70), mode="bilinear"))
 
 
-def test_the_contract_is_spelled_out() -> None:
+def test_segmenter_is_abstract() -> None:
     for missing in ("features", "outputs"):
         other = {"features": "outputs", "outputs": "features"}[missing]
         incomplete = type("Incomplete", (Segmenter,), {other: lambda network, images: images})
@@ -183,9 +183,9 @@ def test_the_contract_is_spelled_out() -> None:
             incomplete()
 
 
-# the others differ from the last of these only in their width
+# larger ones differ from the last only in width
 @pytest.mark.parametrize("name", ["hrnetv2_w18_small_v1", "hrnetv2_w18_small_v2", "hrnetv2_w18"])
-def test_folding_batch_norm_changes_nothing_but_rounding(name: str) -> None:
+def test_folding_batch_norm_keeps_results(name: str) -> None:
     torch.manual_seed(0)
     network = create_model(name, init="kaiming", bn_momentum=0.5).double()
     network(torch.randn(2, 3, 64, 64, dtype=torch.float64))

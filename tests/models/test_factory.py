@@ -1,4 +1,4 @@
-"""`create_model`, the names, and the named weights."""
+"""`create_model`: names, arguments and pretrained weights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_config_builds_the_same_network_again() -> None:
 
 
 @pytest.mark.parametrize("name", [next(iter(family.networks)) for family in FAMILIES.values()])
-def test_features_have_the_channels_and_strides_that_the_network_says(name: str) -> None:
+def test_features_have_the_networks_widths_and_strides(name: str) -> None:
     with torch.device("meta"):
         network = create_model(name)
         maps = network.features(torch.empty(2, 3, 65, 97))  # type: ignore[operator]
@@ -81,14 +81,14 @@ def test_unknown_names(name: str, parameters: dict[str, Any], message: str) -> N
         create_model(name, **parameters)
 
 
-def test_arguments_that_contradict(tmp_path: Path) -> None:
+def test_conflicting_arguments(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the name of a model"):
         create_model()
     with pytest.raises(ConfigError, match="or from_file="):
         create_model(weights="imagenet", from_file=tmp_path)
 
 
-def test_arguments_stand_over_those_of_the_file(tmp_path: Path) -> None:
+def test_arguments_override_the_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(create_model(SMALL, num_classes=5), path)
     assert create_model(from_file=path, bn_momentum=0.1).config["bn_momentum"] == 0.1
@@ -98,8 +98,8 @@ def test_arguments_stand_over_those_of_the_file(tmp_path: Path) -> None:
         create_model(from_file=path, num_classes=6)
 
 
-def test_a_random_start_is_one_that_learns_and_weights_come_with_the_official_one(tmp_path: Path) -> None:
-    """The official values, of a standard deviation of 0.001, hardly learn without weights: water IoU 0.00."""
+def test_default_initialisation_with_and_without_weights(tmp_path: Path) -> None:
+    """The official initialisation, with a std of 0.001, hardly learns without weights: water IoU 0.00."""
     path = tmp_path / "weights.safetensors"
     random = create_model(SMALL)
     assert random.config["init"] == "kaiming"
@@ -114,7 +114,7 @@ def test_a_random_start_is_one_that_learns_and_weights_come_with_the_official_on
     assert create_model(f"{SMALL}_cls", weights=path).config["num_classes"] == 1000  # has no such parameter
 
 
-def test_the_official_first_values_are_what_they_were() -> None:
+def test_official_initialisation_is_unchanged() -> None:
     torch.manual_seed(0)
     network = create_model(SMALL, init="official")
     torch.manual_seed(0)
@@ -133,7 +133,7 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         create_model(SMALL, weights="nowhere.pth")
 
 
-def test_weights_of_the_same_network_supply_what_is_not_given(tmp_path: Path) -> None:
+def test_weights_of_the_same_network_supply_missing_arguments(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(create_model(SMALL, num_classes=5, fuse_mode="nearest"), path)
     config = create_model(SMALL, weights=path).config
@@ -160,7 +160,7 @@ def test_imagenet_weights_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(network.get_parameter("conv1.weight"), weights["conv1.weight"])
 
 
-def test_without_the_hub_the_message_tells_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_without_the_hub_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*request: object, **settings: object) -> None:
         raise requests.ConnectionError("no network")
 

@@ -1,4 +1,4 @@
-"""Networks into folders and repositories of the Hugging Face hub, and back."""
+"""Saving and loading of networks in folders and on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from hrseg.models.registry import FAMILIES
 
 SMALL = "hrnetv2_w18_small_v1"
 SMALL_OCR = f"{SMALL}_ocr"
-# arguments that are not the defaults
+# arguments other than the defaults
 ARGUMENTS: dict[str, dict[str, Any]] = {
     SMALL: {"num_classes": 3, "fuse_mode": "nearest", "checkpoint_stages": [4]},
     SMALL_OCR: {"num_classes": 3, "mid_channels": 16, "key_channels": 8, "aux_channels": 16, "align_corners": False},
@@ -115,14 +115,14 @@ def test_round_trip_of_every_family(name: str, tmp_path: Path) -> None:
     assert names["net"].config == network.config
 
 
-def test_arguments_stand_over_those_of_the_file(network: Network, tmp_path: Path) -> None:
+def test_arguments_override_the_file(network: Network, tmp_path: Path) -> None:
     save_pretrained(network, tmp_path)
     assert from_pretrained(tmp_path, bn_momentum=0.5).config["bn_momentum"] == 0.5
     with pytest.raises(UnknownNameError, match="did you mean bn_momentum"):
         from_pretrained(tmp_path, bn_momentun=0.5)
 
 
-def test_a_card_that_is_there_is_kept_and_the_rest_replaced(network: Network, tmp_path: Path) -> None:
+def test_an_existing_card_is_kept_and_the_rest_replaced(network: Network, tmp_path: Path) -> None:
     save_pretrained(network, tmp_path)
     (tmp_path / "README.md").write_text("mine")
     other = create_model(SMALL, num_classes=5)
@@ -131,7 +131,7 @@ def test_a_card_that_is_there_is_kept_and_the_rest_replaced(network: Network, tm
     assert from_pretrained(tmp_path).config == other.config
 
 
-def test_a_network_that_could_not_be_built_again_is_not_saved(tmp_path: Path) -> None:
+def test_a_network_without_config_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"this HRNetV2 was not built by create_model .* save its state_dict\(\)"):
         save_pretrained(HRNetV2(TINY), tmp_path / "new")
     with pytest.raises(WeightsError, match="not built by create_model"):
@@ -139,7 +139,7 @@ def test_a_network_that_could_not_be_built_again_is_not_saved(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_that_cannot_be_written_to(network: Network, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to(network: Network, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file cannot be written: File exists; make room"):
         save_pretrained(network, tmp_path / "file")
@@ -149,7 +149,7 @@ def test_a_place_that_cannot_be_written_to(network: Network, tmp_path: Path) -> 
 
 
 class Hub:
-    """Repositories in a folder, in place of the hub."""
+    """A fake hub with repositories in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -211,13 +211,13 @@ def test_to_the_hub_and_back(network: Network, hub: Hub) -> None:
     assert hub.asked[-1]["cache_dir"] == "/cache"
 
 
-def test_a_setting_that_there_is_not(network: Network, hub: Hub) -> None:
+def test_unknown_settings(network: Network, hub: Hub) -> None:
     with pytest.raises(TypeError, match="privat"):
         push_to_hub(network, "user/street", privat=True)  # type: ignore[call-arg]
 
 
 def without_response(error: type[Exception], text: str) -> Exception:
-    """An error of the hub's, some of which want the answer of a server."""
+    """An error of the hub without the response that some constructors require."""
     instance = error.__new__(error)
     Exception.__init__(instance, text)
     return instance
@@ -240,7 +240,7 @@ def without_response(error: type[Exception], text: str) -> Exception:
         ),
     ],
 )
-def test_what_the_hub_does_not_give(error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_downloads_from_the_hub(error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*place: str, **settings: Any) -> str:
         raise without_response(error, "several\nlines of text")
 
@@ -250,7 +250,7 @@ def test_what_the_hub_does_not_give(error: type[Exception], message: str, monkey
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_hub_does_not_take(network: Network, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_uploads_to_the_hub(network: Network, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(api: object, **settings: Any) -> str:
         raise ConnectionError("several\nlines of text")
 

@@ -1,4 +1,4 @@
-"""Networks of a user's own."""
+"""Registration of a user's own networks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return import_module("my_networks")
 
 
-def test_a_network_in_a_file_of_ones_own(own: ModuleType, tmp_path: Path) -> None:
+def test_a_users_own_network(own: ModuleType, tmp_path: Path) -> None:
     assert list_models("fully*") == ["fully_s", "fully_l"]
     assert list_models()[-2:] == ["fully_s", "fully_l"]
     network = create_model("fully_l", num_classes=3)
@@ -81,7 +81,7 @@ def test_a_network_in_a_file_of_ones_own(own: ModuleType, tmp_path: Path) -> Non
         create_model("fully_s", num_clases=3)
 
 
-def test_its_files_and_checkpoints(own: ModuleType, tmp_path: Path) -> None:
+def test_files_and_checkpoints_of_a_users_own_network(own: ModuleType, tmp_path: Path) -> None:
     network = create_model("fully_l", num_classes=11)
     save_weights(network, tmp_path / "own.safetensors")
     task = SegmentationTask(network, CAMVID)
@@ -121,7 +121,7 @@ class Single(Segmenter):
 def test_a_network_of_one_size() -> None:
     register("single", Single, title="One layer")
     assert type(create_model("single", num_classes=5)) is Single
-    register("single", partial(Single, num_classes=4), title="One layer")  # a cell that is run again
+    register("single", partial(Single, num_classes=4), title="One layer")  # a notebook cell that is run again
     assert create_model("single").config == {"name": "single", "num_classes": 4}
 
 

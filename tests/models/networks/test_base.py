@@ -1,4 +1,4 @@
-"""What all networks share."""
+"""The base classes of the networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hrseg.models import HRNetV2, HRNetVariant, Segmenter
 TINY = HRNetVariant(4, blocks=1, modules=(1, 1, 1), layer1_blocks=1, layer1_width=4)
 
 
-def test_a_network_is_a_plain_module() -> None:
+def test_networks_are_plain_modules() -> None:
     network = HRNetV2(TINY, num_classes=3)
     assert list(inspect.signature(HRNetV2).parameters)[:2] == ["variant", "num_classes"]
     with pytest.raises(TypeError, match="abstract"):
@@ -32,7 +32,7 @@ def test_a_network_is_a_plain_module() -> None:
     assert isinstance(torch.load(file, weights_only=False), HRNetV2)
 
 
-def test_a_subclass_of_a_users_own() -> None:
+def test_user_subclass() -> None:
     class Mine(HRNetV2):
         def __init__(self, width: int, *, more: bool = False) -> None:
             super().__init__(HRNetVariant(width, 1, (1, 1, 1), 1, 4))

@@ -14,7 +14,7 @@ from hrseg.models.complexity import count_multiply_adds
 from tests.networks import TINY, assert_close, images_of, on_meta, parameters, shapes_of
 from tests.references.hrnet_keys import SIZES, classification_shapes, random_weights
 
-# parameters and entries, counted on the official code
+# parameters and keys, counted on the official code
 CLASSIFIER_COUNTS = {
     "w18_small_v1": (13_187_464, 552),
     "w18_small_v2": (15_597_464, 990),
@@ -36,7 +36,7 @@ def test_counts_of_the_classifiers(size: str) -> None:
     assert (sum(map(math.prod, learnt)), len(shapes)) == CLASSIFIER_COUNTS[size]
 
 
-# the others differ from the last of these only in their width
+# larger ones differ from the last only in width
 @pytest.mark.parametrize("size", ["w18_small_v1", "w18_small_v2", "w18"])
 def test_counts_names_and_shapes_of_the_classifier(size: str) -> None:
     network = on_meta(lambda: HRNetClassifier(VARIANTS[size]))
@@ -51,7 +51,7 @@ def test_published_multiply_adds() -> None:
 
 
 @pytest.mark.parametrize("size", ["w18_small_v1", "w18_small_v2"])
-def test_names_and_logits_of_the_classifier_are_those_of_timm(size: str) -> None:
+def test_names_and_logits_equal_timms(size: str) -> None:
     timm = pytest.importorskip("timm")
     theirs = timm.create_model(f"hrnet_{size.removesuffix('_v1')}").double()
     weights = random_weights(classification_shapes(SIZES[f"hrnetv2_{size}"]))
@@ -69,13 +69,13 @@ def test_names_and_logits_of_the_classifier_are_those_of_timm(size: str) -> None
         assert torch.allclose(mine, other, rtol=1e-10, atol=1e-12)
 
 
-def test_classifier_takes_any_size_and_number_of_classes() -> None:
+def test_any_size_and_number_of_classes() -> None:
     network = HRNetClassifier(TINY, num_classes=7, in_channels=1).eval()
     for size in ((32, 32), (33, 47), (97, 65)):
         assert network(torch.randn(1, 1, *size)).shape == (1, 7)
 
 
-def test_classifier_starts_as_the_official_one() -> None:
+def test_classifier_is_initialised_as_the_official_one() -> None:
     network = HRNetClassifier(SMALL)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

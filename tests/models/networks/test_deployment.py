@@ -1,4 +1,4 @@
-"""What users do to HRNetV1, HRNetV2p and the classifier besides calling them."""
+"""Deployment of HRNetV1, HRNetV2p and the classifier: compile, export, trace, copy, save, other formats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.networks import TINY, assert_close, images_of, on_meta, tensors
 
 
 class NarrowV2p(HRNetV2p):
-    """The pyramid with fewer channels, which most of the time goes into."""
+    """The pyramid with fewer channels, which saves most of the time."""
 
     out_channels = 16
 
@@ -41,7 +41,7 @@ def fresh_compiler() -> Iterator[None]:
 
 @cache
 def lively(name: str) -> HRNet:
-    """In evaluation mode, with batch norms that have seen something."""
+    """In evaluation mode, with running statistics of a few batches."""
     torch.manual_seed(0)
     network = NETWORKS[name]()
     with torch.no_grad():
@@ -57,9 +57,9 @@ def network(request: pytest.FixtureRequest) -> HRNet:
 
 @pytest.fixture
 def short(network: HRNet) -> HRNet:
-    """Without most of the backbone, which test_deployment.py takes through the same: compilers are slow."""
+    """With a short backbone, since compilers are slow; tests/models/test_deployment.py compiles the whole one."""
     network.stage2 = network.stage3 = nn.Sequential()
-    if isinstance(network, HRNetV1):  # whose last module fuses in its own way
+    if isinstance(network, HRNetV1):  # its last module has one output
         last = network.get_submodule("stage4.0")
         last.branches = nn.ModuleList(nn.Identity() for _ in range(4))
     else:
@@ -74,7 +74,7 @@ def test_compiles_as_one_graph(short: HRNet) -> None:
 
 
 def test_exports_with_dynamic_sizes(short: HRNet) -> None:
-    # torch.export treats a side of 1 as another case: of the coarsest branch, of the pyramid's coarsest map
+    # torch.export specialises a side of 1, on the coarsest branch or in the pyramid's coarsest map
     smallest = 125 if isinstance(short, HRNetV2p) else 33
     height, width = torch.export.Dim("height", min=smallest), torch.export.Dim("width", min=smallest)
     sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
@@ -86,7 +86,7 @@ def test_exports_with_dynamic_sizes(short: HRNet) -> None:
             assert_close(module(images), short(images))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_traces_to_a_graph_for_any_size(short: HRNet) -> None:
     class Flat(nn.Module):
         def __init__(self) -> None:
@@ -108,7 +108,7 @@ def test_traces_to_a_graph_for_any_size(short: HRNet) -> None:
                 assert_close(ours, theirs)
 
 
-def test_channels_last_gives_the_same_and_stays(network: HRNet) -> None:
+def test_channels_last_keeps_results_and_format(network: HRNet) -> None:
     images = torch.randn(2, 3, 65, 97)
     with torch.no_grad():
         expected = network(images)
@@ -161,7 +161,7 @@ def test_copies_pickles_and_files(network: HRNet, tmp_path: Path) -> None:
     assert network.conv1.weight.abs().sum() > 0
 
 
-def test_folding_batch_norm_changes_nothing_but_rounding(network: HRNet) -> None:
+def test_folding_batch_norm_keeps_results(network: HRNet) -> None:
     network.double()
     folded = fold_batch_norm(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())

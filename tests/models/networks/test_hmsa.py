@@ -1,4 +1,4 @@
-"""Hierarchical multi-scale attention against published counts and the rule written out."""
+"""Hierarchical multi-scale attention against published counts and a plain second implementation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tiny(**arguments: Any) -> HRNetV2OCRMultiScale:
 
 
 def one_scale(images: Tensor, w: dict[str, Tensor], scale: float, align: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, auxiliary logits and share of one scale at its own size, of the networks written out elsewhere."""
+    """Logits, auxiliary logits and attention of one scale at its own size, by the plain implementations."""
     size = int(images.shape[2] * scale), int(images.shape[3] * scale)
     scaled = enlarge(images, size, "bilinear", align)
     plain_head = {
@@ -49,7 +49,7 @@ def one_scale(images: Tensor, w: dict[str, Tensor], scale: float, align: bool) -
     }
     maps, _ = hrnet_plain(scaled, w | plain_head, "bilinear", align)
     out, aux = ocr_plain(maps, w, align)
-    # the features that the last convolution sees, by taking it for the identity
+    # the inputs of the last convolution: its outputs with identity weights
     width = w["cls_head.weight"].shape[1]
     identity = {"cls_head.weight": torch.eye(width).view(width, width, 1, 1), "cls_head.bias": torch.zeros(width)}
     x, _ = ocr_plain(maps, w | identity, align)
@@ -59,8 +59,8 @@ def one_scale(images: Tensor, w: dict[str, Tensor], scale: float, align: bool) -
             w[f"scale_attn.bn{index}.{e}"].view(1, -1, 1, 1) for e in ("running_mean", "running_var", "weight", "bias")
         )
         x = ((x - mean) / (var + 1e-5).sqrt() * gain + shift).clamp(min=0)
-    share = 1 / (1 + (-F.conv2d(x, w["scale_attn.conv2.weight"])).exp())
-    return tuple(enlarge(y, size, "bilinear", align) for y in (out, aux, share))  # type: ignore[return-value]
+    attention = 1 / (1 + (-F.conv2d(x, w["scale_attn.conv2.weight"])).exp())
+    return tuple(enlarge(y, size, "bilinear", align) for y in (out, aux, attention))  # type: ignore[return-value]
 
 
 def written_out(images: Tensor, w: dict[str, Tensor], scales: list[float], align: bool) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ def written_out(images: Tensor, w: dict[str, Tensor], scales: list[float], align
     return results[0], results[1]
 
 
-def test_half_size_comes_first_in_the_running_statistics() -> None:
+def test_half_size_updates_running_statistics_first() -> None:
     network, images = tiny().train(), torch.randn(2, 3, 64, 96, dtype=torch.float64)
     backbone = copy.deepcopy(network)
     network.outputs(images)
@@ -108,7 +108,7 @@ def test_counts_of_the_official_network() -> None:
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("scales", [[1.0], [0.5, 1.0], [2.0, 1.0, 0.5], [0.75, 1.0, 1.5]])
-def test_equals_the_rule_written_out(scales: list[float], align_corners: bool) -> None:
+def test_equals_the_plain_implementation(scales: list[float], align_corners: bool) -> None:
     network = tiny(scales=scales, align_corners=align_corners)
     images = torch.randn(1, 3, 64, 75, dtype=torch.float64)
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_equals_the_rule_written_out(scales: list[float], align_corners: bool) -
     assert set(outputs) == {"out", "aux"}
 
 
-def test_training_sees_full_and_half_size_and_each_by_itself() -> None:
+def test_training_outputs_full_and_half_size_combined_and_alone() -> None:
     network = tiny(scales=[1.0, 2.0])
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     weights = network.state_dict()
@@ -130,7 +130,7 @@ def test_training_sees_full_and_half_size_and_each_by_itself() -> None:
     network.train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()  # statistics as they are, so that the results compare
+            module.eval()  # keeps the running statistics, so that results are comparable
     outputs = network.outputs(images)
     assert set(outputs) == {"out", "aux", "out_1_0", "out_0_5"}
     torch.testing.assert_close(outputs["out"], joint, rtol=1e-10, atol=1e-10)
@@ -149,7 +149,7 @@ def test_scales_without_1_or_out_of_range(scales: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])
-def test_images_of_a_few_pixels_have_a_result(size: tuple[int, int]) -> None:
+def test_tiny_images(size: tuple[int, int]) -> None:
     network = tiny(scales=[0.25, 0.5, 1.0]).eval()
     images = torch.randn(1, 3, *size, dtype=network.conv1.weight.dtype)
     with torch.inference_mode():
@@ -157,7 +157,7 @@ def test_images_of_a_few_pixels_have_a_result(size: tuple[int, int]) -> None:
 
 
 def sizes_and_images(network: HRNetV2OCRMultiScale, images: Tensor) -> list[Tensor]:
-    """What the backbone sees, scale by scale."""
+    """The inputs of the backbone, scale by scale."""
     seen: list[Tensor] = []
     handle = network.conv1.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
@@ -168,7 +168,7 @@ def sizes_and_images(network: HRNetV2OCRMultiScale, images: Tensor) -> list[Tens
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(128, 131), (143, 150), (209, 180)])
-def test_scaled_images_are_those_of_the_official_code(size: tuple[int, int], align_corners: bool) -> None:
+def test_images_are_scaled_as_in_the_official_code(size: tuple[int, int], align_corners: bool) -> None:
     scales = [2.0, 1.75, 1.5, 1.25, 1.1, 1.0, 0.75, 0.7, 0.5, 0.25]
     network = short(tiny(scales=scales, align_corners=align_corners).float())
     images = torch.randn(1, 3, *size)
@@ -179,7 +179,7 @@ def test_scaled_images_are_those_of_the_official_code(size: tuple[int, int], ali
         assert torch.equal(ours, images if scale == 1 else official), scale
 
 
-# what users do to it besides calling it
+# deployment
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +190,7 @@ def fresh_compiler() -> Iterator[None]:
 
 
 def short(network: HRNetV2OCRMultiScale) -> HRNetV2OCRMultiScale:
-    """Without most of the backbone, which test_deployment.py takes through the same: compilers are slow."""
+    """With a short backbone, since compilers are slow; test_deployment.py compiles the whole backbone."""
     network.stage2 = network.stage3 = network.stage4 = nn.Sequential()
     return network
 
@@ -220,7 +220,7 @@ def test_trains_compiled_as_one_graph() -> None:
         assert torch.allclose(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
 
 
-# from 33 pixels at the smallest scale: torch.export takes a side of 1, as 32 have at stride 32, for another case
+# from 33 pixels at the smallest scale: torch.export specialises a side of 1, which 32 have at stride 32
 @pytest.mark.parametrize(
     ("scales", "smallest"),
     [([0.5, 1.0, 2.0], 66), pytest.param([0.25, 1.0, 1.25, 1.5], 132, marks=pytest.mark.slow)],
@@ -237,7 +237,7 @@ def test_exports_with_dynamic_sizes(scales: list[float], smallest: int) -> None:
             assert_close(module(images), network(images))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_traces_to_a_graph_for_any_size() -> None:
     network = short(tiny(scales=[0.25, 0.7, 1.0, 1.5]).float())
     traced = torch.jit.trace(network, torch.randn(1, 3, 128, 160))
@@ -265,7 +265,7 @@ def test_bfloat16_autocast() -> None:
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
 
 
-def test_channels_last_gives_the_same_and_stays() -> None:
+def test_channels_last_keeps_results_and_format() -> None:
     network = tiny(scales=[0.5, 1.0, 1.5]).float()
     images = torch.randn(2, 3, 65, 67)
     formats: dict[str, bool] = {}

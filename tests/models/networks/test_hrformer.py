@@ -1,4 +1,4 @@
-"""HRFormer against the published counts and a plain second implementation, and in what users do to networks."""
+"""HRFormer against the published counts and a plain second implementation, and in deployment."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from tests.references.hrnet_keys import Shapes, random_weights
 from tests.references.hrnet_plain import Weights, enlarge
 from tests.references.ocr_plain import ocr_plain, ocr_shapes
 
-# parameters of backbone and classifier, entries of the state dict, and multiply-adds at 224x224 in 10^9, which
-# the published figures (HRFormer's README) take with those of the norms: the first were counted on the official code
+# parameters of backbone and classifier and keys of the state dict, counted on the official code; multiply-adds at
+# 224x224 in 10^9, including the norms, from HRFormer's README
 OFFICIAL = {
     "t": (2_572_388, 8_035_820, 2083, 1.83),
     "s": (7_891_050, 13_544_882, 2359, 3.56),
@@ -265,7 +265,7 @@ def test_small_images(size: tuple[int, int]) -> None:
     assert HRFormerOCR(TINY, num_classes=5).eval()(torch.randn(1, 3, *size)).shape == (1, 5, *size)
 
 
-def test_drop_path_keeps_what_the_official_mask_keeps() -> None:
+def test_drop_path_has_the_official_mask() -> None:
     x = torch.ones(64, 1, 1, 1)
     torch.manual_seed(0)
     dropped = DropPath(0.3).train()(x)
@@ -312,7 +312,7 @@ def test_checkpointing_keeps_less_for_the_backward_pass() -> None:
 
 
 def lively(network: HRFormer) -> HRFormer:
-    """Gives batch norms some statistics and puts the network into evaluation mode."""
+    """Sets running statistics by a few batches, and evaluation mode."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.5
@@ -328,7 +328,7 @@ def network(request: pytest.FixtureRequest) -> HRFormer:
 
 
 class Pair(nn.Module):
-    """Two branches of what takes a compiler long to go through in a whole backbone."""
+    """A module of two branches; a whole backbone takes long to compile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -386,7 +386,7 @@ def test_trains_compiled_as_one_graph() -> None:
 
 @pytest.mark.slow
 def test_exports_with_dynamic_sizes(network: HRFormer) -> None:
-    # from 33: torch.export treats a side of 1, which 32 pixels have on the coarsest branch, as another case
+    # from 33: torch.export specialises a side of 1, which 32 pixels have on the coarsest branch
     height, width = torch.export.Dim("height", min=33), torch.export.Dim("width", min=33)
     sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
     exported = torch.export.export(network, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(sizes,))
@@ -397,10 +397,10 @@ def test_exports_with_dynamic_sizes(network: HRFormer) -> None:
             assert_close(module(images), network(images), 1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 @pytest.mark.parametrize("network", [HRFormerClassifier], indirect=True)
 def test_traces_to_a_graph_for_any_size(network: HRFormer) -> None:
-    traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96), check_trace=False)  # that is done below
+    traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96), check_trace=False)  # checked below
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer)
     buffer.seek(0)
@@ -411,7 +411,7 @@ def test_traces_to_a_graph_for_any_size(network: HRFormer) -> None:
             assert_close(restored(images), network(images), 1e-5)
 
 
-def test_channels_last_gives_the_same_and_stays(network: HRFormer) -> None:
+def test_channels_last_keeps_results_and_format(network: HRFormer) -> None:
     images = torch.randn(2, 3, 65, 97)
     expected = network(images)
     network.to(memory_format=torch.channels_last)
@@ -441,7 +441,7 @@ def test_trains_in_channels_last() -> None:
     for ours, theirs in zip(twin.parameters(), network.parameters(), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None
-        # of the largest, since single entries may be what is left of sums a million times as large
+        # relative to the largest: single values may be differences of numbers a million times as large
         assert (ours.grad - theirs.grad).abs().max() <= 1e-10 * max(theirs.grad.abs().max(), 1)
 
 
@@ -453,7 +453,7 @@ def test_bfloat16_autocast(network: HRFormer) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         network.train()(images).float().square().mean().backward()
     for name, parameter in network.named_parameters():
-        if not name.startswith("aux_head.3"):  # the regions' shares alone depend on it; its bias changes nothing
+        if not name.startswith("aux_head.3"):  # only the attention to regions depends on it; its bias has no effect
             assert parameter.grad is not None, name
             assert parameter.grad.dtype == torch.float32
 
@@ -474,9 +474,9 @@ def test_round_trip_through_safetensors(network: HRFormer, tmp_path: Path) -> No
     assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
 
 
-# the OCR head's norms stand one level deeper than their convolutions, where folding does not find them
+# the OCR head's norms are nested one level deeper than their convolutions, where folding does not find them
 @pytest.mark.parametrize("network", [HRFormerClassifier], indirect=True)
-def test_folding_batch_norm_changes_nothing_but_rounding(network: HRFormer) -> None:
+def test_folding_batch_norm_keeps_results(network: HRFormer) -> None:
     network.double()
     folded = fold_batch_norm(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())

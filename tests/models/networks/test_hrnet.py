@@ -18,7 +18,7 @@ from hrseg.utils.upsample import upsample
 from tests.references.hrnet_keys import SIZES, random_weights, segmentation_shapes
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 
-# parameters with 19 classes, of the head alone, and entries of the state dict: counted on the official code
+# parameters with 19 classes, of the head alone, and keys of the state dict: counted on the official code
 OFFICIAL_COUNTS = {
     "hrnetv2_w18_small_v1": (1_540_819, 62_899, 435),
     "hrnetv2_w18_small_v2": (3_939_579, 78_859, 873),
@@ -36,7 +36,7 @@ OFFICIAL_MULTIPLY_ADDS = {
     "hrnetv2_w18_small_v2": (76.9, 71.6),
     "hrnetv2_w18": (147.4, None),
     "hrnetv2_w32": (361.2, None),
-    "hrnetv2_w40": (535.4, None),  # the paper's 493.2 fits no count of the official code
+    "hrnetv2_w40": (535.4, None),  # the paper's 493.2 agrees with no count of the official code
     "hrnetv2_w48": (747.5, 696.2),
 }
 SMALL = "hrnetv2_w18_small_v1"
@@ -49,7 +49,7 @@ def parameters(module: nn.Module) -> int:
 
 @cache
 def on_meta(name: str, num_classes: int = 19) -> HRNetV2:
-    """A network of shapes only; shared by the tests, so not to be changed."""
+    """A network on the device "meta"; shared by the tests, not to be changed."""
     with torch.device("meta"):
         network = create_model(name, num_classes=num_classes)
     assert isinstance(network, HRNetV2)
@@ -120,7 +120,7 @@ def test_equals_the_plain_implementation(fuse_mode: str, align_corners: bool, si
 
 
 @pytest.mark.parametrize("name", ["hrnetv2_w18_small_v2", "hrnetv2_w18"])
-def test_deeper_ones_equal_the_plain_implementation(name: str) -> None:
+def test_deeper_networks_equal_the_plain_implementation(name: str) -> None:
     network, weights = loaded(name)
     _compare(network.double(), weights, (65, 97), "bilinear", False, tolerance=1e-10)
 
@@ -168,7 +168,7 @@ def test_gradients_equal_those_of_the_plain_implementation() -> None:
         assert (parameter.grad - expected).abs().max() <= 1e-9 * max(expected.abs().max(), 1), name
 
 
-def test_nearest_is_the_fixed_upsampling_of_the_official_classifier() -> None:
+def test_nearest_equals_the_official_classifiers_upsampling() -> None:
     maps = torch.randn(1, 4, 6, 10)
     for factor in (2, 4, 8):
         upsampled = nn.Upsample(scale_factor=factor, mode="nearest")(maps)
@@ -194,7 +194,7 @@ def test_any_size(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("in_channels", [1, 4])
-def test_other_numbers_of_channels(in_channels: int) -> None:
+def test_in_channels(in_channels: int) -> None:
     network = create_model(SMALL, in_channels=in_channels).eval()
     assert network(torch.randn(1, in_channels, 40, 40)).shape == (1, 19, 40, 40)
 

@@ -49,7 +49,7 @@ def test_v1_is_a_convolution_on_the_finest_map(fuse_mode: str, align_corners: bo
         assert_close(network(images), enlarge(expected, (45, 64), "bilinear", align_corners), 1e-10)
 
 
-def test_v1_starts_as_the_pose_network() -> None:
+def test_v1_is_initialised_as_the_pose_network() -> None:
     network = HRNetV1(SMALL, num_classes=17, init="official")
     assert network.head_names == ("final_layer",)
     weights = torch.cat([m.weight.flatten() for m in network.modules() if isinstance(m, nn.Conv2d)])

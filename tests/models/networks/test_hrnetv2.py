@@ -23,7 +23,7 @@ def maps_of(height: int, width: int) -> tuple[Tensor, ...]:
 
 
 def official_head(head: V2Head, maps: tuple[Tensor, ...]) -> Tensor:
-    """All maps side by side at the finest size, through the layers one after the other."""
+    """The head as published: all maps concatenated at the finest size, then the layers."""
     size = maps[0].shape[-2:]
     x = torch.cat([F.interpolate(m, size, mode="bilinear", align_corners=head.align_corners) for m in maps], 1)
     for layer in head:
@@ -35,7 +35,7 @@ def official_head(head: V2Head, maps: tuple[Tensor, ...]) -> Tensor:
 @pytest.mark.parametrize("size", [(16, 24), (13, 9)])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", [V2Head, SplitV2Head])
-def test_logits_and_gradients_are_those_of_the_official_head(
+def test_logits_and_gradients_equal_the_official_head(
     kind: type[V2Head], training: bool, size: tuple[int, int], align_corners: bool
 ) -> None:
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def test_logits_and_gradients_are_those_of_the_official_head(
 
 
 @pytest.mark.parametrize("kind", [V2Head, SplitV2Head])
-def test_a_folded_head_gives_the_same(kind: type[V2Head]) -> None:
+def test_folding_batch_norm_keeps_results(kind: type[V2Head]) -> None:
     torch.manual_seed(0)
     head = kind(WIDTHS, 5, align_corners=False).double().eval()
     maps = maps_of(13, 9)

@@ -30,7 +30,7 @@ def test_names_and_shapes_of_v2p(size: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(128, 64), (141, 75), (61, 64)])
-def test_v2p_is_a_pyramid_of_means(size: tuple[int, int]) -> None:
+def test_v2p_pools_averages(size: tuple[int, int]) -> None:
     network = HRNetV2p(SMALL).double().eval()
     weights = random_weights(segmentation_shapes(SMALL_SIZES, 5))
     network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("last_layer")}, strict=False)
@@ -93,7 +93,7 @@ def test_v2p_trains_in_torchvision_detectors(detector: str) -> None:
             assert found["boxes"].shape == (len(found["scores"]), 4)
 
 
-def test_v2p_starts_as_the_detectors() -> None:
+def test_v2p_is_initialised_as_the_detectors() -> None:
     network = HRNetV2p(VARIANTS["w18_small_v2"])
     assert network.head_names == ("reduction_conv", "fpn_conv")
     for name, fan in (("reduction_conv.0", 270), ("fpn_conv.3", 256 * 9)):

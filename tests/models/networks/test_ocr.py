@@ -1,4 +1,4 @@
-"""HRNetV2 + OCR against the published numbers and a plain second implementation, and in all that users do to it."""
+"""HRNetV2 + OCR against the published numbers and a plain second implementation, and in deployment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.references.hrnet_keys import SIZES, Sizes, classification_shapes, ran
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 from tests.references.ocr_plain import ocr_plain, ocr_shapes
 
-# parameters with 19 classes, and entries of the state dict: counted on the official code
+# parameters with 19 classes, and keys of the state dict: counted on the official code
 OFFICIAL_COUNTS = {
     "w18_small_v1": (3_842_278, 486),
     "w18_small_v2": (6_379_278, 924),
@@ -79,7 +79,7 @@ def loaded(align_corners: bool = True, **arguments: Any) -> tuple[HRNetV2OCR, di
 def plain(
     images: Tensor, weights: dict[str, Tensor], align_corners: bool, fuse_mode: str = "bilinear", training: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The whole network in the second implementation; the plain head that `hrnet_plain` wants does not count."""
+    """The whole network in the second implementation; the plain head that `hrnet_plain` needs is not used."""
     plain_head = {"0.weight": (1, 60, 1, 1), "1.weight": (1,), "1.bias": (1,), "3.weight": (1, 1, 1, 1), "3.bias": (1,)}
     plain_head |= {"1.running_mean": (1,), "1.running_var": (1,)}
     unused = {f"last_layer.{name}": torch.ones(shape) for name, shape in plain_head.items()}
@@ -112,7 +112,7 @@ def test_counts_of_w48(num_classes: int, number: int) -> None:
     assert len(network.state_dict()) == 1890
 
 
-def test_counts_of_the_parts() -> None:
+def test_counts_of_the_modules() -> None:
     network = on_meta("w48")
     counts = {name: parameters(part) for name, part in network.named_children() if name in network.head_names}
     assert counts == {
@@ -136,7 +136,7 @@ def test_multiply_adds_are_the_published_ones() -> None:
     flops = counter.get_flop_counts()["Global"]
     convolutions = flops.pop(torch.ops.aten.convolution) // 2
     assert convolutions / 1e9 == pytest.approx(1295.4, abs=0.1)
-    assert convolutions * 10 // 2**30 == 12063  # 1206.3 in the README, cut off
+    assert convolutions * 10 // 2**30 == 12063  # 1206.3 in the README, rounded down
     pixels = 256 * 512
     assert flops == {torch.ops.aten.bmm: 2 * 19 * pixels * (512 + 256 + 256)}  # regions, similarities, contexts
 
@@ -238,7 +238,7 @@ def test_regions_are_averages_over_the_pixels() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_averages_over_many_pixels_hold_in_half_precision(dtype: torch.dtype) -> None:
+def test_averages_over_many_pixels_are_exact_in_half_precision(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 2, 256, 512, generator=generator).abs() + 1
     scores = torch.randn(1, 3, 256, 512, generator=generator)
@@ -308,7 +308,7 @@ def test_kaiming_initialisation_keeps_activations_alive() -> None:
             assert module.bias is None or (module.bias == 0).all()
 
 
-def test_the_head_is_all_that_the_official_recipes_train_faster() -> None:
+def test_official_recipes_train_only_the_head_faster() -> None:
     network = tiny()
     groups = {group["name"]: group for group in parameter_groups(network, 10.0, head_names=network.head_names)}
     names = {id(parameter): name for name, parameter in network.named_parameters()}
@@ -346,7 +346,7 @@ def test_fits_one_batch_with_the_recipes_loss() -> None:
 # ----------------------------------------------------------------------------------------------------------- weights
 
 
-def test_weights_travel_through_safetensors(tmp_path: Path) -> None:
+def test_round_trip_through_safetensors(tmp_path: Path) -> None:
     network, twin = tiny(), tiny()
     save_weights(network, tmp_path / "ocr.safetensors")
     report = load_weights(twin, tmp_path / "ocr.safetensors")
@@ -355,7 +355,7 @@ def test_weights_travel_through_safetensors(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_imagenet_weights_fill_the_backbone() -> None:
+def test_imagenet_weights_load_into_the_backbone() -> None:
     network = tiny()
     weights = random_weights(classification_shapes(TINY_SIZES))
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -378,7 +378,7 @@ def fresh_compiler() -> Iterator[None]:
 
 @pytest.fixture
 def network() -> HRNetV2OCR:
-    """In evaluation mode, with some statistics."""
+    """In evaluation mode, with running statistics of a few batches."""
     torch.manual_seed(0)
     network = tiny(init="kaiming", bn_momentum=0.5)
     for _ in range(3):
@@ -404,7 +404,7 @@ def test_compiles_as_one_graph(network: HRNetV2OCR, memory_format: torch.memory_
 def test_compiles_with_the_default_backend(network: HRNetV2OCR) -> None:
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler warns of what this machine's C++ compiler lacks
+        warnings.simplefilter("ignore")  # the compiler warns of features that the C++ compiler lacks
         assert_close(torch.compile(network, fullgraph=True)(images), network(images), 1e-4)
 
 
@@ -438,7 +438,7 @@ def test_exports_with_dynamic_sizes(network: HRNetV2OCR, memory_format: torch.me
             assert_close(module(images), network(images))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_traces_to_a_graph_for_any_size(network: HRNetV2OCR) -> None:
     traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96))
     buffer = io.BytesIO()
@@ -451,7 +451,7 @@ def test_traces_to_a_graph_for_any_size(network: HRNetV2OCR) -> None:
             assert_close(restored(images), network(images))
 
 
-def test_channels_last_gives_the_same_and_stays(network: HRNetV2OCR) -> None:
+def test_channels_last_keeps_results_and_format(network: HRNetV2OCR) -> None:
     images = torch.randn(2, 3, 65, 97)
     expected = network.outputs(images)
     network.to(memory_format=CHANNELS_LAST)
@@ -504,20 +504,20 @@ def test_forward_resizes_the_main_output(network: HRNetV2OCR) -> None:
     assert torch.equal(network(images), full)
 
 
-def test_folding_batch_norm_changes_nothing_but_rounding(network: HRNetV2OCR) -> None:
+def test_folding_batch_norm_keeps_results(network: HRNetV2OCR) -> None:
     network.double()
     images = draw(1, 3, 45, 33)
     with torch.no_grad():
         assert_close(fold_batch_norm(network)(images), network(images), 1e-10)
 
 
-def test_a_replaced_classifier_is_the_one_that_is_used(network: HRNetV2OCR) -> None:
+def test_a_replaced_classifier_is_used(network: HRNetV2OCR) -> None:
     network.cls_head = nn.Conv2d(12, 2, 1)
     assert network(torch.randn(1, 3, 40, 40)).shape == (1, 2, 40, 40)
 
 
-def test_inference_keeps_no_wide_map_during_the_attention(network: HRNetV2OCR) -> None:
-    """What the backbone and the first convolutions put out is freed before pixels and regions are compared."""
+def test_inference_frees_wide_maps_before_the_attention(network: HRNetV2OCR) -> None:
+    """Outputs of the backbone and the first convolutions are freed before the attention."""
     references: list[weakref.ref[Tensor]] = []
     alive: list[bool] = []
 

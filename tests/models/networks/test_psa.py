@@ -1,4 +1,4 @@
-"""Polarized self-attention against its plain reading, and in the backbone."""
+"""Polarized self-attention against a plain second implementation, and in the backbone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def lively(module: nn.Module) -> nn.Module:
-    """In double, with weights and statistics for which every softmax, norm and sigmoid matters."""
+    """In double precision, with weights and statistics for which every softmax, norm and sigmoid matters."""
     torch.manual_seed(0)
     module = module.double()
     for name, tensor in module.state_dict().items():
@@ -58,7 +58,7 @@ def largest_error(ours: Tensor, theirs: Tensor) -> float:
 
 @pytest.mark.parametrize("key", FORMS)
 @pytest.mark.parametrize(("width", "size"), [(16, (5, 7)), (18, (1, 1)), (36, (4, 1))])
-def test_attention_equals_the_plain_reading(key: str, width: int, size: tuple[int, int]) -> None:
+def test_attention_equals_the_plain_implementation(key: str, width: int, size: tuple[int, int]) -> None:
     attention = lively({"psa_p": ParallelPSA, "psa_s": SequentialPSA}[key](width))
     x = maps_of(width, size)
     expected = psa_plain(x, named(attention, "deattn"), "deattn", FORMS[key])
@@ -67,7 +67,7 @@ def test_attention_equals_the_plain_reading(key: str, width: int, size: tuple[in
 
 @pytest.mark.parametrize("key", FORMS)
 @pytest.mark.parametrize("training", [True, False])
-def test_block_and_its_gradients_equal_the_plain_reading(key: str, training: bool) -> None:
+def test_block_and_gradients_equal_the_plain_implementation(key: str, training: bool) -> None:
     block = lively(PSA_BLOCKS[key](16)).train(training)
     leaves = named(block, "b")
     for name, tensor in leaves.items():
@@ -86,8 +86,8 @@ def test_block_and_its_gradients_equal_the_plain_reading(key: str, training: boo
         assert (ours - theirs).abs().max() <= 1e-9 * max(theirs.abs().max(), 1), name
 
 
-def test_the_forms_differ_in_their_rule() -> None:
-    """What the other tests compare is no constant: the order, and the place of the softmax, show in the result."""
+def test_parallel_and_sequential_attention_differ() -> None:
+    """The other tests do not compare constants: the order and the place of the softmax change the result."""
     parallel = lively(ParallelPSA(16))
     assert isinstance(parallel, PolarizedSelfAttention)
     x = maps_of(16, (5, 7))
@@ -102,7 +102,7 @@ def test_the_forms_differ_in_their_rule() -> None:
 
 
 def attention_shapes(name: str, key: str, width: int) -> Shapes:
-    """The official entries of one attention, written down from their description."""
+    """Official keys and shapes of one attention layer, written down from their description."""
     inner, narrow = width // 2, width // 2 // 4
     shapes: Shapes = {
         f"{name}.conv_q_right.weight": (1, width, 1, 1),
@@ -153,7 +153,7 @@ def test_counts_of_w48(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", FORMS)
-def test_every_block_of_a_network_computes_the_plain_reading(key: str) -> None:
+def test_every_block_of_a_network_equals_the_plain_implementation(key: str) -> None:
     variant = replace(TINY, block=PSA_BLOCKS[key])
     network = HRNetV2(variant, num_classes=5, init="kaiming").double()
     calls: dict[str, tuple[Tensor, Tensor]] = {}
@@ -175,7 +175,7 @@ def test_every_block_of_a_network_computes_the_plain_reading(key: str) -> None:
             assert largest_error(out, expected) <= 1e-10, name
 
 
-def test_a_network_of_attention_that_lets_half_of_everything_through_is_the_plain_one() -> None:
+def test_constant_attention_equals_the_plain_network() -> None:
     torch.manual_seed(0)
     network = HRNetV2(replace(TINY, block=PSA_BLOCKS["psa_s"]), init="kaiming", bn_momentum=0.5).double()
     plain = HRNetV2(TINY, bn_momentum=0.5).double()
@@ -184,8 +184,8 @@ def test_a_network_of_attention_that_lets_half_of_everything_through_is_the_plai
             if isinstance(block, PSABlock):
                 assert isinstance(block.deattn.conv_up, nn.Sequential)
                 block.deattn.get_parameter("conv_up.3.weight").zero_()
-                block.deattn.get_parameter("conv_up.3.bias").fill_(100)  # channels count in full
-                block.deattn.get_parameter("conv_q_left.weight").zero_()  # pixels count half
+                block.deattn.get_parameter("conv_up.3.bias").fill_(100)  # channel weights of 1
+                block.deattn.get_parameter("conv_q_left.weight").zero_()  # pixel weights of 0.5
         network(torch.randn(2, 3, 64, 64, dtype=torch.float64))
         plain.load_state_dict({k: v for k, v in network.state_dict().items() if ".deattn." not in k})
         for module in plain.modules():
@@ -225,19 +225,19 @@ def test_official_initialisation_covers_the_attention(key: str) -> None:
     assert torch.cat(weights).std().item() == pytest.approx(0.001, rel=0.02)
 
 
-def test_plain_variants_keep_their_plain_blocks() -> None:
+def test_plain_variants_have_plain_blocks() -> None:
     assert all(variant.block is BasicBlock for variant in VARIANTS.values())
     assert not any(".deattn." in name for name in create_model("hrnetv2_w18_small_v1").state_dict())
 
 
-def test_too_narrow_a_width_is_refused() -> None:
+def test_narrow_widths_are_refused() -> None:
     with pytest.raises(ConfigError, match="width is 4; expected at least 8"):
         HRNetV2(HRNetVariant(4, blocks=1, modules=(1, 1, 1), block=PSA_BLOCKS["psa_s"]))
 
 
 @pytest.fixture
 def blocks() -> nn.Module:
-    """One block of each form; the backbone around them is taken through the same in test_deployment.py."""
+    """One block of each kind; test_deployment.py does the same to the backbone."""
     torch.manual_seed(0)
     blocks = nn.Sequential(*(block(16) for block in PSA_BLOCKS.values()))
     with torch.no_grad():
@@ -268,7 +268,7 @@ def test_exports_with_dynamic_sizes(blocks: nn.Module) -> None:
             assert largest_error(module(x), blocks(x)) < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, and still what many runtimes take
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_traces_to_a_graph_for_any_size(blocks: nn.Module) -> None:
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.trace(blocks, torch.randn(1, 16, 5, 7)), buffer)
@@ -279,7 +279,7 @@ def test_traces_to_a_graph_for_any_size(blocks: nn.Module) -> None:
             assert largest_error(restored(x), blocks(x)) < 1e-5
 
 
-def test_channels_last_gives_the_same_and_stays(blocks: nn.Module) -> None:
+def test_channels_last_keeps_results_and_format(blocks: nn.Module) -> None:
     for x in sizes_of_maps():
         expected = blocks(x)
         out = copy.deepcopy(blocks).to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))

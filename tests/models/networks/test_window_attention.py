@@ -1,4 +1,4 @@
-"""Attention within windows, and its tables of biases; whole networks of it are compared in test_hrformer."""
+"""Window attention and its bias tables; test_hrformer.py compares whole networks."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_attention_stays_within_its_window() -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 12), (5, 3), (1, 1), (9, 10)])
-def test_exported_attention_picks_the_same_pixels(size: tuple[int, int]) -> None:
+def test_exported_attention_gathers_the_same_pixels(size: tuple[int, int]) -> None:
     attention = WindowAttention(8, heads=2, window_size=4).double()
     maps = torch.randn(2, *size, 8, dtype=torch.float64)
     assert torch.allclose(attention._by_index(maps), attention(maps), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("window", [3, 13])
-def test_bias_tables_fit_other_windows(window: int) -> None:
+def test_bias_tables_are_resized_to_other_windows(window: int) -> None:
     torch.manual_seed(0)
     entries = {f"module.{name}": value for name, value in HRFormer(TINY).double().state_dict().items()}
     before = copy.deepcopy(entries)
@@ -62,13 +62,13 @@ def test_bias_tables_fit_other_windows(window: int) -> None:
             assert resized[name] is entries[name]
 
 
-def test_bias_tables_that_fit_stay() -> None:
+def test_bias_tables_of_the_right_size_stay() -> None:
     entries = HRFormer(TINY).state_dict()
     resized = resize_bias_tables(entries, 7)
     assert all(resized[name] is value for name, value in entries.items())
 
 
 @pytest.mark.parametrize("rows", [168, 144])
-def test_bias_tables_of_no_window(rows: int) -> None:
+def test_bias_tables_of_invalid_size(rows: int) -> None:
     with pytest.raises(WeightsError, match=rf"attn.relative_position_bias_table has shape \({rows}, 2\); expected"):
         resize_bias_tables({"attn.relative_position_bias_table": torch.zeros(rows, 2)}, 13)

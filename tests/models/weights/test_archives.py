@@ -1,4 +1,4 @@
-"""One file out of archives that are damaged, or that name files outside, links and devices."""
+"""Extraction from archives that are damaged, or that hold links, devices and paths outside the folder."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path, make: Callable[[P
     assert not Path("/tmp/hrseg_climber").exists()
 
 
-def test_links_and_devices_are_passed_over(tmp_path: Path) -> None:
+def test_links_and_devices_are_skipped(tmp_path: Path) -> None:
     make_zip(tmp_path / "links", "link", stat.S_IFLNK | 0o777)
     for number, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)):
         make_tar(tmp_path / f"links{number}", "link", kind)
@@ -97,7 +97,7 @@ def test_the_output_of_an_archive_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_tar_archive_with_a_zip_archive_at_its_end(tmp_path: Path) -> None:
-    make_zip(tmp_path / "w.pth", "data.pkl")  # what torch writes
+    make_zip(tmp_path / "w.pth", "data.pkl")  # like torch's files
     with tarfile.open(tmp_path / "archive", "w") as packed:
         packed.add(tmp_path / "w.pth", "w.pth")
     (tmp_path / "out").mkdir()
@@ -105,9 +105,9 @@ def test_a_tar_archive_with_a_zip_archive_at_its_end(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "w.pth").read_bytes() == (tmp_path / "w.pth").read_bytes()
 
 
-def test_a_byte_changed_in_a_compressed_tar_archive(tmp_path: Path) -> None:
+def test_a_changed_byte_in_a_compressed_tar_archive(tmp_path: Path) -> None:
     archive = tmp_path / "archive.tar.gz"
-    with tarfile.open(archive, "w:gz", compresslevel=0) as packed:  # stored: the change meets the file, not its form
+    with tarfile.open(archive, "w:gz", compresslevel=0) as packed:  # stored, so that the content changes
         member = tarfile.TarInfo("w.pth")
         member.size = len(CONTENT)
         packed.addfile(member, io.BytesIO(CONTENT))
@@ -118,7 +118,7 @@ def test_a_byte_changed_in_a_compressed_tar_archive(tmp_path: Path) -> None:
         extract(archive, ["file.txt", "w.pth"], tmp_path)
 
 
-def test_damage_to_what_lzma_compressed(tmp_path: Path) -> None:
+def test_damaged_lzma_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as packed:
         packed.writestr("w.pth", CONTENT)
     with tarfile.open(tmp_path / "xz.tar", "w:xz") as packed_tar:

@@ -1,4 +1,4 @@
-"""Downloads from a small server that is slow, breaks off, stalls, serves other content, or lacks the file."""
+"""Downloads from a local server that is slow, closes connections, stalls, or serves other content or no file."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Served:
-    """How the server gives one file."""
+    """How the server serves a file."""
 
     content: bytes = CONTENT
-    cuts: list[int] = field(default_factory=list)  # bytes sent by the first responses, before the connection breaks
+    cuts: list[int] = field(default_factory=list)  # bytes sent by the first responses before the connection is closed
     codes: list[int] = field(default_factory=list)  # status codes of the first responses
-    stalls: bool = False  # instead of breaking the connection
-    length: bool = True  # whether the header states it
-    gate: threading.Event | None = None  # what each response waits for
+    stalls: bool = False  # instead of closing the connection
+    length: bool = True  # whether the header has it
+    gate: threading.Event | None = None  # awaited by each response
     requests: int = 0
 
 
@@ -132,7 +132,7 @@ def test_progress_on_a_terminal(
     assert "5.24M/5.24M" in errors
 
 
-def test_an_interrupted_download_is_repeated(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupted_download_is_retried(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     served = Served(cuts=[100_000, 50_000])
     with caplog.at_level(logging.INFO):
         assert fetch([server.mirror("w.pth", served)], tmp_path).read_bytes() == CONTENT
@@ -145,7 +145,7 @@ def test_an_interrupted_download_is_repeated(server: Server, tmp_path: Path, cap
     assert names(tmp_path) == {"w.pth", "w.pth.sha256"}
 
 
-def test_a_server_that_stalls_is_asked_again(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_download_is_retried(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "TIMEOUT_SECONDS", 1.0)
     served = Served(cuts=[70_000], stalls=True)
     assert fetch([server.mirror("w.pth", served, DIGEST)], tmp_path).read_bytes() == CONTENT
@@ -155,7 +155,7 @@ def test_a_server_that_stalls_is_asked_again(server: Server, tmp_path: Path, mon
         fetch([server.mirror("dead.pth", dead)], tmp_path)
 
 
-def test_passing_troubles_of_a_server(server: Server, tmp_path: Path) -> None:
+def test_server_errors_are_retried(server: Server, tmp_path: Path) -> None:
     served = Served(codes=[503, 429])
     assert fetch([server.mirror("w.pth", served)], tmp_path).read_bytes() == CONTENT
     lasting = Served(codes=[500] * 9)
@@ -195,11 +195,11 @@ def test_mirrors_are_tried_in_turn(server: Server, tmp_path: Path, caplog: pytes
     assert names(tmp_path / "b") == set()
 
 
-def test_a_file_whose_length_is_not_told(server: Server, tmp_path: Path) -> None:
+def test_a_response_without_content_length(server: Server, tmp_path: Path) -> None:
     assert fetch([server.mirror("w.pth", Served(length=False), DIGEST)], tmp_path).read_bytes() == CONTENT
 
 
-def test_a_full_disk_and_a_place_that_is_no_folder(server: Server, tmp_path: Path) -> None:
+def test_a_full_disk_and_a_file_as_folder(server: Server, tmp_path: Path) -> None:
     mirror = server.mirror("w.pth", Served())
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -270,7 +270,7 @@ def test_a_killed_process_leaves_no_lock_and_no_half_file(server: Server, tmp_pa
     assert fetch([mirror], tmp_path).read_bytes() == CONTENT
 
 
-def test_the_hub_is_a_place_among_others(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_one_of_the_mirrors(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Mirror("hf://timm/hrnet_w18.ms_in1k/model.safetensors")
     assert (hub.repository, hub.file) == ("timm/hrnet_w18.ms_in1k", "model.safetensors")
     asked: list[tuple[str, str]] = []
@@ -289,7 +289,7 @@ def test_the_hub_is_a_place_among_others(server: Server, tmp_path: Path, monkeyp
     assert asked == [("timm/hrnet_w18.ms_in1k", "model.safetensors")] * 2
 
 
-def test_without_a_network_the_hub_is_asked_once_and_the_reason_is_told(
+def test_without_a_network_the_hub_is_tried_once_and_the_reason_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -306,9 +306,9 @@ def test_without_a_network_the_hub_is_asked_once_and_the_reason_is_told(
     assert url.endswith("/timm/hrnet_w18.ms_in1k/resolve/main/model.safetensors")
 
 
-def test_half_a_file_whose_length_is_not_told_is_examined(server: Server, tmp_path: Path) -> None:
+def test_a_truncated_response_without_content_length_is_noticed(server: Server, tmp_path: Path) -> None:
     def whole(path: Path) -> None:
-        assert path.suffix == ".pth"  # by which a file is opened
+        assert path.suffix == ".pth"  # which decides how a file is opened
         if path.read_bytes() != CONTENT:
             raise WeightsError(f"{path} is too short")
 
@@ -316,7 +316,7 @@ def test_half_a_file_whose_length_is_not_told_is_examined(server: Server, tmp_pa
     with pytest.raises(WeightsError, match=r"cut\.pth from http.* \(the downloaded file is too short\)$"):
         fetch([cut], tmp_path, whole)
     assert names(tmp_path) == set()
-    assert fetch([cut, server.mirror("w.pth", Served())], tmp_path, whole).name == "cut.pth"  # the second time whole
+    assert fetch([cut, server.mirror("w.pth", Served())], tmp_path, whole).name == "cut.pth"  # second attempt
 
 
 def test_nothing_is_left_of_a_file_with_a_wrong_hash(server: Server, tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_nothing_is_left_of_a_file_with_a_wrong_hash(server: Server, tmp_path: P
     assert names(tmp_path) == set()
 
 
-def test_a_file_that_was_fetched_by_hand(tmp_path: Path) -> None:
+def test_a_manually_downloaded_file(tmp_path: Path) -> None:
     source, folder = tmp_path / "Download (1).pth", tmp_path / "home"
     source.write_bytes(CONTENT)
     mirrors = [Mirror("https://somewhere/known.pth", DIGEST[:8]), Mirror("https://elsewhere/other.pth")]

@@ -1,4 +1,4 @@
-"""Weights of every code base: recognised by their names, computing in our network what they computed at home."""
+"""Weights of every code base: recognised by their keys, with the same results in our networks."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _lively(name: str, parameters: str) -> tuple[Network, Weights]:
 
 
 def lively(name: str, **parameters: Any) -> tuple[Network, Weights]:
-    """A network as one built for a file is, with random weights and statistics, and the weights."""
-    if re.match(r"hrnetv(1|2)_", name) and not name.endswith("_cls"):  # those that have the argument
+    """A network built as for a file, with random weights and statistics, and the weights."""
+    if re.match(r"hrnetv(1|2)_", name) and not name.endswith("_cls"):  # has the argument
         parameters = {"init": "official", **parameters}
     network, weights = _lively(name, json.dumps(parameters))
     return network, dict(weights)
@@ -83,7 +83,7 @@ def classes(number: int) -> dict[str, Any]:
 
 
 def without(weights: Weights, *names: str) -> Weights:
-    """As a code base that has no biases of these convolutions; batch norm makes up for them."""
+    """The weights of a code base without biases of these convolutions, merged into batch norm."""
     kept = dict(weights)
     for name in names:
         head, index = name.rsplit(".", 1)
@@ -92,7 +92,7 @@ def without(weights: Weights, *names: str) -> Weights:
     return kept
 
 
-# ------------------------------------------------------------------------------- layouts, and what they say unasked
+# ------------------------------------------------------------------------------------------- layouts and their facts
 
 Case = tuple[str, dict[str, Any], Callable[[Weights], dict[str, Any]], str]
 CASES: dict[str, Case] = {
@@ -201,7 +201,7 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_a_file_alone_builds_its_network(case: str, counted: bool, tmp_path: Path) -> None:
+def test_a_file_builds_its_network(case: str, counted: bool, tmp_path: Path) -> None:
     name, parameters, write, origin = CASES[case]
     network, weights = lively(name, **parameters)
     path = tmp_path / "weights.pth"
@@ -209,7 +209,7 @@ def test_a_file_alone_builds_its_network(case: str, counted: bool, tmp_path: Pat
 
     found = create_model(from_file=path)
     assert found.config == network.config
-    rounding = 1e-5 if "mmseg" in case else 0.0  # a bias was taken into the running mean
+    rounding = 1e-5 if "mmseg" in case else 0.0  # a bias is merged into the running mean
     assert_same_results(found, network, rounding)
 
     again = create_model(**network.config)
@@ -220,8 +220,8 @@ def test_a_file_alone_builds_its_network(case: str, counted: bool, tmp_path: Pat
     assert_same_results(again, found)
 
 
-def test_counts_of_the_makers_networks() -> None:
-    """Parameters and entries, as found by building the makers' own code with 19 classes: the names here are theirs."""
+def test_counts_of_the_code_bases_networks() -> None:
+    """Counts of parameters and keys, from building the code bases' own networks with 19 classes."""
     with torch.device("meta"):
         w48, small = create_model("hrnetv2_w48"), create_model("hrnetv2_w18_small_v2")
         ocr, small_ocr = create_model("hrnetv2_w48_ocr"), create_model("hrnetv2_w18_small_v2_ocr")
@@ -257,7 +257,7 @@ def test_counts_of_the_makers_networks() -> None:
 
 
 def inplace(weights: Weights) -> tuple[Weights, Weights]:
-    """What InPlaceABN would have saved, signs at random, and the weights of plain batch norms that do the same."""
+    """Weights as InPlaceABN saves them, with random signs, and equivalent weights of plain batch norm."""
     generator = torch.Generator().manual_seed(5)
     theirs, plain = without_counters(weights), without_counters(weights)
     for name in theirs:
@@ -279,7 +279,7 @@ def test_openseg_with_inplace_abn(tmp_path: Path) -> None:
     expected = create_model(**network.config)
     expected.load_state_dict(plain, strict=False)
     assert_same_results(found, expected)
-    # which differs from what rectifiers without a slope make of them
+    # the slope makes a difference
     straight = create_model(OCR, **{**parameters, "negative_slope": 0.0})
     straight.load_state_dict(plain, strict=False)
     assert not torch.allclose(results(straight)[0], results(found)[0], rtol=1e-3)
@@ -313,25 +313,25 @@ def test_the_first_openseg_head_without_ocr_is_refused(tmp_path: Path) -> None:
 
 def test_openseg_without_ocr(tmp_path: Path) -> None:
     network, weights = lively(SMALL, head_kernel=3, channel_order="bgr", align_corners=True)
-    nn.init.zeros_(network.get_parameter("last_layer.3.bias"))  # which theirs does not have
+    nn.init.zeros_(network.get_parameter("last_layer.3.bias"))  # theirs has none
     theirs = renamed({name: v for name, v in weights.items() if name != "last_layer.3.bias"}, OPENSEG_PLAIN)
     found = create_model(from_file=_file(tmp_path, {"state_dict": theirs}))
     assert found.config == network.config
     assert_same_results(found, network)
 
 
-# --------------------------------------------------------------------------------------------------- trunks of others
+# ------------------------------------------------------------------------------------------ backbones of other networks
 
 
 def test_hrformer_of_mmpose(tmp_path: Path) -> None:
     network, weights = lively("hrformer_t")
-    trunk = {n: v for n, v in weights.items() if n.split(".")[0] not in ("incre_modules", "downsamp_modules")}
-    trunk = {n: v for n, v in trunk.items() if n.split(".")[0] not in ("final_layer", "classifier")}
-    for name in list(trunk):  # queries, keys and values as one matrix
+    backbone = {n: v for n, v in weights.items() if n.split(".")[0] not in ("incre_modules", "downsamp_modules")}
+    backbone = {n: v for n, v in backbone.items() if n.split(".")[0] not in ("final_layer", "classifier")}
+    for name in list(backbone):  # queries, keys and values in one matrix
         if ".q_proj." in name:
-            parts = [trunk.pop(name.replace(".q_proj.", f".{x}_proj.")) for x in "qkv"]
-            trunk[name.replace(".q_proj.", ".qkv.")] = torch.cat(parts)
-    theirs = renamed(trunk, MMPOSE_HRFORMER)
+            parts = [backbone.pop(name.replace(".q_proj.", f".{x}_proj.")) for x in "qkv"]
+            backbone[name.replace(".q_proj.", ".qkv.")] = torch.cat(parts)
+    theirs = renamed(backbone, MMPOSE_HRFORMER)
     assert "backbone.stage2.0.branches.0.0.attn.attn.qkv.weight" in theirs
     assert "backbone.stage2.0.branches.0.0.ffn.dw3x3.weight" in theirs
 
@@ -348,8 +348,8 @@ def test_hrformer_of_mmpose(tmp_path: Path) -> None:
                 assert torch.equal(ours, own)
 
 
-def test_a_classifiers_windows_grow(tmp_path: Path) -> None:
-    """Bias tables are enlarged bilinearly where the network that starts from them has larger windows."""
+def test_bias_tables_of_a_classifier_are_resized(tmp_path: Path) -> None:
+    """Bias tables are resized bilinearly for a network with larger windows."""
     _, weights = lively("hrformer_t")
     found = create_model("hrformer_t_ocr", weights=_file(tmp_path, weights), window_size=15)
     name = "stage3.1.branches.1.0.attn.attn.relative_position_bias_table"
@@ -357,14 +357,14 @@ def test_a_classifiers_windows_grow(tmp_path: Path) -> None:
     assert (len(small), len(large)) == (13**2, 29**2)
     grown = nn.functional.interpolate(small.T.reshape(1, -1, 13, 13), (29, 29), mode="bilinear").flatten(2)[0].T
     assert torch.allclose(large, grown)
-    # a segmentation network was trained with its windows
+    # weights of a segmentation network keep their window size
     _, weights = lively("hrformer_t_ocr", channel_order="bgr")
     with pytest.raises(WeightsError, match="Build the network with window_size=7"):
         load_weights(create_model("hrformer_t_ocr", channel_order="bgr", window_size=15), renamed(weights, OPENSEG))
 
 
-def test_smp_and_timm_trunks(tmp_path: Path) -> None:
-    """timm's classifier and SMP's encoder, by the libraries' own code."""
+def test_backbones_of_smp_and_timm(tmp_path: Path) -> None:
+    """timm's classifier and SMP's encoder, built by the libraries themselves."""
     smp, timm = pytest.importorskip("segmentation_models_pytorch"), pytest.importorskip("timm")
     unet = smp.Unet("tu-hrnet_w18_small", encoder_weights=None)
     report = load_weights(create_model(SMALL), unet.state_dict())
@@ -381,7 +381,7 @@ def test_smp_and_timm_trunks(tmp_path: Path) -> None:
     assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_the_classifier_starts_every_network(tmp_path: Path) -> None:
+def test_classifier_weights_load_into_every_network(tmp_path: Path) -> None:
     _, weights = lively(f"{SMALL}_cls")
     path = _file(tmp_path, weights)
     for name in (SMALL, OCR, f"{OCR}_hmsa", f"{SMALL}_psa_s", f"{SMALL}_psa_p_ocr", "hrnetv2p_w18_small_v1"):
@@ -397,8 +397,8 @@ def test_the_classifier_starts_every_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fuse_mode", ["nearest", "bilinear"])
-def test_a_pose_network_starts_a_segmentation_network(fuse_mode: str) -> None:
-    """Its last fusion makes the finest map alone; what would make the others is left at its initialisation."""
+def test_pose_weights_load_into_a_segmentation_network(fuse_mode: str) -> None:
+    """Its last module fuses to the finest map only; fuse layers of the others keep their initialisation."""
     _, weights = lively("hrnetv1_w18_small_v1", num_classes=17)
     v1, v2 = create_model("hrnetv1_w18_small_v1"), create_model(SMALL, fuse_mode=fuse_mode)
     assert set(load_weights(v1, weights, reinit_head=True).initialised) == {"final_layer.weight", "final_layer.bias"}
@@ -421,11 +421,11 @@ def test_a_pose_network_of_mmpose_with_its_head(head: str, caplog: pytest.LogCap
     assert "weights usually need fuse_mode='nearest'; keeping 'bilinear', as given" in caplog.text
 
 
-def test_an_imagenet_trunk_of_the_pose_code_brings_a_head_nobody_has() -> None:
+def test_the_head_of_an_imagenet_backbone_of_the_pose_code_is_dropped() -> None:
     _, weights = lively(SMALL)
-    trunk = {name: value for name, value in weights.items() if not name.startswith("last_layer.")}
+    backbone = {name: value for name, value in weights.items() if not name.startswith("last_layer.")}
     others = {"head.0.0.conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}
-    report = load_weights(create_model("hrnetv1_w18_small_v1"), trunk | others)
+    report = load_weights(create_model("hrnetv1_w18_small_v1"), backbone | others)
     assert {report.dropped[name] for name in others} == {"head of another kind"}
 
 
@@ -440,7 +440,7 @@ def test_classifiers_of_timm(name: str) -> None:
         assert (network(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_somebody_elses_lightning_checkpoint() -> None:
+def test_foreign_lightning_checkpoint() -> None:
     network, weights = lively(SMALL)
     content = {
         "pytorch-lightning_version": "1.9.0",
@@ -453,7 +453,7 @@ def test_somebody_elses_lightning_checkpoint() -> None:
     assert_same_results(found, network)
 
 
-# ------------------------------------------------------------------------------------------------ what contradicts
+# --------------------------------------------------------------------------------------------- conflicting settings
 
 
 @pytest.mark.parametrize(
@@ -474,7 +474,7 @@ def test_somebody_elses_lightning_checkpoint() -> None:
         ("nvidia", f"{SMALL}_psa_s_ocr", {"align_corners": False}, f"Build the network with '{OCR}'"),
     ],
 )
-def test_contradictions_name_the_arguments_that_fit(
+def test_conflicting_settings_name_fitting_arguments(
     case: str, name: str, parameters: dict[str, Any], message: str
 ) -> None:
     made, arguments, write, _ = CASES[case]
@@ -487,15 +487,15 @@ def test_contradictions_name_the_arguments_that_fit(
     assert torch.equal(network.get_parameter("conv1.weight"), before)
 
 
-def test_a_head_that_starts_anew_leaves_the_trunk_as_it_was_trained() -> None:
-    """The official network for ADE20K aligns corners, in its trunk too."""
+def test_reinit_head_still_checks_settings_of_the_backbone() -> None:
+    """The official network for ADE20K aligns corners, in its backbone too."""
     _, weights = lively(SMALL, num_classes=150, align_corners=True)
     with pytest.raises(WeightsError, match="Build it with align_corners=True"):
         load_weights(create_model(SMALL), weights, reinit_head=True)
     load_weights(create_model(SMALL, align_corners=True), weights, reinit_head=True)
 
 
-def test_contradictions_are_overruled_by_strict(caplog: pytest.LogCaptureFixture) -> None:
+def test_conflicting_settings_are_warnings_if_not_strict(caplog: pytest.LogCaptureFixture) -> None:
     _, weights = lively(SMALL, num_classes=150, align_corners=True)
     network = create_model(SMALL, 150)
     with caplog.at_level(logging.WARNING, "hrseg"):
@@ -504,8 +504,8 @@ def test_contradictions_are_overruled_by_strict(caplog: pytest.LogCaptureFixture
     assert torch.equal(network.get_parameter("conv1.weight"), weights["conv1.weight"])
 
 
-def test_parts_of_a_head_may_be_missing_if_not_strict() -> None:
-    """The multi-scale training of NVIDIA starts from a network with one scale."""
+def test_layers_of_a_head_may_be_missing_if_not_strict() -> None:
+    """NVIDIA's multi-scale training starts from weights of a single-scale network."""
     _, weights = lively(OCR, align_corners=False)
     network = create_model(f"{OCR}_hmsa")
     report = load_weights(network, renamed(weights, NVIDIA), strict=False)
@@ -513,7 +513,7 @@ def test_parts_of_a_head_may_be_missing_if_not_strict() -> None:
     assert torch.equal(network.get_parameter("cls_head.weight"), weights["cls_head.weight"])
 
 
-def test_a_plain_network_starts_one_with_ocr() -> None:
+def test_plain_weights_load_into_ocr() -> None:
     _, weights = lively(SMALL)
     network = create_model(OCR, align_corners=False)
     report = load_weights(network, weights, reinit_head=True)
@@ -521,13 +521,13 @@ def test_a_plain_network_starts_one_with_ocr() -> None:
 
 
 @pytest.mark.parametrize("name", [f"{SMALL}_cls", "hrformer_t"])
-def test_classifiers_start_anew_for_other_classes(name: str) -> None:
+def test_classifiers_are_reinitialised_for_other_classes(name: str) -> None:
     _, weights = lively(name)
     report = load_weights(create_model(name, num_classes=7), weights, reinit_head=True)
     assert set(report.initialised) == {"classifier.weight", "classifier.bias"}
 
 
-def test_another_kind_of_trunk() -> None:
+def test_another_kind_of_backbone() -> None:
     former, net = lively("hrformer_t")[1], lively(SMALL)[1]
     with pytest.raises(WeightsError, match=r"backbone keys do not fit.* Build the network with 'hrformer_t'"):
         load_weights(create_model(SMALL), former)
@@ -535,14 +535,14 @@ def test_another_kind_of_trunk() -> None:
         load_weights(create_model("hrformer_t_ocr"), net)
 
 
-def test_files_that_build_nothing(tmp_path: Path) -> None:
+def test_files_that_do_not_determine_a_network(tmp_path: Path) -> None:
     _, weights = lively(SMALL)
-    trunk = {name: value for name, value in weights.items() if not name.startswith("last_layer")}
+    backbone = {name: value for name, value in weights.items() if not name.startswith("last_layer")}
     with pytest.raises(WeightsError, match=r"weights.pth \(backbone\) holds a backbone alone; name the model"):
-        create_model(from_file=_file(tmp_path, trunk))
+        create_model(from_file=_file(tmp_path, backbone))
     with pytest.raises(WeightsError, match=f"holds weights of {SMALL}, not {OCR}; leave the name out"):
         create_model(OCR, from_file=_file(tmp_path, weights))
-    assert create_model(SMALL, from_file=_file(tmp_path, trunk)).config["name"] == SMALL
+    assert create_model(SMALL, from_file=_file(tmp_path, backbone)).config["name"] == SMALL
     weights["transition1.0.0.weight"] = torch.ones(20, 256, 3, 3)
     with pytest.raises(WeightsError, match="has an unknown backbone"):
         create_model(from_file=_file(tmp_path, weights))

@@ -1,4 +1,4 @@
-"""Weights from every layout, in every wrapper, and every way in which a file can be wrong."""
+"""Loading of weights in every layout and wrapper, and refusal of files that do not fit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.references.hrnet_keys import (
 )
 
 SMALL = "hrnetv2_w18_small_v1"
-TRUNK_ENTRIES = 426
+BACKBONE_KEYS = 426
 Weights = dict[str, Tensor]
 
 
@@ -134,7 +134,7 @@ def test_imagenet_files_leave_the_head_alone(
     assert_holds(network, {name: weights[name] for name in trunk_shapes(SIZES[SMALL])})
     assert_holds(network, head)
     assert report.origin == "ImageNet classification"
-    assert len(report.matched) == TRUNK_ENTRIES
+    assert len(report.matched) == BACKBONE_KEYS
     assert len(report.dropped) == 126
     assert set(report.dropped.values()) == {"head of the ImageNet classifier"}
     assert {name.split(".")[0] for name in report.initialised} == {"last_layer"}
@@ -150,15 +150,15 @@ def test_timm_weights(theirs: str, ours: str) -> None:
     state = timm.create_model(theirs, pretrained=False).state_dict()
     network = create_model(ours)
     report = load_weights(network, state)
-    trunk = trunk_shapes(SIZES[ours])
-    assert sorted(report.matched) == sorted(trunk)
-    assert_holds(network, {name: state[name] for name in trunk})
+    backbone = trunk_shapes(SIZES[ours])
+    assert sorted(report.matched) == sorted(backbone)
+    assert_holds(network, {name: state[name] for name in backbone})
 
 
-def test_a_bare_trunk(network: Segmenter) -> None:
+def test_a_bare_backbone(network: Segmenter) -> None:
     report = load_weights(network, random_weights(trunk_shapes(SIZES[SMALL])))
     assert report.origin == "backbone"
-    assert len(report.matched) == TRUNK_ENTRIES
+    assert len(report.matched) == BACKBONE_KEYS
 
 
 @pytest.mark.parametrize("middle", ["", "_orig_mod."])
@@ -186,7 +186,7 @@ def test_our_lightning_checkpoints(network: Segmenter, tmp_path: Path, middle: s
     assert_holds(rebuilt, official())
 
 
-def test_files_of_old_torch_lack_counters(network: Segmenter) -> None:
+def test_files_of_old_torch_lack_num_batches_tracked(network: Segmenter) -> None:
     weights = {name: value for name, value in official().items() if not name.endswith("num_batches_tracked")}
     report = load_weights(network, weights)
     assert_holds(network, weights)
@@ -208,7 +208,7 @@ def test_loading_keeps_channels_last(network: Segmenter) -> None:
     assert_holds(network, official())
 
 
-# ---------------------------------------------------------------------------------------------------- what is refused
+# ----------------------------------------------------------------------------------------------------------- refusals
 
 
 def refused(network: Segmenter, source: Any, **options: bool) -> str:
@@ -220,7 +220,7 @@ def refused(network: Segmenter, source: Any, **options: bool) -> str:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_another_trunk_is_refused_in_any_case(network: Segmenter, untouched: Callable[[], bool], strict: bool) -> None:
+def test_another_backbone_is_always_refused(network: Segmenter, untouched: Callable[[], bool], strict: bool) -> None:
     weights = random_weights(segmentation_shapes(SIZES["hrnetv2_w18_small_v2"], 19))
     message = refused(network, weights, strict=strict)
     assert (
@@ -231,7 +231,7 @@ def test_another_trunk_is_refused_in_any_case(network: Segmenter, untouched: Cal
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_a_missing_trunk_entry_is_refused_in_any_case(
+def test_a_missing_backbone_key_is_always_refused(
     network: Segmenter, untouched: Callable[[], bool], strict: bool
 ) -> None:
     weights = official()
@@ -241,7 +241,7 @@ def test_a_missing_trunk_entry_is_refused_in_any_case(
     assert untouched()
 
 
-def test_unknown_entries_are_refused_or_dropped(network: Segmenter, untouched: Callable[[], bool]) -> None:
+def test_unexpected_keys_are_refused_or_dropped(network: Segmenter, untouched: Callable[[], bool]) -> None:
     weights = {**official(), "cls_head.weight": torch.ones(3), "conv1.extra": torch.ones(3)}
     assert "2 unexpected keys: cls_head.weight, conv1.extra" in refused(network, weights)
     assert untouched()
@@ -258,7 +258,7 @@ def test_another_number_of_classes(network: Segmenter, untouched: Callable[[], b
     head = {name: value.clone() for name, value in network.state_dict().items() if name.startswith("last_layer")}
     report = load_weights(network, official(num_classes=20), reinit_head=True)
     assert_holds(network, head)
-    assert len(report.matched) == TRUNK_ENTRIES
+    assert len(report.matched) == BACKBONE_KEYS
     assert {name.split(".")[0] for name in report.dropped} == {"last_layer"}
     assert set(report.dropped.values()) == {"head, discarded by reinit_head"}
 
@@ -270,7 +270,7 @@ def test_half_a_head_is_refused(network: Segmenter, untouched: Callable[[], bool
     assert untouched()
 
 
-def test_what_is_no_tensor_is_refused(network: Segmenter, untouched: Callable[[], bool]) -> None:
+def test_other_values_than_tensors_are_refused(network: Segmenter, untouched: Callable[[], bool]) -> None:
     weights: dict[str, Any] = {**official(), "conv1.weight": [1.0]}
     assert "conv1.weight is a list" in refused(network, weights)
     assert untouched()
@@ -348,7 +348,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(network: Segmenter, tmp_path:
     ],
     ids=["NaN", "int8", "complex", "sparse", "meta", "a number"],
 )
-def test_values_that_are_no_weights_change_nothing(change: Callable[[Tensor], Tensor], message: str) -> None:
+def test_invalid_tensors_are_refused(change: Callable[[Tensor], Tensor], message: str) -> None:
     network = create_model(SMALL)
     before = {name: entry.clone() for name, entry in network.state_dict().items()}
     weights = dict(create_model(SMALL).state_dict())
@@ -358,7 +358,7 @@ def test_values_that_are_no_weights_change_nothing(change: Callable[[Tensor], Te
     assert all(torch.equal(entry, before[name]) for name, entry in network.state_dict().items())
 
 
-def test_a_teacher_and_a_student_are_not_guessed_between() -> None:
+def test_several_networks_in_a_file_are_refused() -> None:
     weights = create_model(SMALL).state_dict()
     both = {f"{who}.{name}": entry for who in ("teacher", "student") for name, entry in weights.items()}
     with pytest.raises(
@@ -368,14 +368,14 @@ def test_a_teacher_and_a_student_are_not_guessed_between() -> None:
 
 
 @pytest.mark.parametrize("key", ["model_state_dict", "net", "ema"])
-def test_entries_are_found_in_what_training_scripts_put_around_them(key: str) -> None:
+def test_state_dicts_are_found_under_the_keys_of_training_scripts(key: str) -> None:
     network = create_model(SMALL)
     weights = network.state_dict()
     for content in ({key: weights, "epoch": 3}, {"model": {"state_dict": weights}}, {"state_dict": {key: weights}}):
         assert len(load_weights(create_model(SMALL), content).matched) == len(weights)
 
 
-def test_negative_gammas_without_counters_are_kept_in_files_of_ours_and_told_of_in_others(
+def test_negative_scales_without_num_batches_tracked_stay_in_our_files_and_are_warned_of_in_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     network = create_model(SMALL)
@@ -395,7 +395,7 @@ def test_networks_inside_torchs_wrappers() -> None:
         assert len(load_weights(wrapped, weights).matched) == len(weights)
 
 
-def test_a_plain_head_seeds_the_auxiliary_head_of_ocr_if_not_strict() -> None:
+def test_a_plain_head_loads_into_the_auxiliary_head_of_ocr_if_not_strict() -> None:
     weights = create_model(SMALL).state_dict()
     network = create_model(f"{SMALL}_ocr")
     report = load_weights(network, weights, strict=False)
@@ -403,19 +403,19 @@ def test_a_plain_head_seeds_the_auxiliary_head_of_ocr_if_not_strict() -> None:
     assert {name.split(".")[0] for name in report.initialised} == {"conv3x3_ocr", "ocr_distri_head", "cls_head"}
 
 
-def test_one_missing_entry_of_a_head_stays_at_its_initialisation_if_not_strict() -> None:
+def test_a_missing_key_of_the_head_keeps_its_initialisation_if_not_strict() -> None:
     weights = dict(create_model(SMALL).state_dict())
     del weights["last_layer.3.bias"]
     assert load_weights(create_model(SMALL), weights, strict=False).initialised == ("last_layer.3.bias",)
 
 
-def test_what_the_user_gives_counts_more_than_what_files_of_a_layout_usually_are(
+def test_user_arguments_override_a_layouts_defaults(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     weights = create_model(SMALL, align_corners=True).state_dict()
     assert create_model(from_file=weights, align_corners=True).align_corners
     assert "weights usually need align_corners=False; keeping True, as given" in caplog.text
-    with pytest.raises(WeightsError, match="Build it with align_corners=False"):  # the file itself says so
+    with pytest.raises(WeightsError, match="Build it with align_corners=False"):  # stated in the file itself
         create_model(from_file={**weights, "hrseg": {"network": create_model(SMALL).config}}, align_corners=True)
 
 
@@ -427,7 +427,7 @@ def test_what_the_user_gives_counts_more_than_what_files_of_a_layout_usually_are
         (SMALL, "fuse_mode", "nearest", "bilinear"),
     ],
 )
-def test_an_explicit_argument_and_official_weights_of_another_habit_were_refused_by_load_weights(
+def test_explicit_arguments_with_official_weights_of_other_settings_were_refused(
     name: str, argument: str, value: Any, usual: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     weights = create_model(name).state_dict()
@@ -437,7 +437,7 @@ def test_an_explicit_argument_and_official_weights_of_another_habit_were_refused
     built = type(network)(VARIANTS["w18_small_v1"], **{argument: value})
     load_weights(built, weights)
     by_default = create_model(name)
-    setattr(by_default, argument, value)  # as if the default were another than the layout's
+    setattr(by_default, argument, value)  # as if it were the default
     with pytest.raises(WeightsError, match=f"Build it with {argument}={usual!r}"):
         load_weights(by_default, weights)
     itself = {**weights, "hrseg": {"network": create_model(name).config}}
@@ -445,13 +445,13 @@ def test_an_explicit_argument_and_official_weights_of_another_habit_were_refused
         load_weights(network, itself)
 
 
-def test_for_other_classes_than_the_official_ones_any_alignment_will_do() -> None:
+def test_align_corners_is_unknown_for_other_numbers_of_classes() -> None:
     weights = create_model(SMALL, 7, align_corners=True).state_dict()
     for align_corners in (False, True):
         load_weights(create_model(SMALL, 7, align_corners=align_corners), weights)
 
 
-def test_a_classifier_of_another_size_names_the_size_for_the_network_at_hand() -> None:
+def test_a_classifier_of_another_size_suggests_that_size() -> None:
     weights = create_model(f"{SMALL}_cls").state_dict()
     with pytest.raises(WeightsError, match=rf"Build the network with '{SMALL}_ocr'$"):
         load_weights(create_model("hrnetv2_w18_ocr"), weights)
@@ -460,8 +460,8 @@ def test_a_classifier_of_another_size_names_the_size_for_the_network_at_hand() -
         load_weights(create_model(SMALL), grey)
 
 
-def test_a_classifier_with_attention_inside_its_blocks_is_a_trunk() -> None:
-    trunk = create_model(f"{SMALL}_psa_s").state_dict()
-    weights = {name: entry for name, entry in trunk.items() if not name.startswith("last_layer.")}
+def test_a_backbone_with_attention_blocks_is_a_backbone_alone() -> None:
+    backbone = create_model(f"{SMALL}_psa_s").state_dict()
+    weights = {name: entry for name, entry in backbone.items() if not name.startswith("last_layer.")}
     with pytest.raises(WeightsError, match="holds a backbone alone; name the model"):
         create_model(from_file=weights | {"final_layer.weight": torch.zeros(17, 16, 1, 1)})

@@ -1,4 +1,4 @@
-"""Local files beside what is published of them."""
+"""Local files compared with published sizes and hashes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_checks(tmp_path: Path) -> None:
         check(tmp_path / "gone.pth", unknown)
 
 
-def test_files_of_the_hub_are_checked_by_their_name(tmp_path: Path) -> None:
+def test_files_of_the_hub_are_checked_against_the_hash_in_their_name(tmp_path: Path) -> None:
     blob, link = tmp_path / "blobs" / DIGEST, tmp_path / "snapshots" / "model.safetensors"
     for folder in (blob.parent, link.parent):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""What files of weights turn out to be: read, or refused in one line that says what was found; never run."""
+"""Weights files are read, or refused with one line that says what was found; code in them never runs."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def script() -> bytes:
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
-def test_a_file_of_another_kind_is_told_by_what_it_is(content: bytes, message: str, tmp_path: Path) -> None:
+def test_other_kinds_of_files_are_recognised(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     assert refused(path).startswith(f"{path} cannot be read (")
@@ -98,7 +98,7 @@ def test_a_file_of_another_kind_is_told_by_what_it_is(content: bytes, message: s
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_damage_anywhere_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
+def test_damage_anywhere_is_reported_in_one_line(kind: str, tmp_path: Path) -> None:
     content = (
         save(WEIGHTS) if kind == "safetensors" else torch_file(WEIGHTS, _use_new_zipfile_serialization=kind == "zip")
     )
@@ -142,7 +142,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("values", [True, False])
-def test_all_foreign_objects_are_named_and_none_is_made(
+def test_foreign_objects_are_listed_and_not_created(
     values: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -182,7 +182,7 @@ def run_remedy(message: str) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_without_values_the_rest_is_the_same(suffix: str, zipped: bool, tmp_path: Path) -> None:
+def test_reading_without_values(suffix: str, zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     if suffix == ".pth":
         torch.save({**WEIGHTS, "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
@@ -194,10 +194,10 @@ def test_without_values_the_rest_is_the_same(suffix: str, zipped: bool, tmp_path
     assert outline == {name: entry for name, entry in whole.items() if name != "conv1.weight"}
 
 
-def test_places_that_hold_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(tmp_path) == f"{tmp_path} is a folder; expected weights as .safetensors, .pth or .ckpt"
     assert refused(tmp_path / "none.pth").startswith(f"no file {tmp_path / 'none.pth'}; expected")
-    (tmp_path / "last.ckpt").touch()  # of a run that was not validated yet
+    (tmp_path / "last.ckpt").touch()  # of a run before its first validation
     assert refused(tmp_path / "best.ckpt") == f"no file {tmp_path / 'best.ckpt'}; there is {tmp_path / 'last.ckpt'}"
     assert refused("").startswith("the name of the weights file is empty; expected")
 
@@ -209,7 +209,7 @@ def test_places_that_hold_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert message.endswith("locked.safetensors cannot be read (Permission denied); give a file that you may read")
 
 
-def test_the_home_of_the_user_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     torch.save(WEIGHTS, tmp_path / "weights.pth")
     assert list(read_content("~/weights.pth")) == list(WEIGHTS)

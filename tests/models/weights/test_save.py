@@ -45,14 +45,14 @@ def test_round_trip_through_safetensors(tmp_path: Path) -> None:
     assert load_weights(rebuilt, path).origin == "hrseg"
 
 
-def test_a_network_built_by_its_class_has_no_config_to_save(tmp_path: Path) -> None:
+def test_a_network_built_by_its_class_is_saved_without_config(tmp_path: Path) -> None:
     network = create_model(SMALL)
     bare = copy.deepcopy(network)
     bare.config = {}
     path = tmp_path / "weights.safetensors"
     save_weights(bare, path)
     assert load_weights(network, path).origin == "official segmentation"
-    # what the file does not say is told from its entries
+    # without config, the arguments are read from the keys and shapes
     assert create_model(from_file=path).config == {**network.config, "init": "official"}
 
 
@@ -71,7 +71,7 @@ def test_weights_made_with_other_arguments_are_refused(tmp_path: Path, argument:
     assert_holds(network, before)
 
 
-def test_an_interrupted_save_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_save_keeps_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.safetensors"
     network = create_model(SMALL)
     save_weights(network, path)
@@ -88,7 +88,7 @@ def test_an_interrupted_save_leaves_the_file_before(tmp_path: Path, monkeypatch:
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_other_endings_are_refused(tmp_path: Path) -> None:
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"weights.pth: weights are saved as safetensors"):
         save_weights(create_model(SMALL), tmp_path / "weights.pth")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The published weights: complete, consistent, found without a network and fetched with one."""
+"""The published weights: complete, consistent, found locally and downloaded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GITHUB = "https://github.com"
 STORAGE = f"{GITHUB}/hsfzxjy/models.storage/releases/download"
 OPENMMLAB = "https://download.openmmlab.com"
 
-# every file of the READMEs and configurations that a program can fetch, by its folder
+# all files of the READMEs and configurations that need no browser, by folder
 LINKS = {
     "hf://timm": [
         f"{tag}/model.safetensors"
@@ -116,7 +116,7 @@ LINKS = {
         "ocrnet_hrnetw48_cityscapes_1024x512_160k/model.pdparams",
     ],
 }
-# those that need a browser
+# files that need a browser
 BY_HAND = {
     *(f"hrnetv2_w{width}_imagenet_pretrained.pth" for width in (18, 30, 32, 40, 44, 48, 64)),
     "hrnet_w18_small_model_v1.pth",
@@ -131,12 +131,12 @@ BY_HAND = {
     "ocrnet.HRNet_industrious-chicken.pth",
     "cityscapes_ocrnet.HRNet_Mscale_outstanding-turtle.pth",
     "mapillary_ocrnet.HRNet_Mscale_fast-rattlesnake.pth",
-    "weights.pth",  # where the page does not name the file
+    "weights.pth",  # the page does not name the file
 }
 
 
 def saved(content: object) -> bytes:
-    """What `torch.save` writes."""
+    """The bytes that `torch.save` writes."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
@@ -144,7 +144,7 @@ def saved(content: object) -> bytes:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache; nothing in the hub's own, and no way to the hub."""
+    """An empty cache folder, an empty hub cache, and no network."""
 
     def offline(url: str) -> None:
         raise ConnectionError("no network\nreally none")
@@ -157,14 +157,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_every_published_link_is_there_once() -> None:
+def test_every_published_link_is_listed_once() -> None:
     links = [mirror.url for checkpoint in ZOO.values() for mirror in checkpoint.mirrors]
     assert sorted(links) == sorted(f"{folder}/{file}" for folder, files in LINKS.items() for file in files)
     assert {checkpoint.page_file for checkpoint in ZOO.values() if checkpoint.page} == BY_HAND
     assert all(checkpoint.mirrors or checkpoint.page for checkpoint in ZOO.values())
 
 
-def test_hashes_are_those_in_the_names_of_openmmlab_and_nothing_else_is_known() -> None:
+def test_hashes_are_those_in_openmmlabs_file_names() -> None:
     for checkpoint in ZOO.values():
         for mirror in checkpoint.mirrors:
             found = re.search(r"-([0-9a-f]{8})(_\d{8})?\.pth$", mirror.url)
@@ -184,7 +184,7 @@ def test_names() -> None:
 
 
 def test_results_are_those_in_the_official_names() -> None:
-    # hrnet_cs_8090_torch11.pth; the READMEs print one or two digits after the point
+    # hrnet_cs_8090_torch11.pth; the READMEs print one or two decimals
     official = [row for row in ZOO.values() for mirror in row.mirrors if "/HRNet-OCR/" in mirror.url]
     assert len(official) == 11
     for row in official:
@@ -194,7 +194,7 @@ def test_results_are_those_in_the_official_names() -> None:
         assert row.parameters["align_corners"] is ("ocr" in row.network or row.tag in ("coco_stuff", "ade20k"))
 
 
-def test_what_networks_and_images_the_weights_are_for() -> None:
+def test_arguments_and_preprocessing() -> None:
     classes = {"Cityscapes": 19, "LIP": 20, "COCO-Stuff": 171, "ADE20K": 150}
     for row in ZOO.values():
         data_set = row.data.split()[0]
@@ -224,11 +224,11 @@ def test_tags() -> None:
         assert set(fitting) <= set(list_models())
         assert set(fitting.values()) <= set(ZOO)
     for model, name in NAMED_WEIGHTS["imagenet"].items():
-        trunk = r"_w\d\d(?:_small_v\d)?|hrformer_[tsb]"
-        assert re.findall(trunk, model) == re.findall(trunk, name)
+        backbone = r"_w\d\d(?:_small_v\d)?|hrformer_[tsb]"
+        assert re.findall(backbone, model) == re.findall(backbone, name)
 
 
-def test_names_that_are_not_there() -> None:
+def test_unknown_names_of_weights() -> None:
     with pytest.raises(
         UnknownNameError, match=r"unknown weights 'hrnetv2_w48.cityscape'; did you mean hrnetv2_w48.city"
     ):
@@ -239,7 +239,7 @@ def test_names_that_are_not_there() -> None:
         fetch_weights("hrnetv2_w64", "lip")
 
 
-def test_a_file_that_is_there_needs_no_network(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_need_no_network(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("the network was asked")
 
@@ -253,10 +253,10 @@ def test_a_file_that_is_there_needs_no_network(home: Path, monkeypatch: pytest.M
     assert find_weights(name) == get_weights(name) == path
     twin = create_model(SMALL, weights="imagenet")
     assert torch.equal(twin.get_parameter("conv1.weight"), network.get_parameter("conv1.weight"))
-    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]  # a folder to read from is enough
+    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]  # a read-only folder is enough
 
 
-def test_what_the_hub_has_cached_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_cached_by_the_hub_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cached(repository: str, file: str) -> object:
         return str(tmp_path / file) if repository == "timm/hrnet_w18_small.ms_in1k" else object()
 
@@ -265,7 +265,7 @@ def test_what_the_hub_has_cached_needs_no_network(tmp_path: Path, monkeypatch: p
     assert find_weights("hrnetv2_w64.imagenet") is None
 
 
-def test_offline_the_message_names_the_file_and_the_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_without_a_network_names_file_and_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = Mirror("http://127.0.0.1:1/folder/w.pth")
     row = PublishedWeights(
         "n", "t", "data", mirrors=(*ZOO[f"{SMALL}.imagenet"].mirrors, nobody), page="a page", page_file="v.pth"
@@ -281,7 +281,7 @@ def test_offline_the_message_names_the_file_and_the_folder(home: Path, monkeypat
         f"network and put it into {home}/weights/n.t under its name, or give its path as weights="
     )
     assert "\n" not in message
-    for file in ("model.safetensors", "w.pth", "v.pth"):  # each of them is then found
+    for file in ("model.safetensors", "w.pth", "v.pth"):  # any of them is found
         path = weights_folder("n.t") / file
         path.write_bytes(b"weights")
         assert get_weights("n.t") == path
@@ -303,7 +303,7 @@ def test_links_that_need_a_browser(home: Path, tmp_path: Path) -> None:
 
 
 def anything() -> None:
-    """Stands for what a pickle may call."""
+    """A function that a pickle may call."""
 
 
 JUNK = {
@@ -316,7 +316,7 @@ JUNK = {
 
 
 @pytest.mark.parametrize("kind", JUNK)
-def test_junk_is_not_taken_for_weights_by_hand(kind: str, home: Path, tmp_path: Path) -> None:
+def test_manually_placed_junk_is_refused(kind: str, home: Path, tmp_path: Path) -> None:
     content, message = JUNK[kind]
     (tmp_path / "page.pth").write_bytes(content)
     name = f"{SMALL}.cityscapes"
@@ -333,14 +333,14 @@ def test_weights_of_another_network_are_refused(home: Path, tmp_path: Path) -> N
     message = rf"ocr\.pth holds weights of {SMALL}_ocr; expected {SMALL}, the network of {SMALL}\.cityscapes"
     with pytest.raises(WeightsError, match=message):
         place_weights(f"{SMALL}.cityscapes", tmp_path / "ocr.pth")
-    # its trunk is that of the classifier; of networks of other sizes it is not
+    # its backbone is that of the classifier of the same size
     assert place_weights(f"{SMALL}.imagenet", tmp_path / "ocr.pth").is_file()
     with pytest.raises(WeightsError, match=rf"holds weights of {SMALL}_ocr; expected hrnetv2_w18, the network of"):
         place_weights("hrnetv2_w18.imagenet", tmp_path / "ocr.pth")
 
 
 @pytest.mark.parametrize("name", ["hrnetv2_w18.cityscapes_paddleseg", "hr_rnet_bt_w20.imagenet_openseg"])
-def test_what_hrseg_cannot_read_can_be_placed_all_the_same(name: str, tmp_path: Path) -> None:
+def test_unreadable_formats_can_be_placed(name: str, tmp_path: Path) -> None:
     file = ZOO[name].files[0]
     (tmp_path / file).write_bytes(b"of another framework")
     path = place_weights(name, tmp_path / file)
@@ -348,7 +348,7 @@ def test_what_hrseg_cannot_read_can_be_placed_all_the_same(name: str, tmp_path: 
     assert check_weights(name, path) == (True, "is as downloaded")
 
 
-def test_weights_that_hrseg_cannot_read_are_not_fetched_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_formats_are_refused_before_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hrseg.models.weights.zoo.fetch", lambda *arguments: pytest.fail("fetched"))
     message = (
         r"hrnetv2_w18\.cityscapes_paddleseg cannot be loaded: Paddle's own format, which load_weights does not read; "
@@ -360,7 +360,7 @@ def test_weights_that_hrseg_cannot_read_are_not_fetched_first(monkeypatch: pytes
         create_model(from_file="hrnetv2_w18.cityscapes_paddleseg")
 
 
-def test_a_file_put_in_place_by_hand_is_compared_with_its_hash(home: Path) -> None:
+def test_a_manually_placed_file_is_compared_with_its_hash(home: Path) -> None:
     name, file = "hrnetv1_w32.imagenet_pose", "hrnet_w32-36af842e.pth"
     path = home / "weights" / name / file
     path.parent.mkdir(parents=True)
@@ -372,7 +372,7 @@ def test_a_file_put_in_place_by_hand_is_compared_with_its_hash(home: Path) -> No
         get_weights(name)
 
 
-def test_a_check_opens_what_no_hash_is_known_of(home: Path) -> None:
+def test_a_check_opens_files_without_a_known_hash(home: Path) -> None:
     name = f"{SMALL}.cityscapes"
     path = home / "weights" / name / ZOO[name].page_file
     path.parent.mkdir(parents=True)
@@ -384,7 +384,7 @@ def test_a_check_opens_what_no_hash_is_known_of(home: Path) -> None:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address under which a server gives it."""
+    """A folder, and the address under which it is served."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *arguments: object) -> None:
@@ -400,7 +400,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-def test_a_network_takes_weights_from_a_mirror(
+def test_weights_are_downloaded_from_a_mirror(
     served: tuple[Path, str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, address = served
@@ -412,12 +412,10 @@ def test_a_network_takes_weights_from_a_mirror(
     twin = create_model(SMALL, weights="imagenet")
     assert torch.equal(twin.get_parameter("conv1.weight"), network.get_parameter("conv1.weight"))
     assert (home / "weights" / name / "w.safetensors").is_file()
-    assert fetch_weights("hrnetv2_w18", name) == home / "weights" / name / "w.safetensors"  # by its whole name
+    assert fetch_weights("hrnetv2_w18", name) == home / "weights" / name / "w.safetensors"  # by its full name
 
 
-def test_junk_from_a_mirror_is_left_for_the_next_one(
-    served: tuple[Path, str], home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_junk_from_a_mirror_is_skipped(served: tuple[Path, str], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, address = served
     whole = saved(create_model(SMALL).state_dict())
     for number, content in enumerate((*(content for content, _ in JUNK.values()), whole[: len(whole) // 2])):
