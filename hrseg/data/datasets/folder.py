@@ -65,8 +65,8 @@ class FolderDataModule(SegmentationDataModule):
         "train/images and train/masks and so on, with lists train.txt, val.txt and test.txt, or with none of these"
     )
     origin: ClassVar[str] = (
-        "Set data.images and data.masks if the folders have other names, data.splits if those of the splits have "
-        "(valid, validation), data.image_suffix and data.mask_suffix if the files' names differ in their ends"
+        "Set data.images and data.masks if the folders have other names, data.splits if those of the splits do (valid, "
+        "validation), data.image_suffix and data.mask_suffix if the file names end differently"
     )
 
     def __init__(

@@ -34,9 +34,9 @@ class _Value(NamedTuple):
     """Statistics of a label id or packed colour, in one mask or summed over masks."""
 
     pixels: int = 0
-    inside: int = 0  # of the pixels, those whose right and lower neighbours are equal
+    inside: int = 0  # pixels whose right and lower neighbours are equal
     masks: int = 0
-    single: int = 0  # of the masks, those in which it is one region
+    single: int = 0  # masks in which it is one region
 
     def __add__(self, other: _Value) -> _Value:  # type: ignore[override]  # sums, unlike a tuple
         return _Value(*(one + another for one, another in zip(self, other, strict=True)))
