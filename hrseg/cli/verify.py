@@ -77,7 +77,7 @@ def _guess(root: Path, masks: str, mask_suffix: str, snap: str | None, output: P
     folders = mask_folders(root, masks)
     if snap is not None:
         values = snap_masks(folders, mask_suffix, root / snap)
-        print(f"masks of {', '.join(values)} without noise: {root / snap}; data.masks is {snap}\n")
+        print(f"masks of {', '.join(values)} without noise: {root / snap}; use them with --data.masks {snap}\n")
         folders = {"": root / snap}
     text = guess_classes(folders, mask_suffix)
     with replacing(output) as temporary:
@@ -118,7 +118,7 @@ def _show(report: Report) -> None:
 
 def _what_was_read(number: int, num_read: int) -> str:
     if num_read == number:
-        return f"all {number} images and their labels were read"
+        return f"all {number} images and their labels were checked"
     if num_read == 0:
-        return f"all {number} images and their labels are as they were the last time; none was read again"
-    return f"{num_read} of {number} images and their labels were read; the others are as they were the last time"
+        return f"all {number} images and their labels are unchanged since the last check"
+    return f"{num_read} of {number} images and their labels were checked; the others are unchanged since the last time"

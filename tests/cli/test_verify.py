@@ -30,12 +30,12 @@ def test_a_sound_data_set_ends_with_0_and_a_faulty_one_with_1(
     for text in (
         "CamVid: 5 train, 2 val",
         "pedestrian",
-        "all 7 images and their labels were read\n",
+        "all 7 images and their labels were checked\n",
         "nothing is wrong",
     ):
         assert text in out
     assert main(arguments) == 0
-    assert "all 7 images and their labels are as they were the last time; none was" in capsys.readouterr().out
+    assert "all 7 images and their labels are unchanged since the last check" in capsys.readouterr().out
     report = json.loads(Path("out/report.json").read_text())
     assert report["findings"] == {}
     assert report["splits"]["train"]["classes"]["sky"]["images"] == 5
@@ -49,7 +49,7 @@ def test_a_sound_data_set_ends_with_0_and_a_faulty_one_with_1(
     write_image(camvid_root / "trainannot" / "0005.png", np.full((48, 64), 12, np.uint8))
     assert main(arguments) == 1
     out = capsys.readouterr().out
-    assert "7 of 8 images and their labels were read; the others are as they were" in out
+    assert "7 of 8 images and their labels were checked; the others are unchanged" in out
     assert "missing files: 1\n" in out
     assert "labels with values outside the table: 6\n" in out
     assert "and 1 more; --json FILE" in out

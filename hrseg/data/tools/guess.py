@@ -225,13 +225,12 @@ def _without_void(masks: _Masks, ids: list[int]) -> tuple[list[int], str]:
     widest_gap = max(np.diff([0, *others]).tolist(), default=0)
     if len(others) > 1 and 255 - others[-1] > 4 * widest_gap:
         return others, (
-            f"# 255 is ignored: {share}; it lies far from the other ids ({listed}). If it is a class, add it to names, "
+            f"# 255 is ignored: {share}; it is far from the other ids ({listed}). If it is a class, add it to names, "
             "colors and ids.\n"
         )
-    return ids, (
-        f"# 255 is a class: {share}; it does not lie far from the other ids ({listed}). If it is void, take it out of "
-        "names, colors and ids.\n"
-    )
+    binary = len(others) == 1
+    reason = f"the only other id is {others[0]}" if binary else f"it is not far from the other ids ({listed})"
+    return ids, f"# 255 is a class: {share}; {reason}. If it is void, remove it from names, colors and ids.\n"
 
 
 def _yaml(masks: _Masks, colors: dict[int, Color]) -> str:
@@ -245,8 +244,8 @@ def _yaml(masks: _Masks, colors: dict[int, Color]) -> str:
     if not masks.in_color:
         lines.append(f"ids: {[*colors]}")
     lines += [
-        f"ignore: []  # {kind}s that are no class: take them out above, with name and colour, and put them here",
-        "flip_pairs: []  # such as [left arm, right arm], which change places when an image is mirrored",
+        f"ignore: []  # {kind}s that are no class: move them here, and remove their names and colours above",
+        "flip_pairs: []  # such as [left arm, right arm], which are swapped in mirrored images",
     ]
     return "\n".join(lines) + "\n"
 

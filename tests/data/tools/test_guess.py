@@ -36,7 +36,7 @@ def test_ids_become_classes_with_their_counts_in_comments(tmp_path: Path) -> Non
     }
     share = 100 * ((IDS == 8).sum() + 600) / 1200
     assert f"class_1  # label id 8: {share:.3g} % of all pixels, in 2 masks" in text
-    assert f"# 255 is ignored: {100 * (IDS == 255).sum() / 1200:.3g} % of all pixels, in 1 masks; it lies far" in text
+    assert f"# 255 is ignored: {100 * (IDS == 255).sum() / 1200:.3g} % of all pixels, in 1 masks; it is far" in text
 
 
 def test_the_file_fits_the_masks_it_was_guessed_from(tmp_path: Path) -> None:
