@@ -145,8 +145,9 @@ def test_an_overlay_runs_on_top_of_a_recipe(overlay: Path, camvid_root: Path, mo
                 assert written[section][key] == value, key
 
 
-def test_an_official_recipe_on_genuine_frames(shared_data: Path) -> None:
+def test_an_official_recipe_on_genuine_frames(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trains for two steps of full crops, and scores what `predict` writes with the official evaluator."""
+    make_tiny("hrnetv2_w18_small_v1", monkeypatch)
     recipe = EXPERIMENTS / "cityscapes" / "hrnetv2_w18_small_v1_b12_512x1024_484e.yaml"
     options = [
         f"--config={recipe}",
@@ -202,9 +203,14 @@ def linked_lip(samples: Path, root: Path) -> list[str]:
     ids=["PASCAL-Context", "LIP"],
 )
 def test_the_other_recipes_on_genuine_images(
-    recipe: str, link: Callable[[Path, Path], list[str]], shared_data: Path, tmp_path: Path
+    recipe: str,
+    link: Callable[[Path, Path], list[str]],
+    shared_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A step of full crops, and one image in all the views of the paper's protocol."""
+    make_tiny("hrnetv2_w18_small_v1", monkeypatch)
     options = [
         f"--config={EXPERIMENTS / recipe}",
         f"--config={ONE_BATCH}",

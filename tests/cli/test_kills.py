@@ -33,7 +33,7 @@ def train_through_kills(number: int, processes: int, run_dir: str) -> None:
     while True:
         is_last = kills == number
         # a process that is left waits in vain for so long
-        children = start(processes, run_dir, "--timeout_minutes", "30" if is_last else "0.1")
+        children = start(processes, run_dir, "--timeout_minutes", "30" if is_last else "0.05")
         latest = time.monotonic() + (600 if is_last else chance.uniform(0.3, 2.5))
         known, moment = len(rows(Path(run_dir))), latest
         status: dict[int, int] = {}
