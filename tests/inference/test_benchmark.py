@@ -60,6 +60,7 @@ def test_batch_norm_is_folded_and_runs_are_in_channels_last(monkeypatch: pytest.
     assert set(seen) == {(True, True, torch.Size((1, 3, 64, 96)))}
 
 
+@pytest.mark.process
 def test_in_a_subprocess() -> None:
     measured = measure(SMALL)
     assert "failure" not in measured
@@ -116,6 +117,7 @@ def test_a_subprocess_that_ends_early(code: int, stderr: str, failure: str, monk
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the limit is Linux's")
+@pytest.mark.process
 def test_more_memory_than_there_is() -> None:
     """Allocations fail, instead of Linux killing processes."""
     assert measure(Case(NETWORK, size=(32768, 32768), batch_size=4096, device="cpu")) == {"failure": "out of memory"}
