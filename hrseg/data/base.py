@@ -24,7 +24,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.data.loader import SegmentationLoader, collate, start_worker
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
-from hrseg.errors import ConfigError, DataNotFoundError, UnknownNameError
+from hrseg.errors import ConfigError, DataFileError, DataNotFoundError, UnknownNameError
 from hrseg.utils import signals
 from hrseg.utils.construct import RecordsArguments
 from hrseg.utils.parallel import CONTEXT, usable_cores
@@ -220,6 +220,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
 
         Raises:
             DataNotFoundError: The root, all images of a split, or a label are missing.
+            DataFileError: Two images of a split have the same name.
             ConfigError: A split has fewer images than ranks, or the training split fewer than a step takes.
         """
         if not os.path.isdir(self.root):
@@ -368,6 +369,13 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             raise DataNotFoundError(
                 f"no image of {name} {split} in {self.root.absolute()}; expected {self.layout}{remedy}. {self.origin}"
             )
+        images: dict[str, Path] = {}
+        for sample in samples:
+            if images.setdefault(sample.name, sample.image) != sample.image:
+                raise DataFileError(
+                    f"{images[sample.name]} and {sample.image} are both named {sample.name} in {name} {split}; "
+                    "expected unique names, as predictions are saved under them"
+                )
         if len(samples) < self._world_size:
             raise ConfigError(f"{name} {split} has {len(samples)} images for {self._world_size} ranks; use fewer")
         complete = self.labels.complete_counts(split)

@@ -27,6 +27,7 @@ from hrseg import (
     PascalContextDataModule,
     SegmentationDataModule,
 )
+from hrseg.data.dataset import Sample
 from hrseg.data.labels import LabelTable
 from hrseg.data.samplers import EpochSampler, EvalSampler
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
@@ -152,6 +153,16 @@ def test_without_a_test_split_predict_takes_the_validation_split(camvid_root: Pa
     assert NoTest(camvid_root, 1, (32, 32)).predict_split == "val"
     assert NoTest(camvid_root, 1, (32, 32), val_split="train").predict_split == "train"
     assert camvid(camvid_root).predict_split == "test"
+
+
+def test_two_images_of_the_same_name_are_reported(camvid_root: Path) -> None:
+    class ByFolder(CamVidDataModule):
+        def find_samples(self, split: str) -> list[Sample]:
+            return [sample._replace(name=split) for sample in super().find_samples(split)[:2]]
+
+    data = ByFolder(camvid_root, 1, (32, 32))
+    with pytest.raises(DataFileError, match=r"0000\.png and .*0001\.png are both named val in CamVid val; expected"):
+        data.setup("validate")
 
 
 def test_a_partial_copy_is_logged(camvid_root: Path, caplog: pytest.LogCaptureFixture) -> None:
