@@ -1,4 +1,4 @@
-"""The command `hrseg`: looks up the verb and runs it, importing only what that verb needs."""
+"""The command `hrseg`: looks up a verb and runs it, importing only what the verb needs."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ VERBS = {
     "benchmark": ("hrseg.cli.benchmark", "measure speed and memory on this machine"),
 }
 
-# errors of disks, permissions and file names, wherever in a library they are raised
+# errors of disks, permissions and file names, wherever they are raised
 _FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG")}
 REFUSALS = _FULL | {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ENOTDIR", "EISDIR")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `hrseg` with the given arguments, or those of the process.
+    """Runs `hrseg` with the given arguments, or the process's own.
 
     Returns:
-        0 on success, 1 if part of the input could not be used, 2 after a user's mistake, which is reported in one line,
-        and 128 plus the number of a signal: 130 after Ctrl-C, 141 if the reader of the output has gone.
+        0 on success, 1 if some input could not be used, 2 after a user error, which is reported in one line, and 128
+        plus the number of a signal: 130 after Ctrl-C, 141 if the reader of the output is gone.
     """
     try:
         with robust_output():
@@ -67,7 +67,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         # importing PyTorch takes seconds, in which SLURM's signals would otherwise end a training
         trains = verb == "fit" and not {"-h", "--help"} & set(arguments)
         with signals.watching(signals.FROM_OUTSIDE) if trains else signals.ending():
-            return _run(verb, arguments[1:])
+            return int(import_module(VERBS[verb][0]).run(verb, arguments[1:]))
     except KeyboardInterrupt:
         return 130
     except HrsegError as error:
@@ -82,10 +82,6 @@ def _main(arguments: Sequence[str] | None) -> int:
         remedy = "make room, or choose a place" if error.errno in _FULL else "choose a place"
         print(_message(OutputError(f"{what}; {remedy} that you may read and write")), file=sys.stderr)
         return 2
-
-
-def _run(verb: str, arguments: Sequence[str]) -> int:
-    return int(import_module(VERBS[verb][0]).run(verb, arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

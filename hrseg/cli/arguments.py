@@ -1,4 +1,4 @@
-"""What the verbs of Lightning look up in their command line before it is parsed."""
+"""Lookups in the command line of Lightning's verbs before it is parsed."""
 
 from __future__ import annotations
 
@@ -26,30 +26,28 @@ def with_stdin_read(arguments: Sequence[str]) -> list[str]:
 
 
 def inline(settings: Mapping[str, Any]) -> str:
-    """Settings as `--config` takes them in place of a file: JSON, in which no string is read as a number."""
+    """Settings as an argument of `--config`: JSON, in which no string is read as a number."""
     return json.dumps(settings, default=str, ensure_ascii=False)  # YAML lacks the surrogate pairs of JSON's escapes
 
 
 def names_a_task(arguments: Sequence[str]) -> bool:
-    """Whether a task class is given, `--model CLASS` or `model: {class_path: CLASS}`, not its settings alone.
+    """Whether a task class is given, `--model CLASS` or `model: {class_path: CLASS}`, not only its settings.
 
     A recipe's plain `model: {network: ...}` then applies to that class.
     """
-    models = [
-        read_settings(config).get("model") for config in _configs(arguments)
-    ]  # of all files, as that checks their size
+    models = [read_settings(config).get("model") for config in _configs(arguments)]  # all, which checks their size
     is_given = any(argument.split("=")[0] in ("--model", "--model.class_path") for argument in arguments)
     return is_given or any(isinstance(model, dict) and "class_path" in model for model in models)
 
 
 def experiment_of(arguments: Sequence[str]) -> str:
-    """Returns the name of the first config."""
+    """The name of the first config, without its suffix."""
     config = next(_configs(arguments), "default")
     return "stdin" if config == "-" else "default" if config.startswith("{") else Path(config).stem
 
 
 def value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """Returns the value of an option, the last if it is given several times; None without any."""
+    """The last value of an option; None if it is not given."""
     return next(reversed(list(_values((option,), arguments))), None)
 
 

@@ -1,4 +1,4 @@
-"""Weights of Lightning's verbs: `--ckpt_path`, or `--model.weights` to score pretrained ones."""
+"""Weights for Lightning's verbs: `--ckpt_path`, or `--model.weights` to score pretrained weights."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def open_checkpoint(verb: str, path: str) -> Checkpoint:
 
 
 def require_weights(verb: str, arguments: Sequence[str]) -> None:
-    """Raises a `ConfigError` where a verb that scores gets neither a checkpoint nor `--model.weights`."""
-    # a recipe's own weights do not count: they are what its training starts from
+    """Raises a `ConfigError` if a verb that scores gets neither a checkpoint nor `--model.weights`."""
+    # a recipe's own weights do not count: its training starts from them
     if all(value_of(f"--model.{key}", arguments) is None for key in ("weights", "init_args.weights")):
         raise ConfigError(
             f"hrseg {verb} needs trained weights; {_GIVE}, or --config and --model.weights with a published "
@@ -43,9 +43,9 @@ def require_weights(verb: str, arguments: Sequence[str]) -> None:
 
 
 def require_head(network: object, weights: str | None, reinit_head: bool | None) -> None:
-    """Raises a `ConfigError` where the head would be random: it is reinitialised, or the weights are a backbone's.
+    """Raises a `ConfigError` if the head would be random: it is reinitialised, or the weights are a backbone's.
 
-    Files are read only once, so that `require_loaded_head` checks theirs.
+    Files are read only once, and checked by `require_loaded_head`.
     """
     if reinit_head:
         raise ConfigError(
@@ -63,7 +63,7 @@ def require_head(network: object, weights: str | None, reinit_head: bool | None)
 
 
 def require_loaded_head(network: nn.Module) -> None:
-    """Raises a `ConfigError` where a file of weights left a part of the network at random."""
+    """Raises a `ConfigError` if a file of weights left a part of the network at random."""
     if isinstance(network, Network) and network.initialised:
         raise _random_head(network.loaded_from, network.config["name"])
 
@@ -73,23 +73,22 @@ def _random_head(weights: str | None, network: object) -> ConfigError:
 
 
 def drop_weights(checkpoint: Checkpoint, model: Namespace) -> None:
-    """Removes initial weights, which the checkpoint's replace, from the settings; what they say of the network stays.
+    """Removes initial weights, which the checkpoint replaces, from the settings; the network that they imply stays.
 
     Args:
-        checkpoint: What is restored.
-        model: The settings of the task; changed in place.
+        checkpoint: The checkpoint to restore.
+        model: The task's settings; changed in place.
     """
     model = model.get("init_args", model)
     network = model.get("network")
-    if isinstance(network, Namespace) and network.get("init_args.encoder_weights"):  # of segmentation_models_pytorch
+    if isinstance(network, Namespace) and network.get("init_args.encoder_weights"):  # segmentation_models_pytorch
         network.init_args.encoder_weights = None
     if model.get("weights") is None:
         return
     own = checkpoint.content.get("hrseg")
     stored = own.get("network") if isinstance(own, Mapping) else None
     if isinstance(stored, Mapping) and stored.get("name") == network:
-        described = {
-            key: value for key, value in stored.items() if key not in ("name", "num_classes", "checkpoint_stages")
-        }
+        not_arguments = ("name", "num_classes", "checkpoint_stages")
+        described = {key: value for key, value in stored.items() if key not in not_arguments}
         model.network_args = described | (model.get("network_args") or {})
     model.weights, model.reinit_head = None, False

@@ -1,4 +1,4 @@
-"""Turns errors of libraries before the first step into configuration errors."""
+"""Turns library errors before the first step into configuration errors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import hrseg.losses
 from hrseg.cli import REFUSALS
 from hrseg.errors import ConfigError, HrsegError, UnknownNameError
 
-# whose exceptions are configuration errors during a run, too: an unknown monitor, unsupported gradients
+# exceptions of these are configuration errors during a run, too: an unknown monitor, unsupported gradients
 _REFUSING = ("pytorch_lightning", "lightning_fabric", "torch.optim")
 _LONGEST = 1000  # characters; torch lists every key of a state dict
-# lines of jsonargparse's messages around reasons, and reasons that are uninformative beside others
+# lines around the reasons in jsonargparse's messages, and reasons that are uninformative beside others
 _FRAME = ("Does not validate against any of the Union subtypes", "Subtypes:", "Errors:", "Given value")
 _OTHER_TYPES = (
     "Expected a <class",
@@ -37,7 +37,7 @@ _UNKNOWN_CLASS = re.compile(
 def as_config_error(has_started: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turns exceptions of libraries, raised while settings are parsed and objects built, into a `ConfigError`.
 
-    Other exceptions raised by hrseg's own code are bugs and pass unchanged. So do those of a step, unless Lightning or
+    Other exceptions from hrseg's own code are bugs and pass unchanged, as do exceptions in a step, unless Lightning or
     the optimiser itself raised them.
 
     Args:
@@ -74,7 +74,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _origin(error: BaseException) -> str:
-    """The module that raised an exception, or called the standard library, which did."""
+    """The module that raised an exception, or called the function of the standard library that did."""
     module, trace = "", error.__traceback__
     while trace is not None:
         name = str(trace.tb_frame.f_globals.get("__name__"))
@@ -85,13 +85,13 @@ def _origin(error: BaseException) -> str:
 
 
 def _is_wrong_name(error: BaseException) -> bool:
-    """Whether a module lacks a name, as that of a class path."""
+    """Whether a module lacks a name, such as a class path's."""
     return isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)
 
 
 def _text(error: Exception, module: str) -> str:
     if _origin(error).startswith("jsonargparse"):
-        if isinstance(error, IndexError):  # raised by itself when it formats an empty message
+        if isinstance(error, IndexError):  # raised when it formats an empty message
             return "the constructor of a class in the settings raised an exception without a message"
         return _gist(error)
     text = str(error).strip()
@@ -103,7 +103,7 @@ def _text(error: Exception, module: str) -> str:
 def _gist(error: Exception) -> str:
     """Condenses a message of jsonargparse to one line on the innermost key.
 
-    Its messages are nested `Parser key "KEY":`, with lists of reasons why a value is none of the accepted types.
+    The messages are nested `Parser key "KEY":`, with lists of reasons why a value is none of the accepted types.
     """
     _, found, innermost = str(error).rpartition('Parser key "')
     key, _, reasons = innermost.partition('":')
@@ -136,7 +136,7 @@ def _known_classes(key: str) -> list[str]:
 
 
 def _expected(reasons: str) -> str:
-    """What a value may be if its class was not found."""
+    """The accepted values of a key whose class was not found."""
     names = [
         name for names in re.findall(r"Expected a typing\.Literal\[(.*?)\]", reasons) for name in names.split(", ")
     ]

@@ -1,4 +1,4 @@
-"""`--config` and `--data` as `hrseg fit` takes them, for verbs that need the data alone."""
+"""`--config` and `--data` as in `hrseg fit`, for verbs that need only the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.utils.text_files import read_settings
 
-# imported here, so that `--data` takes a class by its name alone
+# imported so that `--data` takes a class by its mere name
 _DATA_MODULES = [getattr(hrseg, name) for name in dir(hrseg) if name.endswith("DataModule")]
 
 
@@ -26,7 +26,7 @@ def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
     """Builds the data module that `hrseg fit` would build from the same arguments.
 
     Args:
-        arguments: `--config RECIPE`, of which only the data are read, `--data CLASS` and `--data.KEY VALUE`.
+        arguments: `--config RECIPE`, which is read for its data alone, `--data CLASS` and `--data.KEY VALUE`.
 
     Raises:
         ConfigError: A setting cannot be used, or no data set is given.
@@ -44,9 +44,9 @@ def parse_data(arguments: Sequence[str]) -> SegmentationDataModule:
 
 
 class _OnlyData(ActionConfigFile):
-    """`--config` that reads only `data` of a recipe or of a run's config.yaml."""
+    """`--config` that reads only the key `data` of a recipe or a run's config.yaml."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Adds the settings of the data in a file."""
+        """Adds a file's data settings."""
         data = {name: value for name, value in read_settings(values).items() if name == "data"}
         super().__call__(parser, cfg, inline(data), option_string)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The files that `hrseg predict --images` finds, and the names of their outputs."""
+"""The files found by `hrseg predict --images`, and the names of their outputs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _OUTPUTS = ("labels", "overlays")  # the folders that `hrseg.inference.write_pre
 def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], list[str]]:
     """Finds the images to predict.
 
-    Hidden files are skipped, and what hrseg wrote: runs, and predictions in `output` or elsewhere.
+    Skips hidden files, and files written by hrseg: runs, and predictions in `output` or elsewhere.
 
     Args:
         places: Files; folders, searched recursively; and globs, unless a file or folder has that very name.
         output: The folder for predictions.
 
     Returns:
-        The files by the name of their output: the path below the given folder, without its suffix; with suffix or
-        folder's name where several would share a name. And lines for the user on what was skipped or renamed.
+        The files by the name of their output: the path below the given folder, without suffix; with suffix or folder
+        name if several files would share a name. And lines for the user on skipped and renamed files.
 
     Raises:
         DataNotFoundError: A place does not exist, or no place holds an image.
@@ -74,7 +74,7 @@ def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], l
 
 
 def _is_output(folder: Path, output: Path) -> bool:
-    """Whether a folder is a run of hrseg, or holds its predictions."""
+    """Whether a folder is a run, or holds predictions."""
     if folder.name in _OUTPUTS:
         is_given = output.is_dir() and folder.parent.samefile(output)
         return is_given or all((folder.parent / name).is_dir() for name in _OUTPUTS)
@@ -90,13 +90,13 @@ def _names(absolute: Path, relative: Path, root: Path) -> list[str]:
 
 
 def _shortest_names(names: Mapping[str, list[str]]) -> tuple[dict[str, str], int]:
-    """Gives each file the first of its names that no other file has; counts those that got a later one."""
+    """Assigns each file the first of its names that no other file has; counts the files with a later one."""
     chosen = dict.fromkeys(names, 0)
     while True:
         files: defaultdict[str, list[str]] = defaultdict(list)
         for file, which in chosen.items():
             files[names[file][which]].append(file)
-        # the last name is the whole path, which no other file has
+        # the last name, the whole path, is unique
         shared = [file for group in files.values() if len(group) > 1 for file in group]
         longer = [file for file in shared if chosen[file] + 1 < len(names[file])]
         if not longer:

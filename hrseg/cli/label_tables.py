@@ -1,4 +1,4 @@
-"""`hrseg predict --labels`: the classes of weights that do not come from a run."""
+"""`hrseg predict --labels`: the classes of weights from elsewhere than a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hrseg.data.labels import LabelTable
 
 
-# the tables among the public names: CITYSCAPES is taken as cityscapes
+# the tables among the public names, in lower case
 TABLES = [name.lower() for name in dir(hrseg) if name.isupper()]
 ACCEPTED = (
     f"one of {', '.join(TABLES)}; the folder of a run; or a classes.yaml, which lists the names in the order of the "
@@ -24,7 +24,7 @@ ACCEPTED = (
 
 
 def read_labels(source: str) -> tuple[LabelTable, Sequence[int] | None]:
-    """Finds a label table, and the (height, width) that images are resized to ignoring their aspect ratio, if any.
+    """Finds a label table, and the (height, width) that images are resized to, ignoring aspect ratio, if any.
 
     Args:
         source: A name in `TABLES`; the folder of a run, or a checkpoint in it; a YAML file as `hrseg.data.classes`
@@ -53,7 +53,7 @@ def read_labels(source: str) -> tuple[LabelTable, Sequence[int] | None]:
 
 
 def _input_size(labels: LabelTable) -> Sequence[int] | None:
-    """The default of the data module that has the table."""
+    """The default of the table's data module."""
     for name in dir(hrseg):
         if name.endswith("DataModule") and getattr(getattr(hrseg, name), "labels", None) is labels:
             parameter = inspect.signature(getattr(hrseg, name)).parameters.get("input_size")

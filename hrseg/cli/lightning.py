@@ -60,10 +60,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _exit_code(stop: Interrupted) -> int:
-    """Requeues a SLURM job whose time runs out, or which has to make room for another.
+    """Requeues a SLURM job that runs out of time or is preempted.
 
     Returns:
-        0 for SLURM, which is to see a success; 128 and the signal for others, such as the script around a container.
+        0 in a SLURM job, which counts as success; else 128 plus the signal, such as for a script around a container.
     """
     if stop.signal.name not in ("SIGTERM", "SIGUSR1") or slurm.job() is None or not slurm.has_scontrol():
         return 128 + stop.signal
@@ -73,7 +73,7 @@ def _exit_code(stop: Interrupted) -> int:
 
 
 def _set_up_logging() -> None:
-    """Shows log messages; on rank 0 also those on loaded weights and on waiting for another process."""
+    """Shows log messages; on rank 0 also on loaded weights and on waiting for another process."""
     logging.basicConfig(format="%(message)s")
     if launch.is_first_process():
         for name in ("hrseg.models.weights.load", "hrseg.utils.locks"):
@@ -87,7 +87,7 @@ class HrsegCLI(LightningCLI):
 
     Args:
         verb: fit, validate, test or predict.
-        arguments: What follows the verb on the command line.
+        arguments: The arguments after the verb.
     """
 
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
@@ -119,7 +119,7 @@ class HrsegCLI(LightningCLI):
             raise
 
     def _config_of_run(self, arguments: Sequence[str]) -> list[str]:
-        """The config.yaml of the run that is scored or predicts; the user's settings stand on top."""
+        """`--config` with the config.yaml beside the checkpoint that is scored; the user's settings override it."""
         if self._verb == "fit" or {"-h", "--help"} & set(arguments):
             return []
         if (path := value_of("--ckpt_path", arguments)) is None:
@@ -137,11 +137,11 @@ class HrsegCLI(LightningCLI):
         return {self._verb: super().subcommands()[self._verb]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser that raises its errors, so that they are reported in one line."""
+        """A parser that raises its errors, which are then reported in one line."""
         return super().init_parser(**{"prog": "hrseg", "exit_on_error": False, **kwargs})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options of a run, and links to the task what the data determine."""
+        """Adds the options of a run, and links the task's arguments to the data."""
         parser.add_argument(
             "--experiment",
             type=str | None,
@@ -153,13 +153,13 @@ class HrsegCLI(LightningCLI):
             type=str | None,
             default=None,
             help="The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that "
-            "holds checkpoints/last.ckpt goes on from it.",
+            "holds checkpoints/last.ckpt resumes from it.",
         )
         parser.add_argument(
             "--timeout_minutes",
             type=float,
             default=30.0,
-            help="How long ranks wait for one that does not answer, before all of them end.",
+            help="How long ranks wait for one that does not answer before they all end.",
         )
         if self._verb != "fit":
             parser.add_argument("--trust", action="store_true", help=TRUST)
@@ -171,23 +171,23 @@ class HrsegCLI(LightningCLI):
 
     @property
     def _model(self) -> str:
-        """The key that the arguments of the task stand under."""
+        """The key of the task's arguments."""
         return "model.init_args" if self._with_task_class else "model"
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses `args`, whatever the process's own are, and reads the checkpoint before Lightning does."""
+        """Parses `args` instead of the process's own, and reads the checkpoint before Lightning does."""
         self.config = parser.parse_args(args)
         config = self.config[self._verb]
         if config.get("ckpt_path") is not None:
             self._open_checkpoint(config.ckpt_path)
             assert self._checkpoint is not None
-            if not self._checkpoint.content.get("hyper_parameters"):  # for which LightningCLI would read it again
+            if not self._checkpoint.content.get("hyper_parameters"):  # LightningCLI would read it again for these
                 config.ckpt_path = None
 
     def before_instantiate_classes(self) -> None:
-        """Checks the options, and determines the folder and the checkpoint to go on from."""
-        self.parser.add_instantiator(record, nn.Module)  # so that checkpoints can describe other networks than ours
-        # `make_trainer` builds loggers, for the run's folder
+        """Checks the options, and determines the folder and the checkpoint to resume from."""
+        self.parser.add_instantiator(record, nn.Module)  # so that checkpoints can describe networks of other packages
+        # `make_trainer` builds the loggers in the run's folder
         self.parser.add_instantiator(lambda kind, *args, **given: partial(kind, *args, **given), Logger)
         config = self.config[self._verb]
         if self._verb != "fit" and self._checkpoint is None:
@@ -221,7 +221,7 @@ class HrsegCLI(LightningCLI):
                 config.trainer[name] = value
 
     def _settings_of_run(self, config: Namespace) -> dict[str, Any]:
-        """What `config.yaml` is to hold: all that repeats the run as a new one, weights it starts from included."""
+        """Content of `config.yaml`: everything that repeats the run as a new one, initial weights included."""
         config = config.clone()
         del config["run_dir"], config["ckpt_path"]
         with warnings.catch_warnings():
@@ -265,11 +265,11 @@ class HrsegCLI(LightningCLI):
     before_test = before_validate
 
     def before_predict(self) -> None:
-        """Keeps the predictions out of memory: they go to files."""
+        """Keeps predictions out of memory; they are written to files."""
         self.config_init[self._verb]["return_predictions"] = False
 
     def after_fit(self) -> None:
-        """Prints how long it took, over all restarts, and where the files are."""
+        """Prints the duration over all restarts, and where the files are."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         timer = next(callback for callback in callbacks if isinstance(callback, Timer))
         say(f"training took {timedelta(seconds=round(timer.time_elapsed()))}, validation included")

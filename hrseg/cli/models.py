@@ -1,4 +1,4 @@
-"""`hrseg models`: what there is to choose from."""
+"""`hrseg models`: the networks, with parameters, multiply-adds and weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """Prints the families of networks, or the networks that fit a pattern."""
     parser = OptionParser(
         prog=f"hrseg {verb}",
-        description="List the families of networks, or networks and the weights there are for them.",
+        description="List the families of networks, or networks and their weights.",
     )
     parser.add_argument("pattern", nargs="?", help="such as 'hrnetv2_w48*'; '*' lists all")
     options = parser.parse_args(arguments)
@@ -30,9 +30,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 
 def weights_of(model: str) -> list[str]:
-    """What `create_model(model, weights=...)` takes by name, the weights that most will want in front."""
+    """Names that `create_model(model, weights=...)` takes, the most used first."""
     from hrseg.models.weights.published import ZOO
-    from hrseg.models.weights.zoo import NAMED_WEIGHTS  # which the families can do without
+    from hrseg.models.weights.zoo import NAMED_WEIGHTS  # not for the families
 
     tags = [tag for tag, fitting in NAMED_WEIGHTS.items() if model in fitting and ZOO[fitting[model]].readable]
     return sorted(tags, key=lambda tag: any(tag.startswith(f"{other}_") for other in tags))
@@ -45,13 +45,11 @@ def few(tags: Sequence[str], shown: int = 3) -> str:
 
 def sizes_of(infos: Sequence[ModelInfo]) -> tuple[str, str]:
     """Parameters and multiply-adds of networks, from the smallest to the largest."""
-
-    def span(values: Sequence[float], unit: float, digits: int, sign: str) -> str:
-        ends = (f"{end / unit:.{digits}f}" for end in (min(values), max(values)))
-        return f"{'-'.join(dict.fromkeys(ends))} {sign}"
-
-    parameters, multiply_adds = zip(*((info.parameters, info.multiply_adds) for info in infos), strict=True)
-    return span(parameters, 1e6, 2, "M"), span(multiply_adds, 1e9, 1, "G")
+    parameters = sorted(info.parameters for info in infos)
+    multiply_adds = sorted(info.multiply_adds for info in infos)
+    millions = dict.fromkeys(f"{number / 1e6:.2f}" for number in (parameters[0], parameters[-1]))
+    billions = dict.fromkeys(f"{number / 1e9:.1f}" for number in (multiply_adds[0], multiply_adds[-1]))
+    return f"{'-'.join(millions)} M", f"{'-'.join(billions)} G"
 
 
 def _print_families() -> None:
@@ -80,11 +78,11 @@ def _print_networks(infos: Sequence[ModelInfo]) -> None:
             rows += [("", "", "", tag) for tag in others]
     _print_columns(rows)
     print(f"\nSizes {_SIZES}.")
-    print("`hrseg weights list` tells more of the weights; `create_model(..., weights=)` takes these names.")
+    print("`hrseg weights list` shows more on the weights; `create_model(..., weights=)` takes these names.")
 
 
 def _print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Cells below each other; numbers, which all but the first and the last are, to the right."""
+    """Prints aligned columns; all but the first and the last, which hold numbers, to the right."""
     whole = [row for row in rows if len(row) > 1]
     widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
     for row in rows:

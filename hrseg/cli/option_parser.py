@@ -1,4 +1,4 @@
-"""The option parser of the verbs that do not go through Lightning."""
+"""Option parser of the verbs that are not Lightning's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hrseg.errors import ConfigError
 
 
 class OptionParser(argparse.ArgumentParser):
-    """An `ArgumentParser` that raises its errors, so that they are reported in one line."""
+    """An `ArgumentParser` that raises its errors, which are then reported in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raises a `ConfigError` instead of ending the process."""

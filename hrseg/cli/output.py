@@ -18,12 +18,12 @@ _GONE = {errno.EPIPE, errno.EIO}  # a pipe's reader; a terminal
 
 
 class RobustStream:
-    """A text stream that discards its output once its reader has gone.
+    """A text stream that discards its output once its reader is gone.
 
-    After a closed pipe it requests a stop as by SIGPIPE, before which a training saves.
+    After a closed pipe, it requests a stop as by SIGPIPE; a training saves first.
 
     Args:
-        stream: The stream; all other attributes are its own.
+        stream: The wrapped stream.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -39,7 +39,7 @@ class RobustStream:
             return len(text)
 
     def flush(self) -> None:
-        """Flushes what can be written."""
+        """Flushes the stream, or discards its buffer."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -52,7 +52,7 @@ class RobustStream:
         if error.errno not in _GONE:
             raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        with suppress(OSError, ValueError):  # what is still in its buffer is discarded too
+        with suppress(OSError, ValueError):  # discards what is left in the buffer, too
             os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
         if error.errno == errno.EPIPE and os.getpid() == self._owner:
@@ -63,7 +63,7 @@ class RobustStream:
 def robust_output() -> Iterator[None]:
     """Makes standard output and standard error a `RobustStream` in the block.
 
-    Characters that they cannot encode, such as of undecodable file names, are escaped. Closed ones (`>&-`) discard all.
+    Characters that they cannot encode, as in undecodable file names, are escaped. Closed streams (`>&-`) discard all.
     """
     before = sys.stdout, sys.stderr
     for stream in before:

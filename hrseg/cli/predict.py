@@ -7,7 +7,8 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,21 +34,21 @@ if TYPE_CHECKING:
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Predicts the images of `--images`, or without it a split of a data set through Lightning."""
+    """Predicts the images of `--images`, or a split of a data set through Lightning."""
     wants_help = bool({"-h", "--help"} & set(arguments))
     if not any(argument.split("=")[0] == "--images" for argument in arguments):
         if wants_help:
             print("For any images: hrseg predict --images --help. For a split of a data set:\n", flush=True)
         return int(importlib.import_module("hrseg.cli.lightning").run(verb, arguments))
     parser = OptionParser(prog="hrseg predict", description="Write the label maps of any images, and overlays.")
-    parser.add_argument("--images", required=True, nargs="+", help="files, folders (with all below them), or globs")
+    parser.add_argument("--images", required=True, nargs="+", help="files, folders (searched recursively), or globs")
     parser.add_argument(
         "--ckpt_path",
         required=True,
         help="best.ckpt or last.ckpt of a run; with --labels, weights of any code base, or a name that "
         "`hrseg weights list` shows",
     )
-    parser.add_argument("--labels", help=f"the classes of weights that are of no run: {ACCEPTED}")
+    parser.add_argument("--labels", help=f"the classes of weights from elsewhere than a run: {ACCEPTED}")
     for option, help_text in OPTIONS.items():
         parser.add_argument(option, help=help_text)
     parser.add_argument("--trust", action="store_true", help=TRUST)
@@ -76,7 +77,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             continue
         try:
             prediction = predictor(pixels)
-        except (ConfigError, DataFileError) as error:  # too small for the network, or too large for the memory
+        except (ConfigError, DataFileError) as error:  # too small for the network, or too large for memory
             left_out.append(f"{images[name]}: {error}")
             continue
         try:
@@ -96,7 +97,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 def _predictor_of_weights(
     source: str, labels: LabelTable, input_size: Sequence[int] | None, device: str | None, protocol: str
 ) -> Predictor:
-    """A predictor with ImageNet's mean and std, as in all code bases whose weights are recognised."""
+    """A predictor with ImageNet's mean and std, which all code bases with known weights use."""
     from hrseg.inference import Predictor, named_protocol
     from hrseg.models import create_model
 
@@ -119,11 +120,11 @@ def _read_ahead(images: dict[str, Path]) -> Iterator[tuple[str, np.ndarray | Dat
         except DataFileError as error:
             return error
 
+    first, *others = images.values()
     with ThreadPoolExecutor(1) as reader:
-        coming: tuple[str, Future[np.ndarray | DataFileError]] | None = None
-        for name, path in images.items():
-            ready, coming = coming, (name, reader.submit(read, path))
-            if ready:
-                yield ready[0], ready[1].result()
-        if coming:
-            yield coming[0], coming[1].result()
+        following = reader.submit(read, first)
+        for name, path in zip_longest(images, others):
+            pixels = following.result()
+            if path is not None:
+                following = reader.submit(read, path)
+            yield name, pixels

@@ -1,7 +1,8 @@
-"""The config.yaml beside a checkpoint, from which other verbs take what is harmless: it may come from a stranger."""
+"""The config.yaml beside a checkpoint; other verbs take its harmless settings, as it may come from a stranger."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,21 @@ from hrseg.utils.checks import as_list
 from hrseg.utils.text_files import read_settings
 from hrseg.utils.trust import is_trusted, offline, require_trusted
 
-# what a verb that scores or predicts takes over; folders and checkpoints to write and to read are the user's to name
+# taken over by verbs that score or predict; folders and checkpoints must come from the user
 _SETTINGS = ("seed_everything", "experiment", "timeout_minutes", "model", "data")
 _NOT_OF_TRAINER = ("logger", "profiler", "default_root_dir")
-_OF_TRAINING = ("hrseg.callbacks.", "pytorch_lightning.", "lightning.pytorch.")  # have nothing to do in other verbs
+_OF_TRAINING = ("hrseg.callbacks.", "pytorch_lightning.", "lightning.pytorch.")  # without effect in other verbs
 
 
 def config_of_run(checkpoint: Path, arguments: Sequence[str]) -> list[str]:
-    """Returns `--config RUN/config.yaml` for the checkpoint of a run, to stand before the user's own arguments.
+    """Returns `--config RUN/config.yaml` for the checkpoint of a run, to be put before the user's own arguments.
 
     Raises:
-        ConfigError: There is none, and the user gives no settings of the data either; or as `read_run_config`.
+        ConfigError: There is no such file, and the user gives no data settings either; or see `read_run_config`.
     """
     home = run_dir_of(checkpoint)
     if home is None:
-        given = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
+        given = {re.split("[=.]", argument)[0] for argument in arguments}
         if not given & {"--config", "-c", "--data"}:
             raise ConfigError(
                 f"no config.yaml of its run lies beside {checkpoint}; give --config with what it was trained on"
@@ -45,13 +46,13 @@ def read_run_config(path: Path, trust: bool = False) -> tuple[str, list[str]]:
 
     Args:
         path: The file.
-        trust: Whether to take it as it is; it may name any class, whose code then runs.
+        trust: Whether to use all of it; it may name any class, whose code then runs.
 
     Returns:
-        What `--config` takes, and the settings that were left out although they may matter.
+        An argument for `--config`, and the settings that were left out although they may matter.
 
     Raises:
-        ConfigError: It cannot be read, or names a class of the model or the data that is not of a known package.
+        ConfigError: It cannot be read, or names a class for model or data that is not in a known package.
     """
     config = read_settings(path)
     if trust:

@@ -21,7 +21,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/NAME/N")
     parser.add_argument("--output", type=Path, metavar="ZIP", help="file to write (RUN/submission.zip)")
     parser.add_argument("--root", help="folder of the data set, if it has moved since the run")
-    parser.add_argument("--trust", action="store_true", help="build a data module of any class named by the run")
+    parser.add_argument("--trust", action="store_true", help="build a data module of any class that the run names")
     options = parser.parse_args(arguments)
     config = options.run / "config.yaml"
     if not config.is_file():

@@ -1,4 +1,4 @@
-"""`hrseg verify`: checks every file of a data set; with `--guess`, writes a first classes file for masks."""
+"""`hrseg verify`: checks every file of a data set; with `--guess`, writes a first classes file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         "       hrseg verify --data CLASS [--data.KEY VALUE] [--json FILE]\n"
         "       hrseg verify --guess ROOT [--masks FOLDER] [--mask_suffix SUFFIX] [--snap FOLDER] [--output FILE]",
         description="Check every file of a data set, with the options of `hrseg fit`; count its classes; suggest class "
-        "weights. Or write a first list of the classes in masks, to be edited.",
+        "weights. Or, with --guess, write a first list of the classes in masks, to be edited.",
         allow_abbrev=False,
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the whole report")

@@ -27,8 +27,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """Entry point of the verb."""
     parser = OptionParser(
         prog=f"hrseg {verb}",
-        description="Pretrained weights: list, download, check and convert them. They go to $HRSEG_HOME/weights "
-        "or, if that is not set, ~/.cache/hrseg/weights; those from the Hugging Face hub in its own cache.",
+        description="List, download, check and convert pretrained weights. They are kept in $HRSEG_HOME/weights, by "
+        "default ~/.cache/hrseg/weights, and those from the Hugging Face hub in its own cache.",
     )
     actions = parser.add_subparsers(dest="action", metavar="list|get|check|convert", required=True)
     listing = actions.add_parser("list", help="names, published results and sources; everything about one name")
@@ -39,7 +39,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             "pattern",
             nargs="?",
             default="*",
-            help="of weights, such as 'hrnetv2_w48.*', or of networks, such as hrnetv2_w48",
+            help="names of weights, such as 'hrnetv2_w48.*', or a network, such as hrnetv2_w48",
         )
     getting.add_argument("names", nargs="+", metavar="NAME", help="from `hrseg weights list`")
     getting.add_argument(
@@ -111,7 +111,7 @@ def _get(names: Sequence[str], source: Path | None) -> int:
     for name in names:
         if name not in ZOO:  # before anything is downloaded
             raise unknown_weights(name)
-    # waiting for other processes and retries are worth a line
+    # logs retries and waiting for other processes
     logging.basicConfig(format="%(message)s")
     for talkative in ("hrseg.models.weights.download", "hrseg.utils.locks"):
         logging.getLogger(talkative).setLevel(logging.INFO)

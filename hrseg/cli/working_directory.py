@@ -13,7 +13,7 @@ from typing import ClassVar
 def find_modules_here() -> None:
     """Makes modules of the working directory importable, unless a library has their name.
 
-    Folders without code are not packages: those of runs and exports often have the names of libraries that are not
+    Folders without code are not packages: folders of runs and exports often have the names of libraries that are not
     installed (`wandb`, `onnx`).
     """
     try:
@@ -25,7 +25,7 @@ def find_modules_here() -> None:
 
 
 class _Finder:
-    """The last finder of Python's import system; see `importlib.abc.MetaPathFinder`."""
+    """The last finder on `sys.meta_path`; see `importlib.abc.MetaPathFinder`."""
 
     folder: ClassVar[str]
 

@@ -40,7 +40,7 @@ def test_networks_by_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:
         f"  hrnetv2_w48_psa_s_ocr     75.76 M       1311.4 G  {few('hrnetv2_w48_psa_s_ocr')}",
         "",
         "Sizes with 19 classes (classifiers: 1000) and one image of 1024x2048.",
-        "`hrseg weights list` tells more of the weights; `create_model(..., weights=)` takes these names.",
+        "`hrseg weights list` shows more on the weights; `create_model(..., weights=)` takes these names.",
     ]
     assert few("hrnetv2_w48_ocr").startswith("imagenet, cityscapes, lip (+")
 
