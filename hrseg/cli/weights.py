@@ -76,30 +76,30 @@ def _list(names: Sequence[str]) -> None:
     width = max(map(len, names))
     print(f"{'name':{width}}  published            from         here  trained on")
     for name in names:
-        checkpoint = ZOO[name]
+        published = ZOO[name]
         here = "yes" if find_weights(name) else ""
-        print(f"{name:{width}}  {_result(checkpoint):19}  {_places(checkpoint):11}  {here:4}  {checkpoint.data}")
+        print(f"{name:{width}}  {_result(published):19}  {_places(published):11}  {here:4}  {published.data}")
     print(
         "\nResults are the publishers', not measured here. Links were copied, never tried. Give one name for details."
     )
 
 
-def _show(checkpoint: PublishedWeights) -> None:
-    path = find_weights(checkpoint.name)
+def _show(published: PublishedWeights) -> None:
+    path = find_weights(published.name)
     rows: dict[str, object] = {
-        "name": checkpoint.name,
-        "network": checkpoint.network,
-        "trained on": checkpoint.data,
-        "published": ", ".join(text for text in (_result(checkpoint), checkpoint.protocol) if text),
-        "multi-scale": "" if checkpoint.result_ms is None else f"{checkpoint.result_ms} {checkpoint.metric}",
-        "licence": checkpoint.licence or "none stated",
-        "parameters": ", ".join(f"{key}={value!r}" for key, value in checkpoint.parameters.items()),
-        "images": f"{checkpoint.channels}, mean {checkpoint.mean}, std {checkpoint.std}",
-        "note": checkpoint.note,
+        "name": published.name,
+        "network": published.network,
+        "trained on": published.data,
+        "published": ", ".join(text for text in (_result(published), published.protocol) if text),
+        "multi-scale": "" if published.result_ms is None else f"{published.result_ms} {published.metric}",
+        "licence": published.licence or "none stated",
+        "parameters": ", ".join(f"{key}={value!r}" for key, value in published.parameters.items()),
+        "images": f"{published.channels}, mean {published.mean}, std {published.std}",
+        "note": published.note,
         "here": path or "no",
     }
-    rows |= {f"place {number}": _describe(mirror) for number, mirror in enumerate(checkpoint.mirrors, 1)}
-    rows["by hand"] = f"{checkpoint.page_file}: {checkpoint.page}" if checkpoint.page else ""
+    rows |= {f"place {number}": _describe(mirror) for number, mirror in enumerate(published.mirrors, 1)}
+    rows["by hand"] = f"{published.page_file}: {published.page}" if published.page else ""
     for title, content in rows.items():
         if content:
             print(f"{title:11}  {content}")
@@ -158,13 +158,13 @@ def _check(names: Sequence[str]) -> int:
     return 1 if faults else 0
 
 
-def _result(checkpoint: PublishedWeights) -> str:
-    return "" if checkpoint.result is None else f"{checkpoint.result} {checkpoint.metric}"
+def _result(published: PublishedWeights) -> str:
+    return "" if published.result is None else f"{published.result} {published.metric}"
 
 
-def _places(checkpoint: PublishedWeights) -> str:
-    hub = sum(bool(mirror.repository) for mirror in checkpoint.mirrors)
-    links = len(checkpoint.mirrors) - hub
+def _places(published: PublishedWeights) -> str:
+    hub = sum(bool(mirror.repository) for mirror in published.mirrors)
+    links = len(published.mirrors) - hub
     parts = ["hub"] * hub + ([f"{links} link{'s' * (links > 1)}"] if links else [])
     return ", ".join(parts) or "by hand"
 

@@ -38,7 +38,7 @@ def create_model(
             not given. `init` is by default "official" with weights, as in the official training from ImageNet weights,
             and "kaiming" without.
         from_file: What `load_weights` takes, or a name in `hrseg weights list`; supplies weights, and all arguments
-            that are not given and that follow from the file or its layout. A file of a backbone alone needs a name.
+            not given that follow from the file or its layout. A file that holds only a backbone needs a name.
         reinit_head: Load the backbone's weights only, for other classes.
         parameters: Any other constructor parameter of the network, such as `fuse_mode` or `align_corners`. They
             override the defaults of the weights' layout, never what the file itself states.
@@ -87,7 +87,7 @@ def _arguments(file: WeightsFile, name: str | None) -> dict[str, Any]:
         raise WeightsError(f"{title} has an unknown backbone: hrseg has none of its width and depth")
     found_name = found.get("name", name)
     if found_name is None:
-        raise WeightsError(f"{title} holds a backbone alone; name the model and give the file as weights=")
+        raise WeightsError(f"{title} holds only a backbone; name the model and give the file as weights=")
     if name not in (None, found_name):
         raise WeightsError(
             f"{title} holds weights of {found_name}, not {name}; leave the name out, or give the file as weights="

@@ -105,7 +105,7 @@ def check_channel_order(channel_order: str) -> str:
 
 
 def outputs_of(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Computes the outputs of any network by name; without a method `outputs`, {"out": (B, K, h, w)} alone.
+    """Computes the named outputs of any network; without a method `outputs`, only {"out": (B, K, h, w)}.
 
     Args:
         network: A `Segmenter`, or a module that maps images to logits, or to a mapping with logits under "out" or

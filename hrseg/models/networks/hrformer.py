@@ -113,10 +113,9 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Window attention and feed-forward network, each after a layer norm and with a residual connection.
 
+    `WindowAttention` describes the arguments that are not listed here.
+
     Args:
-        width: See `WindowAttention`, as for the next two.
-        heads: Number of heads.
-        window_size: Side of the windows.
         drop_path: Probability of stochastic depth for both residual branches.
     """
 

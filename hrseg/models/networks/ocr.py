@@ -76,12 +76,11 @@ class ObjectAttention(nn.Module):
 class SpatialOCR(nn.Module):
     """Fuses each pixel with its object context; the official `ocr_distri_head`.
 
+    `ObjectAttention` describes the arguments that are not listed here.
+
     Args:
-        mid_channels: See `ObjectAttention`, as for the others.
-        key_channels: Of the attention.
         dropout: Probability that a channel of the output is zeroed in training.
-        bias: Of the attention's convolutions.
-        negative_slope: Of all activations.
+        bias: Whether the convolutions have a bias.
     """
 
     def __init__(self, mid_channels: int, key_channels: int, dropout: float, bias: bool, negative_slope: float) -> None:

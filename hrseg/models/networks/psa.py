@@ -108,7 +108,7 @@ class SequentialPSA(PolarizedSelfAttention):
         return self.weigh_pixels(self.weigh_channels(x))
 
     def scores(self, x: Tensor, query: Tensor) -> Tensor:
-        """Products of query and values, each channel of which sums to 1."""
+        """Products of query and values; each channel of the values sums to 1 over the pixels."""
         values: Tensor = self.conv_v_left(x).flatten(2).softmax(2)
         return query @ values
 

@@ -59,7 +59,7 @@ class WeightsFile:
     def description(self) -> dict[str, Any]:
         """Name and constructor arguments of the network, as far as they are known from the file.
 
-        Without "name" if the file holds a backbone alone; empty if the backbone is unknown.
+        Without "name" if the file holds only a backbone; empty if the backbone is unknown.
         """
         if self.config:
             return dict(self.config)

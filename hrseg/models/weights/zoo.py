@@ -198,7 +198,7 @@ def _require_network(published: PublishedWeights, path: Path) -> None:
         return
     from hrseg.models.weights.file import open_weights  # imports torch, which listing does not need
 
-    found = open_weights(path).description().get("name", published.network)  # a backbone alone has no name
+    found = open_weights(path).description().get("name", published.network)  # files of backbones state no name
     if published.tag.startswith("imagenet"):
         fits = found in MODELS and MODELS[found].pretrained_as == MODELS[published.network].pretrained_as
     else:  # some publishers do not say whether the network is multi-scale

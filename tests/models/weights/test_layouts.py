@@ -307,7 +307,7 @@ def test_negative_weights_of_a_counted_batch_norm_stay() -> None:
 def test_the_first_openseg_head_without_ocr_is_refused(tmp_path: Path) -> None:
     _, weights = lively(SMALL, head_kernel=3, channel_order="bgr")
     theirs = {name.replace("cls_head.1.0.", "cls_head.1."): v for name, v in renamed(weights, OPENSEG_PLAIN).items()}
-    with pytest.raises(WeightsError, match="holds a backbone alone"):
+    with pytest.raises(WeightsError, match="holds only a backbone"):
         create_model(from_file=_file(tmp_path, theirs))
 
 
@@ -538,7 +538,7 @@ def test_another_kind_of_backbone() -> None:
 def test_files_that_do_not_determine_a_network(tmp_path: Path) -> None:
     _, weights = lively(SMALL)
     backbone = {name: value for name, value in weights.items() if not name.startswith("last_layer")}
-    with pytest.raises(WeightsError, match=r"weights.pth \(backbone\) holds a backbone alone; name the model"):
+    with pytest.raises(WeightsError, match=r"weights.pth \(backbone\) holds only a backbone; name the model"):
         create_model(from_file=_file(tmp_path, backbone))
     with pytest.raises(WeightsError, match=f"holds weights of {SMALL}, not {OCR}; leave the name out"):
         create_model(OCR, from_file=_file(tmp_path, weights))

@@ -463,5 +463,5 @@ def test_a_classifier_of_another_size_suggests_that_size() -> None:
 def test_a_backbone_with_attention_blocks_is_a_backbone_alone() -> None:
     backbone = create_model(f"{SMALL}_psa_s").state_dict()
     weights = {name: entry for name, entry in backbone.items() if not name.startswith("last_layer.")}
-    with pytest.raises(WeightsError, match="holds a backbone alone; name the model"):
+    with pytest.raises(WeightsError, match="holds only a backbone; name the model"):
         create_model(from_file=weights | {"final_layer.weight": torch.zeros(17, 16, 1, 1)})
