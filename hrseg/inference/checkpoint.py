@@ -162,18 +162,6 @@ def check_checkpoint(content: Mapping[str, Any], where: object) -> Description |
     return description
 
 
-def describe_checkpoint(content: Mapping[str, Any], where: object) -> Description:
-    """Returns the description in the content of a run's checkpoint; arguments as for `check_checkpoint`.
-
-    Raises:
-        WeightsError: There is none, or something is of another type than Lightning or a task writes.
-    """
-    _require_network(content, where)
-    description = check_checkpoint(content, where)
-    assert description is not None
-    return description
-
-
 def describe_network(network: nn.Module) -> dict[str, Any] | None:
     """Describes a network by plain values, for `rebuild_network`; None where that is impossible."""
     if isinstance(network, Network) and network.config:
@@ -185,36 +173,52 @@ def describe_network(network: nn.Module) -> dict[str, Any] | None:
     return description
 
 
-def rebuild_network(content: Mapping[str, Any], path: str | os.PathLike[str], trust: bool = False) -> nn.Module:
+def rebuild_network(
+    content: Mapping[str, Any], path: str | os.PathLike[str], trust: bool = False
+) -> tuple[nn.Module, Description]:
     """Builds the network of a training checkpoint, with its weights.
 
     Args:
-        content: The file's content, after `check_checkpoint`.
+        content: The file's content.
         path: The file, for messages.
         trust: Whether to allow classes of any package, which runs their code.
 
+    Returns:
+        The network, and what the checkpoint states beside it.
+
     Raises:
-        ConfigError: A class is not of a known package, and the file is not trusted.
-        WeightsError: There is no description, the network cannot be built of it, or the weights do not fit.
+        ConfigError: A class is of no known package, and the file is not trusted.
+        WeightsError: There is no description, something is of another type than Lightning or a task writes, the network
+            cannot be built, or the weights do not fit.
     """
-    description = _require_network(content, path)
-    if not isinstance(description, Mapping) or "class_path" not in description:
-        return create_model(from_file=open_weights(content, str(path)))
-    if not trust:
-        require_trusted(description, path, "network")
-    arguments = description.get("init_args", {})
-    if not isinstance(description["class_path"], str) or not isinstance(arguments, Mapping):
+    own = content.get("hrseg")
+    if not isinstance(own, Mapping) or "network" not in own:
+        raise WeightsError(f"{path} is not a checkpoint of hrseg; {_EXPECTED}")
+    if own["network"] is None:
         raise WeightsError(
-            f"{path} describes its network as {description!r:.100}; expected a class_path and init_args by name"
+            f"{path} holds a network that cannot be rebuilt from the file alone: its class or arguments were not "
+            "known; build it, load its state dict and call Predictor(network, labels)"
+        )
+    description = check_checkpoint(content, path)
+    assert description is not None
+    made = description.network
+    if not isinstance(made, Mapping) or "class_path" not in made:
+        return create_model(from_file=open_weights(content, str(path))), description
+    if not trust:
+        require_trusted(made, path, "network")
+    arguments = made.get("init_args", {})
+    if not isinstance(made["class_path"], str) or not isinstance(arguments, Mapping):
+        raise WeightsError(
+            f"{path} describes its network as {made!r:.100}; expected a class_path and init_args by name"
         )
     try:
-        network = build(offline({"class_path": description["class_path"], "init_args": arguments}), nn.Module)
+        network = build(offline({"class_path": made["class_path"], "init_args": arguments}), nn.Module)
     except ConfigError as error:
-        raise WeightsError(f"{path}: the network {description['class_path']} {error}") from error
+        raise WeightsError(f"{path}: the network {made['class_path']} {error}") from error
     entries = content.get("state_dict", {})
-    own = {name.removeprefix(_PREFIX): entry for name, entry in entries.items() if name.startswith(_PREFIX)}
-    load_entries(network, own, path)
-    return network
+    weights = {name.removeprefix(_PREFIX): entry for name, entry in entries.items() if name.startswith(_PREFIX)}
+    load_entries(network, weights, path)
+    return network, description
 
 
 def load_entries(module: nn.Module, entries: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -227,23 +231,6 @@ def load_entries(module: nn.Module, entries: Mapping[str, Any], path: str | os.P
         module.load_state_dict(entries)
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit its description: {' '.join(str(error).split())[:500]}") from error
-
-
-def _require_network(content: Mapping[str, Any], where: object) -> Any:
-    """Returns the description of the network.
-
-    Raises:
-        WeightsError: There is none.
-    """
-    own = content.get("hrseg")
-    if not isinstance(own, Mapping) or "network" not in own:
-        raise WeightsError(f"{where} is not a checkpoint of hrseg; {_EXPECTED}")
-    if own["network"] is None:
-        raise WeightsError(
-            f"{where} holds a network that cannot be rebuilt from the file alone: its class or arguments were not "
-            "known; build it, load its state dict and call Predictor(network, labels)"
-        )
-    return own["network"]
 
 
 def _checked(kind: TypeAdapter[Any], value: object, name: str, complaint: str) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataFileError
-from hrseg.inference.checkpoint import describe_checkpoint, rebuild_network
+from hrseg.inference.checkpoint import rebuild_network
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, named_protocol, score_images
 from hrseg.models import Segmenter, fold_batch_norm, optimize_for_cpu, outputs_of
@@ -95,9 +95,7 @@ class Predictor:
             WeightsError: The file is missing, cannot be read, or is not a checkpoint of hrseg.
             UnknownNameError: There is no protocol of that name.
         """
-        content = read_content(path)
-        description = describe_checkpoint(content, path)
-        network = rebuild_network(content, path, trust)
+        network, description = rebuild_network(read_content(path), path, trust)
         if isinstance(protocol, str):
             protocol = named_protocol(protocol, description.crop_size)
         return cls(

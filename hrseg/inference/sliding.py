@@ -8,7 +8,6 @@ from itertools import product
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hrseg.errors import ConfigError
@@ -83,12 +82,9 @@ def _spans(length: int, window: int, stride: int, last_window: LastWindow) -> It
 
 
 def _filled(window: Tensor, size: tuple[int, int], fill: Tensor | float) -> Tensor:
-    missing = (size[0] - window.shape[-2], size[1] - window.shape[-1])
-    if not any(missing):
+    if window.shape[-2:] == size:
         return window
-    if isinstance(fill, (int, float)):
-        return F.pad(window, (0, missing[1], 0, missing[0]), value=fill)
-    filled = fill.to(window).expand(*window.shape[:2], *size).clone()
+    filled = torch.as_tensor(fill).to(window).expand(*window.shape[:2], *size).clone()
     filled[..., : window.shape[-2], : window.shape[-1]] = window
     return filled
 

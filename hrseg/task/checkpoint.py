@@ -72,7 +72,7 @@ def task_of_checkpoint(
         arguments = build_arguments(kind, offline(init_args), skip=_STORED_APART) | arguments
     except ConfigError as error:
         raise WeightsError(f"{source}: its task {error}") from error
-    network = arguments.pop("network", None) or rebuild_network(content, source, trust)
+    network = arguments.pop("network", None) or rebuild_network(content, source, trust)[0]
     task = kind(network=network, labels=arguments.pop("labels", None) or description.labels, **arguments)
     load_entries(task, content.get("state_dict", {}), source)
     task.on_load_checkpoint(content)

@@ -140,8 +140,5 @@ def _note(number: int, frame: FrameType | None) -> None:
         _received = signal.Signals(number)
         # not print, which is not reentrant
         with suppress(OSError):  # the terminal may be gone
-            os.write(2, f"\n{_received.name}: stopping after this step or validation{_hint(_received)}\n".encode())
-
-
-def _hint(received: signal.Signals) -> str:
-    return "; Ctrl-C again stops at once" if received is signal.SIGINT else ""
+            hint = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
+            os.write(2, f"\n{_received.name}: stopping after this step or validation{hint}\n".encode())
