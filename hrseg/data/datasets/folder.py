@@ -23,7 +23,7 @@ from hrseg.utils.text_files import read_list
 
 _log = logging.getLogger(__name__)
 
-_PARTS = ("train", "val", "test")
+_SPLITS = ("train", "val", "test")
 _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
@@ -145,10 +145,10 @@ class FolderDataModule(SegmentationDataModule):
         """The source of each split that exists."""
         if self._given_splits:
             return self._given_splits
-        folders = {part: part for part in _PARTS if any(name.startswith(f"{part}/") for name in self._images)}
+        folders = {split: split for split in _SPLITS if any(name.startswith(f"{split}/") for name in self._images)}
         if folders:
             return {**folders}
-        lists = {part: f"{part}.txt" for part in _PARTS if isfile(self.root / f"{part}.txt")}
+        lists = {split: f"{split}.txt" for split in _SPLITS if isfile(self.root / f"{split}.txt")}
         return {**lists} if lists else {**_SHARES}
 
     def _drawn(self, shares: Mapping[str, str | float]) -> dict[str, list[str]]:
@@ -156,11 +156,11 @@ class FolderDataModule(SegmentationDataModule):
         # unlike permutations, the raw bits of a generator are the same in every version of NumPy
         order = np.argsort(np.random.PCG64(self.split_seed).random_raw(len(names)), kind="stable")
         num_val, num_test = (
-            max(1, round(float(shares[part]) * len(names))) if part in shares else 0 for part in ("val", "test")
+            max(1, round(float(shares[split]) * len(names))) if split in shares else 0 for split in ("val", "test")
         )
         val, test, train = np.split(order, [num_val, num_val + num_test])
         drawn = {"train": train, "val": val, "test": test}
-        return {part: [names[index] for index in sorted(indices)] for part, indices in drawn.items()}
+        return {split: [names[index] for index in sorted(indices)] for split, indices in drawn.items()}
 
     def _listed(self, path: Path) -> list[str]:
         names = read_list(path)
@@ -185,11 +185,11 @@ class FolderDataModule(SegmentationDataModule):
 
     def _files(self, folder: str, suffixes: Sequence[str]) -> dict[str, Path]:
         """The files below root/folder by name, or below root/SPLIT/folder by SPLIT/name."""
-        parts = [""] if isdir(self.root / folder) else self._part_folders
+        splits = [""] if isdir(self.root / folder) else self._split_folders
         found: dict[str, Path] = {}
-        for part, suffix in product(parts, suffixes):
-            for rest, path in images_below(self.root / part / folder, suffix).items():
-                name = str(PurePosixPath(part, rest))
+        for split, suffix in product(splits, suffixes):
+            for rest, path in images_below(self.root / split / folder, suffix).items():
+                name = str(PurePosixPath(split, rest))
                 if name in found:
                     raise DataFileError(f"{found[name]} and {path} have the same name; expected one file for both")
                 found[name] = path
@@ -197,21 +197,21 @@ class FolderDataModule(SegmentationDataModule):
 
     def _place(self, folder: str, name: str, ending: str) -> Path:
         """The expected path of a file."""
-        part, _, rest = name.partition("/")
-        if part in self._part_folders and not isdir(self.root / folder):
-            return self.root / part / folder / f"{rest}{ending}"
+        split, _, rest = name.partition("/")
+        if split in self._split_folders and not isdir(self.root / folder):
+            return self.root / split / folder / f"{rest}{ending}"
         return self.root / folder / f"{name}{ending}"
 
     @property
-    def _part_folders(self) -> list[str]:
+    def _split_folders(self) -> list[str]:
         given = [source for source in (self._given_splits or {}).values() if isinstance(source, str)]
-        return [source for source in given if not source.endswith(".txt")] or [*_PARTS]
+        return [source for source in given if not source.endswith(".txt")] or [*_SPLITS]
 
 
 def _check_splits(splits: Mapping[str, str | float]) -> None:
     for split in splits:
-        if split not in _PARTS:
-            raise UnknownNameError("split in data.splits", split, _PARTS)
+        if split not in _SPLITS:
+            raise UnknownNameError("split in data.splits", split, _SPLITS)
     if "train" not in splits or "val" not in splits:
         raise ConfigError(f"data.splits is {dict(splits)}; expected train and val, and test if there is one")
     shares = [source for source in splits.values() if not isinstance(source, str)]

@@ -17,7 +17,7 @@ from hrseg.utils.image_formats import open_image
 from hrseg.utils.images import images_below, read_image, read_label, write_image
 from hrseg.utils.parallel import map_in_processes
 
-_PARTS = ("train", "val", "test")
+_SPLITS = ("train", "val", "test")
 _MOST = 253  # classes that a label table may have
 _MOST_VALUES = 100_000  # a photograph has more
 
@@ -87,10 +87,10 @@ def mask_folders(root: Path, masks: str = "masks") -> dict[str, Path]:
     """The folder of the masks in a root, or if there is none, those in its folders train, val and test.
 
     Returns:
-        The folders by part: "train", "val" and "test", or "" for a single one.
+        The folders by split: "train", "val" and "test", or "" for a single one.
     """
-    parts = {part: root / part / masks for part in _PARTS if (root / part / masks).is_dir()}
-    return parts if parts and not (root / masks).is_dir() else {"": root / masks}
+    splits = {split: root / split / masks for split in _SPLITS if (root / split / masks).is_dir()}
+    return splits if splits and not (root / masks).is_dir() else {"": root / masks}
 
 
 def guess_classes(folder: Path | Mapping[str, Path], suffix: str = "") -> str:
@@ -171,8 +171,8 @@ def snap_masks(folder: Path | Mapping[str, Path], suffix: str, output: Path) -> 
 def _read_all(folder: Path | Mapping[str, Path], suffix: str) -> _Masks:
     folders = {"": folder} if isinstance(folder, Path) else folder
     files = {
-        path: Path(part, path.relative_to(home))
-        for part, home in folders.items()
+        path: Path(split, path.relative_to(home))
+        for split, home in folders.items()
         for path in images_below(home, suffix).values()
     }
     paths = list(files)
