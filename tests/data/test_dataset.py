@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
-import signal
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,23 +18,11 @@ from hrseg.data.labels import LabelTable
 from hrseg.data.loader import SegmentationLoader, collate, start_worker
 from hrseg.data.samplers import EpochSampler, SampleKey
 from hrseg.data.transforms import HorizontalFlip, RandomScaleCrop
-from hrseg.errors import ConfigError, DataFileError, FileSystemError, LabelRangeError, TrainingError
+from hrseg.errors import ConfigError, DataFileError, FileSystemError, LabelRangeError
 from hrseg.utils import signals
 from hrseg.utils.images import write_image
 
 TABLE = LabelTable("Toy", ("a", "b"), ((0, 0, 0), (1, 1, 1)), label_ids=(10, 20), void_ids=(0,))
-
-
-@pytest.fixture
-def samples(tmp_path: Path) -> list[Sample]:
-    rng = np.random.default_rng(0)
-    made = []
-    for number in range(6):
-        sample = Sample(f"n{number}", tmp_path / f"{number}.png", tmp_path / f"{number}_label.png")
-        write_image(sample.image, rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
-        write_image(sample.label, rng.choice(np.array([0, 10, 20], np.uint8), (40, 60)))
-        made.append(sample)
-    return made
 
 
 def augment(*more: A.BasicTransform | A.BaseCompose) -> A.Compose:
@@ -149,14 +134,6 @@ def test_spawned_workers_give_the_same_samples(samples: list[Sample]) -> None:
     assert_equal_batches(batches(dataset, 0), batches(dataset, 1, method=method))
 
 
-def test_images_of_different_sizes_share_a_batch_as_a_list(samples: list[Sample]) -> None:
-    write_image(samples[1].image, np.zeros((30, 60, 3), np.uint8))
-    dataset = SegmentationDataset([sample._replace(label=None) for sample in samples], TABLE)
-    batch = next(iter(SegmentationLoader(dataset, batch_size=2, collate_fn=collate)))
-    assert [tuple(image.shape) for image in batch["image"]] == [(3, 40, 60), (3, 30, 60)]
-    assert batch["size"] == [(40, 60), (30, 60)]
-
-
 def test_an_input_size_resizes_images_but_not_labels(samples: list[Sample]) -> None:
     plain = SegmentationDataset(samples, TABLE)[0]
     scored = SegmentationDataset(samples, TABLE, input_size=(33, 47))[0]
@@ -248,15 +225,6 @@ def test_transforms_that_change_the_dtype_are_named(samples: list[Sample], worke
         batches(SegmentationDataset(samples, TABLE, augment(A.Normalize())), workers)
 
 
-def test_workers_run_opencv_on_one_thread() -> None:
-    before = cv2.getNumThreads()
-    try:
-        start_worker(signals.watched, 0)
-        assert cv2.getNumThreads() == 1
-    finally:
-        cv2.setNumThreads(before)
-
-
 @pytest.mark.parametrize("input_size", [None, (80, 60)])
 def test_a_crop_is_centred_on_the_given_position(samples: list[Sample], input_size: tuple[int, int] | None) -> None:
     """The centre is a position in the file, also if the image is flipped and resized first."""
@@ -270,61 +238,3 @@ def test_a_crop_is_centred_on_the_given_position(samples: list[Sample], input_si
     target = dataset[SampleKey(0, 0, (30, 18))]["target"].numpy()
     rows, columns = np.nonzero(target == 1)
     assert (rows.mean(), columns.mean()) == pytest.approx((7.5, 7.5), abs=1.0)
-
-
-class Failing(A.ImageOnlyTransform):
-    """Calls a function in the process that transforms an image."""
-
-    def __init__(self, what: Callable[[], None]) -> None:
-        super().__init__(p=1.0)
-        self.what = what
-
-    def apply(self, image: np.ndarray, **_: Any) -> np.ndarray:
-        self.what()
-        return image
-
-
-def test_a_stopped_worker_ends_the_training_within_the_timeout(samples: list[Sample]) -> None:
-    before = multiprocessing.active_children()
-    stopped = SegmentationDataset(samples, TABLE, augment(Failing(lambda: os.kill(os.getpid(), signal.SIGSTOP))))
-    with pytest.raises(TrainingError, match=r"a dataloader worker has not answered for 0.05 minutes"):
-        batches(stopped, workers=1, method="fork", timeout=3)
-    assert set(multiprocessing.active_children()) <= set(before)
-
-
-@pytest.mark.parametrize("moment", ["between two epochs", "with batches that it has queued"])
-def test_a_worker_stopped_from_outside_ends_the_training_too(moment: str, samples: list[Sample]) -> None:
-    """Regression: PyTorch waited for ever for the file descriptors of tensors queued by a stopped worker."""
-    loader = SegmentationLoader(
-        SegmentationDataset(samples, TABLE),
-        num_workers=1,
-        collate_fn=collate,
-        multiprocessing_context="fork",
-        persistent_workers=True,
-        timeout=3,
-    )
-    found = iter(loader)
-    next(found)
-    (worker,) = loader._batches._workers
-    if moment == "between two epochs":
-        assert len(list(found)) == 5
-        found = iter(loader)
-    else:
-        while loader._batches._data_queue.qsize() < 2:
-            time.sleep(0.01)
-    os.kill(worker.pid, signal.SIGSTOP)
-    with pytest.raises(TrainingError, match=r"a dataloader worker has not answered for 0.05 minutes"):
-        list(found)
-    assert not worker.is_alive()
-
-
-def test_an_exception_that_cannot_be_pickled_is_reported_with_its_image(samples: list[Sample]) -> None:
-    class PanicException(BaseException):
-        pass
-
-    def panic() -> None:
-        raise PanicException("index out of bounds")
-
-    panicking = SegmentationDataset(samples, TABLE, augment(Failing(panic)))
-    with pytest.raises(TrainingError, match=r"\.png: PanicException: index out of bounds"):
-        batches(panicking, workers=1, method="fork", timeout=60)

@@ -56,7 +56,7 @@ def test_two_processes_score_and_predict_what_one_does(tmp_path: Path) -> None:
             write_image(root / "valannot" / f"{frame}.png", rng.integers(0, 12, (48, 64), dtype=np.uint8))
     run(tmp_path, tmp_path / "one", 1)
 
-    script = "from pathlib import Path; from tests.test_processes import run; run(Path('.'), Path('two'), 2)"
+    script = "from pathlib import Path; from tests.test_equal_scores import run; run(Path('.'), Path('two'), 2)"
     ranks = start(script, 2, tmp_path)
     assert exit_codes(ranks, timeout=300) == [0, 0]
 

@@ -1,4 +1,4 @@
-"""A task of one's own: a subclass of `SegmentationTask` by its class path."""
+"""A user's subclass of `SegmentationTask` by its class path; the seed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import csv
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from hrseg.cli import main
@@ -96,3 +98,26 @@ def test_weights_of_a_task_of_ones_own_by_name_are_looked_at(recipe: Path, capsy
     for option in ("--model.weights", "--model.init_args.weights"):
         assert main(["validate", "--config", with_class(recipe), option, "nothing"]) == 2
         assert "unknown weights 'nothing'" in capsys.readouterr().err
+
+
+def seeds(run: Path) -> list[Any]:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    return [
+        checkpoint["hrseg"]["seed"],
+        checkpoint["CamVidDataModule"]["seed"],
+        config["seed_everything"],
+        config["data"]["init_args"]["seed"],
+    ]
+
+
+def test_seed_everything_is_that_of_the_data_too_and_a_restart_keeps_it(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    fit = ["fit", f"--config={recipe}", f"--run_dir={run}"]
+    assert main([*fit, "--seed_everything=1", "--trainer.max_epochs=1"]) == 0
+    assert seeds(run) == [1, 1, 1, None]
+    assert main([*fit, "--seed_everything=2", "--trainer.max_epochs=2"]) == 0
+    assert "seed_everything 1 -> 2 (without effect: the seed stays as in the checkpoint)" in capsys.readouterr().out
+    assert seeds(run) == [1, 1, 1, None]
