@@ -130,9 +130,7 @@ class LastCheckpoint(StopOnSignal, Checkpoint):
         """Prints how to resume."""
         if self._saved_step is not None and self.path.is_file() and trainer.is_global_zero:
             folder = self.path.parents[1]
-            print(
-                f"stopped; {self.path} holds step {self._saved_step}. --run_dir {folder} goes on from there", flush=True
-            )
+            print(f"stopped; {self.path} holds step {self._saved_step}. --run_dir {folder} resumes from it", flush=True)
 
 
 def _settle(progress: dict[str, Any], steps: int, accumulate: int) -> None:

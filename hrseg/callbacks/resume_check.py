@@ -77,7 +77,7 @@ class ResumeCheck(Callback):
         if self._path is not None and not self._has_started and limit and trainer.is_global_zero:
             print(
                 f"nothing was trained: {self._path} is at step {trainer.global_step} (whole epochs: "
-                f"{_epochs(trainer)}), and {limit} ends the training there or before; raise it to go on",
+                f"{_epochs(trainer)}), and {limit} ends the training there or before; raise it to continue",
                 flush=True,
             )
 

@@ -33,7 +33,7 @@ def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], l
     """
     files: dict[str, Path] = {}  # as given, by absolute path
     names: dict[str, list[str]] = {}  # candidates of each, the shortest first
-    passed_over: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     written_by_us: list[Path] = []
 
     def is_output(folder: Path) -> bool:
@@ -54,23 +54,23 @@ def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], l
                     if files.setdefault(absolute, path) is path:
                         names[absolute] = _names(Path(absolute), relative, root)
                 else:
-                    passed_over[path.suffix.lower() or "without suffix"] += 1
-    kinds = ", ".join(f"{number} {suffix}" for suffix, number in passed_over.most_common(5))
-    others = f"{passed_over.total()} of other names ({kinds})"
+                    skipped[path.suffix.lower() or "without suffix"] += 1
+    kinds = ", ".join(f"{number} {suffix}" for suffix, number in skipped.most_common(5))
+    others = f"{skipped.total()} other files ({kinds})"
     if not names:
-        found = f", but {others}" * bool(passed_over)
+        found = f", but {others}" * bool(skipped)
         raise DataNotFoundError(f"no image at {' '.join(places)}{found}; expected {' '.join(IMAGE_SUFFIXES)}")
     chosen, num_renamed = _shortest_names(names)
-    told = []
-    if passed_over:
-        told.append(f"passed over, as no images: {others}")
+    notes = []
+    if skipped:
+        notes.append(f"skipped {others}")
     if written_by_us:
-        told.append(f"passed over what hrseg wrote: {', '.join(map(str, sorted(set(written_by_us))[:5]))}")
+        notes.append(f"skipped files written by hrseg: {', '.join(map(str, sorted(set(written_by_us))[:5]))}")
     if num_renamed:
-        told.append(
-            f"{num_renamed} images share their name with another; their outputs keep suffix or folder in theirs"
+        notes.append(
+            f"{num_renamed} images share their name with another; their outputs are named with suffix or folder"
         )
-    return {name: files[absolute] for name, absolute in chosen.items()}, told
+    return {name: files[absolute] for name, absolute in chosen.items()}, notes
 
 
 def _is_output(folder: Path, output: Path) -> bool:

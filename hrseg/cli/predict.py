@@ -55,7 +55,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     options = parser.parse_args(["--help"] if wants_help else arguments)
     run_dir = run_dir_of(expanded(options.ckpt_path))
     output = expanded(options.output) if options.output else (run_dir or Path()) / "predict"
-    images, told = find_images(options.images, output)
+    images, notes = find_images(options.images, output)
     labels = None if options.labels is None else read_labels(options.labels)
 
     from hrseg.inference import Predictor  # torch: only once the input was found
@@ -87,7 +87,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
                 raise  # the others cannot be written either
             left_out.append(f"{images[name]}: its output has too long a name; rename it")
     print(f"{len(images) - len(left_out)} of {len(images)} images predicted")
-    for line in (*told, *written_files(output).splitlines()):
+    for line in (*notes, *written_files(output).splitlines()):
         print(one_line(line))
     for reason in left_out:
         print(f"left out: {one_line(reason)}", file=sys.stderr)

@@ -23,11 +23,11 @@ _WITHOUT_EFFECT = {
 }
 # restored from the checkpoint: learning rates, momenta, weight decay; the seed of the task, and of data without one
 _RESTORED = {
-    "model.optimizer": "optimiser goes on",
-    "model.head_lr_factor": "optimiser goes on",
-    "model.lr_factors": "optimiser goes on",
-    "model.schedule.": "schedule goes on",  # a class's arguments; another class or name has an effect
-    "seed_everything": "seed stays",
+    "model.optimizer": "optimiser",
+    "model.head_lr_factor": "optimiser",
+    "model.lr_factors": "optimiser",
+    "model.schedule.": "schedule",  # a class's arguments; another class or name has an effect
+    "seed_everything": "seed",
 }
 _LONGEST = 60  # characters of a value
 _LISTED = 10
@@ -42,7 +42,7 @@ def going_on(checkpoint: Path, config: Path, settings: Mapping[str, Any]) -> str
         settings: The current settings, as that file would hold them.
     """
     found = changes(_read(config), settings)
-    return f"going on from {checkpoint}" + (f" with settings other than those of {config}: {found}" if found else "")
+    return f"resuming from {checkpoint}" + (f" with settings that differ from {config}: {found}" if found else "")
 
 
 def keep_before(config: Path, settings: Mapping[str, Any], step: int) -> None:
@@ -73,7 +73,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """
     found = [
         f"{name} {_shown(old)} -> {_shown(new)}"
-        + (f" (without effect: the {_RESTORED[kept]} as in the checkpoint)" if (kept := _restored(name)) else "")
+        + (f" (without effect: the {_RESTORED[kept]} comes from the checkpoint)" if (kept := _restored(name)) else "")
         for name, old, new in _differences("", before, now if before else {})
         if name not in _WITHOUT_EFFECT
     ]

@@ -159,7 +159,7 @@ def last_checkpoint(run_dir: Path) -> Checkpoint | None:
     try:
         return read_checkpoint(path)
     except WeightsError as error:
-        raise WeightsError(f"{error}. Otherwise give another --run_dir to start anew") from error
+        raise WeightsError(f"{error}. Otherwise give another --run_dir for a new run") from error
 
 
 def is_of_run(checkpoint: Path, run_dir: Path) -> bool:

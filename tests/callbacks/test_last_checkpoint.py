@@ -189,7 +189,7 @@ def test_a_signal_ends_the_training_at_the_next_safe_point(
         fit(camvid_root, tmp_path / "run", Do(hook, step, send(*sent)), LastCheckpoint())
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert step_of(path) == saved
-    assert f"holds step {saved}. --run_dir {tmp_path / 'run'} goes on from there" in capsys.readouterr().out
+    assert f"holds step {saved}. --run_dir {tmp_path / 'run'} resumes from it" in capsys.readouterr().out
     expected = state(fit(camvid_root, tmp_path / "whole"))
     assert_same(state(fit(camvid_root, tmp_path / "run", LastCheckpoint(), checkpoint=path)), expected)
     assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()

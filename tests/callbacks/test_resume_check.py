@@ -211,4 +211,4 @@ def test_going_on_beyond_the_end_says_that_nothing_was_trained(
     assert train(max_epochs=2) == []
     last = run / "checkpoints" / "last.ckpt"
     told = f"nothing was trained: {last} is at step 4 (whole epochs: 2), and {limit} ends the training there or before"
-    assert train(**options) == ([f"{told}; raise it to go on"] if limit else [])
+    assert train(**options) == ([f"{told}; raise it to continue"] if limit else [])

@@ -289,7 +289,7 @@ def test_a_last_checkpoint_that_is_damaged_is_told(camvid_root: Path, capsys: py
     no_checkpoint("cut", folder).rename(folder / "last.ckpt")
     assert main(["fit", recipe("camvid", camvid_root), "--run_dir=run"]) == 2
     told = one_line_error(capsys)
-    assert re.search("last.ckpt cannot be read .*damaged.* another --run_dir to start anew", told), told
+    assert re.search("last.ckpt cannot be read .*damaged.* another --run_dir for a new run", told), told
     assert [path.name for path in Path("run").rglob("*")] == ["checkpoints", "last.ckpt"]
 
 

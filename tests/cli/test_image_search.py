@@ -44,7 +44,7 @@ def test_predicting_a_folder_twice_does_not_predict_the_predictions() -> None:
     make("runs/toy/0/config.yaml", "runs/toy/0/checkpoints/best.ckpt", "runs/toy/0/test/contact_sheet.png")
     make("scenes/labels/b.jpg")  # somebody's own folder of this name
     assert found(".") == {"a": "a.jpg", "scenes/labels/b": "scenes/labels/b.jpg"}
-    assert "passed over what hrseg wrote: old/labels, old/overlays, predictions/labels" in told(".")
+    assert "skipped files written by hrseg: old/labels, old/overlays, predictions/labels" in told(".")
     assert found("predictions/overlays") == {"a": "predictions/overlays/a.png"}  # who asks for them gets them
 
 
@@ -81,7 +81,7 @@ def test_other_files_are_counted() -> None:
     assert find_images(["../" + Path.cwd().name], Path("out"))[0]["a"] == Path(
         f"../{Path.cwd().name}/a.jpg"
     )  # as given
-    assert told(".") == "passed over, as no images: 3 of other names (2 .txt, 1 without suffix)"
+    assert told(".") == "skipped 3 other files (2 .txt, 1 without suffix)"
     assert found("*") == found(".")
     assert found("a.jpg", "notes.txt") == {"a": "a.jpg"}  # as a shell's * gives them
 
@@ -91,7 +91,7 @@ def test_other_files_are_counted() -> None:
     [
         (["gone.jpg"], r"no file or folder gone\.jpg, nor any that matches it as a glob"),
         (["empty"], r"no image at empty; expected \.png"),
-        (["texts"], r"no image at texts, but 1 of other names \(1 \.txt\); expected \.png"),
+        (["texts"], r"no image at texts, but 1 other files \(1 \.txt\); expected \.png"),
         ([""], "no file or folder"),
     ],
 )

@@ -71,7 +71,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_it_goes_on(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--trainer.max_epochs=2", "--timeout_minutes=20"]
     assert main(["fit", f"--config={run.recipe}", f"--run_dir={run.folder}", *options]) == 0
-    assert "going on from" in capsys.readouterr().out
+    assert "resuming from" in capsys.readouterr().out
 
 
 def test_its_config_repeats_it(run: Run) -> None:
@@ -230,7 +230,7 @@ def test_a_run_of_python_is_one_of_the_command(run: Run, capsys: pytest.CaptureF
     assert main(["fit", f"--config={folder / 'config.yaml'}", "--run_dir=repeated"]) == 0
     capsys.readouterr()
     assert main(["fit", f"--config={folder / 'config.yaml'}", f"--run_dir={folder}", "--trainer.max_epochs=2"]) == 0
-    assert "settings other than" in (out := capsys.readouterr().out)
+    assert "settings that differ from" in (out := capsys.readouterr().out)
     assert "model." not in out  # trainer.max_epochs alone
     one, other = (
         hrseg.SegmentationTask.load_from_checkpoint(f"{place}/checkpoints/best.ckpt") for place in (folder, "repeated")

@@ -40,7 +40,7 @@ def test_a_run_from_start_to_use(recipe: Path, tmp_path: Path, capsys: pytest.Ca
     # the same folder goes on, and keeps what is there
     assert main(["fit", f"--config={recipe}", f"--run_dir={run}", "--trainer.max_epochs=2"]) == 0
     last, config = run / "checkpoints" / "last.ckpt", run / "config.yaml"
-    told = f"going on from {last} with settings other than those of {config}: trainer.max_epochs 1 -> 2\n"
+    told = f"resuming from {last} with settings that differ from {config}: trainer.max_epochs 1 -> 2\n"
     assert told in capsys.readouterr().out
     kept = yaml.safe_load((run / "config_until_step_2.yaml").read_text())
     assert [c["trainer"]["max_epochs"] for c in (kept, yaml.safe_load(config.read_text()))] == [1, 2]
@@ -84,7 +84,7 @@ def predict_any_images(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureF
     captured = capsys.readouterr()
     (unreadable,) = captured.err.splitlines()
     assert "broken.png" in unreadable
-    assert "3 of 4 images predicted\npassed over, as no images: 1 of other names (1 .txt)" in captured.out
+    assert "3 of 4 images predicted\nskipped 1 other files (1 .txt)" in captured.out
     assert sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*.png")) == [
         "labels/deep/colour.png",
         "labels/grey.png",

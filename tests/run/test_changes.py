@@ -23,18 +23,18 @@ BEFORE: dict[str, Any] = {
     [
         ({}, ""),
         ({"experiment": "b"}, ""),
-        ({"seed_everything": 2}, "seed_everything 1 -> 2 (without effect: the seed stays as in the checkpoint)"),
+        ({"seed_everything": 2}, "seed_everything 1 -> 2 (without effect: the seed comes from the checkpoint)"),
         (
             {"model": {**BEFORE["model"], "network_args": {"dropout": 0.5}}},
             "model.network_args None -> {'dropout': 0.5}",
         ),
         (
             {"model": {**BEFORE["model"], "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0}}}},
-            "model.optimizer.lr 0.1 -> 1.0 (without effect: the optimiser goes on as in the checkpoint)",
+            "model.optimizer.lr 0.1 -> 1.0 (without effect: the optimiser comes from the checkpoint)",
         ),
         (
             {"model": {**BEFORE["model"], "lr_factors": {"head": 2.0}}},
-            "model.lr_factors None -> {'head': 2.0} (without effect: the optimiser goes on as in the checkpoint)",
+            "model.lr_factors None -> {'head': 2.0} (without effect: the optimiser comes from the checkpoint)",
         ),
         ({"model": {**BEFORE["model"], "schedule": "cosine"}}, "model.schedule poly -> cosine"),
         ({"data": {"class_path": "B", "init_args": {"root": "other"}}}, "data A -> B"),
@@ -52,7 +52,7 @@ def test_settings_that_differ_are_told_in_one_line(now: dict[str, Any], told: st
 
 def test_arguments_of_a_schedule_stay_as_in_the_checkpoint() -> None:
     before, now = ({"model": {"schedule": {"class_path": "C", "init_args": {"T_max": n}}}} for n in (9, 10))
-    told = "model.schedule.T_max 9 -> 10 (without effect: the schedule goes on as in the checkpoint)"
+    told = "model.schedule.T_max 9 -> 10 (without effect: the schedule comes from the checkpoint)"
     assert changes(before, now) == told
 
 

@@ -112,12 +112,12 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     whole = hrseg.fit(new_task(data), data, run_dir="whole", **SMALL)
     with pytest.raises(KeyboardInterrupt):
         hrseg.fit(new_task(data), data, run_dir="stopped", callbacks=[StopAt(3)], **SMALL)
-    assert "holds step 3. --run_dir stopped goes on from there" in capsys.readouterr().out
+    assert "holds step 3. --run_dir stopped resumes from it" in capsys.readouterr().out
     assert not signals.is_watching()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     again = hrseg.fit(new_task(data), data, run_dir="stopped", **SMALL)
     assert again.global_step == whole.global_step == 4
-    assert "going on from stopped/checkpoints/last.ckpt\n" in capsys.readouterr().out
+    assert "resuming from stopped/checkpoints/last.ckpt\n" in capsys.readouterr().out
     for name, value in whole.lightning_module.state_dict().items():
         assert torch.equal(value, again.lightning_module.state_dict()[name]), name
     assert [row["step"] for row in rows_of(Path("stopped"))] == [row["step"] for row in rows_of(Path("whole"))]

@@ -135,7 +135,7 @@ def test_last_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
     path.parent.mkdir()
     path.touch()
-    with pytest.raises(WeightsError, match=r"last.ckpt cannot be read .* give another --run_dir to start anew"):
+    with pytest.raises(WeightsError, match=r"last.ckpt cannot be read .* give another --run_dir for a new run"):
         last_checkpoint(tmp_path)
 
 

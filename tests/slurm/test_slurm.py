@@ -113,7 +113,7 @@ def test_a_job_on_two_nodes_that_is_requeued_is_as_if_it_was_never_stopped(place
     run("scontrol", "update", f"JobId={job}", "StartTime=now+2")  # not two minutes; its credentials count in seconds
     wait_until(lambda: is_over(job), job)
 
-    assert f"going on from runs/toy/{job}/checkpoints/last.ckpt" in output.read_text()
+    assert f"resuming from runs/toy/{job}/checkpoints/last.ckpt" in output.read_text()
     found = weights(folder)
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert rows(folder) == rows(place / "runs" / "toy" / whole)
@@ -151,7 +151,7 @@ def test_a_job_whose_node_goes_down_is_started_again(place: Path) -> None:
     run("scontrol", "update", f"JobId={job}", "StartTime=now+2")  # not two minutes; its credentials count in seconds
     wait_until(lambda: is_over(job), job)
 
-    assert f"going on from runs/toy/{job}/checkpoints/last.ckpt" in Path(f"out-{job}.txt").read_text()
+    assert f"resuming from runs/toy/{job}/checkpoints/last.ckpt" in Path(f"out-{job}.txt").read_text()
     found = weights(folder)
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert rows(folder) == rows(place / "runs" / "toy" / whole)
