@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hrseg.errors import ConfigError
-from hrseg.optim.parts import parameters_of
+from hrseg.optim.patterns import parameters_of
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -45,31 +45,31 @@ def parameter_groups(
     """
     factors = ({} if head_lr_factor == 1 else {"head": head_lr_factor}) | dict(lr_factors or {})
     rest = "network" if head_lr_factor == 1 else "backbone"
-    part_of: dict[nn.Parameter, str] = {}
+    pattern_of: dict[nn.Parameter, str] = {}
     for pattern, factor in factors.items():
         setting = "head_lr_factor" if pattern not in (lr_factors or {}) else f"lr_factors {pattern}"
         if not 0 < factor < math.inf:
             raise ConfigError(f"{setting} is {factor}; expected a number above 0, 1 for no difference")
-        part_of |= dict.fromkeys(parameters_of(net, pattern, head_names, setting.split()[0]), pattern)
+        pattern_of |= dict.fromkeys(parameters_of(net, pattern, head_names, setting.split()[0]), pattern)
     of_norms = {p for module in net.modules() if isinstance(module, _NORMS) for p in module.parameters()}
-    groups: dict[tuple[str | None, bool], dict[str, Any]] = {}  # by part (None for the rest) and decay
+    groups: dict[tuple[str | None, bool], dict[str, Any]] = {}  # by pattern (None for the rest) and decay
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = part_of.get(parameter)
         # relative position bias tables are biases too
         is_norm_or_bias = parameter in of_norms or parameter.ndim <= 1 or name.endswith(("bias", "bias_table"))
         decays = decay_norm_and_bias or not is_norm_or_bias
-        if (part, decays) not in groups:
-            group_name = (part or rest) + ("" if decays else "_no_decay")
-            factor = 1.0 if part is None else factors[part]
-            groups[part, decays] = {"params": [], "name": group_name, "lr_factor": factor}
-            groups[part, decays] |= {} if decays else {"weight_decay": 0.0}
-        groups[part, decays]["params"].append(parameter)
-    if untrained := factors.keys() - {part for part, _ in groups}:
+        match = pattern_of.get(parameter)
+        if (match, decays) not in groups:
+            group_name = (match or rest) + ("" if decays else "_no_decay")
+            factor = 1.0 if match is None else factors[match]
+            groups[match, decays] = {"params": [], "name": group_name, "lr_factor": factor}
+            groups[match, decays] |= {} if decays else {"weight_decay": 0.0}
+        groups[match, decays]["params"].append(parameter)
+    if untrained := factors.keys() - {pattern for pattern, _ in groups}:
         raise ConfigError(
-            f"the learning rate of {', '.join(sorted(untrained))} is for no parameter: they are frozen, or a later one "
-            "fits all"
+            f"the learning rate of {', '.join(sorted(untrained))} is for no parameter: all are frozen, or match "
+            "a later pattern"
         )
     return list(groups.values())
 

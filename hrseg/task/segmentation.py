@@ -27,7 +27,7 @@ from hrseg.losses import Criterion, CrossEntropyLoss, LossReduction, Segmentatio
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
 from hrseg.models import Network, create_model, optimize_for_cpu, outputs_of
-from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_parts, parameter_groups
+from hrseg.optim import Schedule, create_optimizer, create_schedule, freeze_layers, parameter_groups
 from hrseg.task.batch_norm import check_single_values, single_values_as_config_error
 from hrseg.task.checkpoint import task_description, task_of_checkpoint
 from hrseg.task.checks import (
@@ -164,7 +164,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             self.network.train()
         self.network.to(memory_format=self.memory_format)
         self._head_names: Sequence[str] = getattr(self.network, "head_names", ())
-        self._frozen = freeze_parts(self.network, freeze, self._head_names) if freeze else []
+        self._frozen = freeze_layers(self.network, freeze, self._head_names) if freeze else []
         self.loss: Criterion
         if loss is None:
             output_weights = getattr(self.network, "output_weights", {"out": 1.0})

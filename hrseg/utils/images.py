@@ -231,7 +231,7 @@ def read_file(path: Path) -> bytes:
             if pause is None:
                 raise FileSystemError(
                     f"{path} cannot be read: {error.strerror}, {len(_PAUSES) + 1} times within {sum(_PAUSES)} s; is "
-                    "its file system still there? The same command goes on once it is"
+                    "its file system still there? Repeat the command once it is"
                 ) from error
             _log.warning("%s cannot be read: %s; trying again in %d s", path, error.strerror, pause)
             time.sleep(pause)

@@ -5,7 +5,7 @@ from torch import nn
 
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
-from hrseg.optim import freeze_parts, parameter_groups
+from hrseg.optim import freeze_layers, parameter_groups
 
 
 class Net(nn.Module):
@@ -43,7 +43,7 @@ def test_patterns_freeze_parameters_and_the_modules_around_them(
     patterns: list[str], left: set[str], still: set[str]
 ) -> None:
     net = Net()
-    names = freeze_parts(net, patterns, HEAD)
+    names = freeze_layers(net, patterns, HEAD)
     assert trained(net) == left
     assert still <= set(names)
     assert all(any(name == part or name.startswith(f"{part}.") for part in still) for name in names)
@@ -51,7 +51,7 @@ def test_patterns_freeze_parameters_and_the_modules_around_them(
 
 def test_an_attribute_named_backbone_takes_precedence() -> None:
     net = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 1), "neck": nn.Conv2d(4, 4, 1), "head": nn.Conv2d(4, 2, 1)})
-    freeze_parts(net, ["backbone"])
+    freeze_layers(net, ["backbone"])
     assert trained(net) == {"neck.weight", "neck.bias", "head.weight", "head.bias"}
 
 
@@ -66,13 +66,13 @@ def test_an_attribute_named_backbone_takes_precedence() -> None:
 )
 def test_a_pattern_without_match(patterns: list[str], head_names: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        freeze_parts(Net(), patterns, head_names)
+        freeze_layers(Net(), patterns, head_names)
 
 
 @pytest.mark.parametrize("name", ["hrnetv2_w18_small_v1", "hrnetv2_w18_small_v1_ocr", "hrformer_t_ocr"])
 def test_the_backbone_of_our_networks_is_all_but_the_head(name: str) -> None:
     net = create_model(name, 3)
-    freeze_parts(net, ["backbone"], net.head_names)
+    freeze_layers(net, ["backbone"], net.head_names)
     assert {name.split(".")[0] for name in trained(net)} == set(net.head_names)
 
 
@@ -111,10 +111,10 @@ def test_head_names_take_precedence_over_an_attribute_named_head() -> None:
 
 def test_frozen_parameters_are_in_no_group() -> None:
     net = Net()
-    freeze_parts(net, ["backbone"], HEAD)
+    freeze_layers(net, ["backbone"], HEAD)
     (group,) = parameter_groups(net)
     assert len(group["params"]) == 4
-    with pytest.raises(ConfigError, match="rate of stage1 is for no parameter: they are frozen"):
+    with pytest.raises(ConfigError, match="rate of stage1 is for no parameter: all are frozen"):
         parameter_groups(net, head_names=HEAD, lr_factors={"stage1": 0.1})
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from hrseg.errors import ConfigError
 
 
-def freeze_parts(net: nn.Module, patterns: Sequence[str], head_names: Sequence[str] = ()) -> list[str]:
+def freeze_layers(net: nn.Module, patterns: Sequence[str], head_names: Sequence[str] = ()) -> list[str]:
     """Sets `requires_grad` of the parameters that match a pattern to False.
 
     Args:
@@ -55,7 +55,7 @@ def parameters_of(net: nn.Module, pattern: str, head_names: Sequence[str], setti
     if pattern in ("head", "backbone") and (not hasattr(net, pattern) or (pattern == "head" and head_names)):
         _check_head(net, head_names, setting)
         is_head = pattern == "head"
-        found = {p for name, p in named.items() if any(part in head_names for part in _places(name)) == is_head}
+        found = {p for name, p in named.items() if any(place in head_names for place in _places(name)) == is_head}
     else:
         found = {p for name, p in named.items() if any(fnmatchcase(place, pattern) for place in _places(name))}
     if not found:
@@ -75,11 +75,11 @@ def _check_head(net: nn.Module, head_names: Sequence[str], setting: str) -> None
     if missing or not head_names:
         raise ConfigError(
             f"{setting} is given, but {type(net).__name__} has no head {', '.join(missing) or 'names'}; "
-            f"head_names must be among {', '.join(children)}, or name parts of it by those"
+            f"head_names must be among {', '.join(children)}, or give one of these as the pattern"
         )
 
 
 def _places(name: str) -> list[str]:
     """The name of a parameter and of all modules that contain it: "a", "a.b", "a.b.c"."""
-    parts = name.split(".")
-    return [".".join(parts[: end + 1]) for end in range(len(parts))]
+    names = name.split(".")
+    return [".".join(names[: end + 1]) for end in range(len(names))]
