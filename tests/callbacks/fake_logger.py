@@ -1,4 +1,4 @@
-"""A logger such as those of Weights & Biases and MLflow, that writes what it gets into a file."""
+"""A logger like those of Weights & Biases and MLflow that writes to a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytorch_lightning.loggers.logger import Logger
 
 
 class FakeLogger(Logger):
-    """Appends a line to SAVE_DIR/fake/ID.jsonl for whatever it gets."""
+    """Appends a line to SAVE_DIR/fake/ID.jsonl for each call."""
 
     def __init__(self, save_dir: str = ".", id: str | None = None, project: str = "none", broken: bool = False) -> None:
         super().__init__()
@@ -50,6 +50,6 @@ class FakeLogger(Logger):
 
 
 def lines(folder: Path, identifier: str, kind: str) -> list[Any]:
-    """What a logger got of a kind."""
+    """The logged values of a kind."""
     text = (folder / "fake" / f"{identifier}.jsonl").read_text()
     return [content for found, content in map(json.loads, text.splitlines()) if found == kind]

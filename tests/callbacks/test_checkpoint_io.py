@@ -38,10 +38,10 @@ def test_a_failure_leaves_the_checkpoint_before(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # the system refuses what goes beyond
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # larger writes fail
     try:
         with pytest.raises(OutputError, match=r"last.ckpt cannot be written: File too large; make room"):
             AtomicCheckpointIO().save_checkpoint({"weight": torch.ones(10_000)}, path)

@@ -23,11 +23,11 @@ from hrseg.task import SegmentationTask
 from hrseg.utils.images import read_image, write_image
 from tests.processes import exit_codes, start
 
-WHITE = "0002"  # the frame that the network cannot stand
+WHITE = "0002"  # the frame that gives NaN
 
 
 class AfraidOfWhite(HRNetV2):
-    """Not a number for the whole batch, statistics of batch norm included, if an image in it is all white."""
+    """NaN for the whole batch, batch norm statistics included, if one of its images is all white."""
 
     def __init__(self) -> None:
         super().__init__(VARIANTS["w18_small_v1"], 11, init="kaiming")
@@ -38,7 +38,7 @@ class AfraidOfWhite(HRNetV2):
 
 
 class States(Callback):
-    """Keeps weights, statistics and optimiser as they were before each step, and in the end."""
+    """Records weights, statistics and optimiser state before each step and at the end."""
 
     def __init__(self) -> None:
         self.states: list[dict[str, Any]] = []

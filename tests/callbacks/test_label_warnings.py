@@ -1,4 +1,4 @@
-"""Labels that teach or score nothing used to give a loss of 0.0 and a mIoU of nan or 0.1 without a word."""
+"""Labels that teach or score nothing used to give a loss of 0.0 and an mIoU of nan or 0.1 without a warning."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_labels_that_are_all_ignored(caplog: pytest.LogCaptureFixture) -> None:
     assert "all 128 pixels of the training crops in the first epoch are ignored (255)" in of_training
 
 
-@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")  # which it is, on purpose
-def test_a_task_that_scores_nothing_itself_is_told_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")  # on purpose
+def test_a_task_without_scores_gets_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     """`all pixels of the 0 labels are ignored`, where the user's validation step does not update the metrics."""
 
     class Unscored(SegmentationTask):
@@ -73,14 +73,14 @@ def test_classes_that_never_occur(caplog: pytest.LogCaptureFixture) -> None:
     assert "2 of 3 classes never occur (b, c) among the 64 labelled pixels of the training crops" in of_training
 
 
-def test_nothing_is_said_of_labels_that_are_in_order_or_of_a_part_of_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_warning_for_good_labels_or_a_part_of_them(caplog: pytest.LogCaptureFixture) -> None:
     run(loader(0, 1, 2, 255), loader(2, 1, 0))
     run(loader(0), loader(1), limit_train_batches=1, limit_val_batches=1)
     assert told(caplog) == []
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
-def test_an_epoch_that_a_restart_goes_on_with_is_a_part(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_an_epoch_that_a_restart_resumes_is_a_part(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     task = SegmentationTask(OneConv(), TABLE)
     keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
     first = trainer(max_epochs=1, limit_val_batches=0, callbacks=[keep], enable_checkpointing=True)
@@ -113,8 +113,8 @@ def test_class_weights_that_leave_classes_out(caplog: pytest.LogCaptureFixture) 
     ("pixels", "weights"),
     [
         ([10, 10, 10], (1.0, 1.0, 1.0)),
-        ([10_000, 1, 1], (1.0, 1.0, 1.0)),  # as the data have it
-        ([10, 10, 0], (1.0, 1.0, 1e30)),  # of a class that never occurs
+        ([10_000, 1, 1], (1.0, 1.0, 1.0)),  # by the data
+        ([10, 10, 0], (1.0, 1.0, 1e30)),  # a class that never occurs
         ([0, 10, 10], (0.0, 1.0, 1.0)),
         ([0, 0, 0], (1.0, 1.0, 1e30)),
         ([1000, 100, 1], (0.1, 1.0, 100.0)),

@@ -1,4 +1,4 @@
-"""A training that was stopped or killed goes on as if nothing had happened, wherever that was."""
+"""A training that was stopped or killed anywhere resumes as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class KeepEach(LastCheckpoint):
 
 
 class Do(Callback):
-    """Does something once, when the training passes a hook at an optimiser step."""
+    """Calls a function once, in a hook at an optimiser step."""
 
     def __init__(self, hook: str, step: int, what: Callable[[], None]) -> None:
         remaining = [what]
@@ -125,7 +125,7 @@ def test_weights_optimiser_and_rows_are_those_of_a_training_that_was_never_stopp
 
 
 @pytest.mark.parametrize(("accumulate", "ends"), [(1, (1, 3)), (2, (1,))])
-def test_a_training_that_ended_within_an_epoch_goes_on_there(
+def test_a_training_that_ended_within_an_epoch_resumes_there(
     accumulate: int, ends: tuple[int, ...], camvid_root: Path, tmp_path: Path
 ) -> None:
     """max_steps, max_time and the like ended it; the rest of the epoch was left out by the training that went on."""
@@ -142,7 +142,7 @@ def test_a_training_that_ended_within_an_epoch_goes_on_there(
         fit(camvid_root, run, LastCheckpoint(), End(), checkpoint=checkpoint, accumulate_grad_batches=accumulate)
         assert step_of(last) == batches // accumulate
     found = state(fit(camvid_root, run, LastCheckpoint(), checkpoint=last, accumulate_grad_batches=accumulate))
-    if accumulate > 1:  # of the batches of a half-done step, which are seen twice, batch norm keeps its statistics
+    if accumulate > 1:  # batch norm sees the batches of an incomplete step twice
         found, expected = (
             {n: one[n] for n in one if "running_" not in n and "tracked" not in n} for one in (found, expected)
         )
@@ -202,7 +202,7 @@ def test_a_signal_after_the_last_step_stops_nothing(camvid_root: Path, tmp_path:
     assert trainer.global_step == 4
 
 
-def test_an_error_says_where_to_go_on_from(
+def test_an_error_says_where_to_resume_from(
     camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -235,7 +235,7 @@ def test_intervals_out_of_range(interval: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("blocked", ["checkpoints", "checkpoints/last.ckpt"])
-def test_a_place_that_cannot_be_written_is_told_before_the_training(
+def test_a_place_that_cannot_be_written_is_reported_before_the_training(
     blocked: str, camvid_root: Path, tmp_path: Path
 ) -> None:
     place = tmp_path / "run" / blocked

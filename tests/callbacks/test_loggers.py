@@ -30,7 +30,7 @@ class LikeMlflow(FakeLogger):
 
 
 def added(makers: list[tuple[Any, dict[str, Any]]], folder: Path) -> list[dict[str, Any]]:
-    """What loggers get beside the arguments that the user gives."""
+    """Constructor arguments that are added to the user's."""
     found: list[dict[str, Any]] = []
 
     def recording(maker: Any, given: dict[str, Any]) -> Any:
@@ -45,7 +45,7 @@ def added(makers: list[tuple[Any, dict[str, Any]]], folder: Path) -> list[dict[s
     return found
 
 
-def test_files_go_into_the_runs_folder_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_files_go_into_the_runs_folder_and_the_run_resumes(tmp_path: Path) -> None:
     (tmp_path / "loggers.json").write_text(json.dumps({"FakeLogger": "a", "FakeLogger 1": "b", "LikeMlflow": "c"}))
     makers: list[Any] = [
         (FakeLogger, {"project": "p"}),
@@ -66,7 +66,7 @@ def test_files_go_into_the_runs_folder_and_the_run_goes_on(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"FakeLogger": 3}', "\x00"])
-def test_a_damaged_list_of_identifiers_begins_anew(content: str, tmp_path: Path) -> None:
+def test_a_damaged_list_of_identifiers_starts_anew(content: str, tmp_path: Path) -> None:
     (tmp_path / "loggers.json").write_text(content)
     assert added([(FakeLogger, {})], tmp_path) == [{"save_dir": str(tmp_path)}]
 
@@ -98,7 +98,7 @@ def fit(camvid_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
     return run
 
 
-def test_a_logger_is_added_to_those_of_the_run_and_goes_on_with_it(
+def test_a_logger_is_added_to_the_runs_own_and_continues_with_it(
     fit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -130,7 +130,7 @@ def test_no_logger_means_none(fit: Any, tmp_path: Path, capsys: pytest.CaptureFi
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "config.yaml", "val"]
 
 
-def test_a_logger_that_cannot_start_is_told_in_one_line(
+def test_a_logger_that_cannot_start_is_reported_in_one_line(
     fit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit("--trainer.max_epochs", "1", "--trainer.logger", FAKE, "--trainer.logger.broken", "true") == 2
@@ -148,10 +148,10 @@ def test_hyperparameters_are_a_text_in_the_event_file(tmp_path: Path) -> None:
     assert yaml.safe_load(text.tensor_proto.string_val[0])["model"] == {"network": "a"}
 
 
-def test_a_full_disk_under_the_event_file_is_told_without_a_traceback(
+def test_a_full_disk_under_the_event_file_is_reported_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # given back after the test
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # restored after the test
     logger = Events(tmp_path, name="", version="")
     logger.log_metrics({"loss": 1.0}, 0)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -99,7 +99,7 @@ def test_a_damaged_file_is_put_aside_and_its_rows_are_taken_over(
 
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf" + GOOD, GOOD.replace(b"\r\n", b"\n"), GOOD[:-3], b"step,tr"])
-def test_a_file_that_an_editor_or_a_full_disk_touched_is_gone_on_with(
+def test_a_file_that_an_editor_or_a_full_disk_touched_is_resumed(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "metrics.csv"

@@ -18,7 +18,7 @@ from hrseg.task import SegmentationTask
 
 
 class Cell:
-    """Stands for the output of a cell: what was shown in it, in the order and place in which it came."""
+    """A fake cell output: records displays and their updates in order."""
 
     def __init__(self) -> None:
         self.shown: list[list[dict[str, Any]]] = []
@@ -84,7 +84,7 @@ def test_a_bar_and_curves_are_redrawn_in_place(camvid_root: Path, cell: Cell) ->
 
 @pytest.fixture
 def drawn(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, list[tuple[int, float]]]]:
-    """The curves of each picture that was drawn."""
+    """The curves of each picture."""
     drawn: list[dict[str, list[tuple[int, float]]]] = []
 
     def note(curves: dict[str, list[tuple[int, float]]]) -> bytes:
@@ -103,7 +103,7 @@ def test_curves_hold_every_step_and_every_validation(camvid_root: Path, drawn: l
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3])])
-def test_curves_of_a_run_that_goes_on_are_those_of_one_that_was_not_stopped(
+def test_curves_of_a_run_that_resumes_are_those_of_one_that_was_not_stopped(
     every: int, steps: list[int], camvid_root: Path, drawn: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     for epochs in (1, 2):
@@ -120,7 +120,7 @@ def test_curves_of_a_run_that_goes_on_are_those_of_one_that_was_not_stopped(
         assert [value for _, value in points] == pytest.approx([value for _, value in after[name][: len(points)]])
 
 
-def test_a_second_training_begins_anew(camvid_root: Path, cell: Cell) -> None:
+def test_a_second_training_starts_anew(camvid_root: Path, cell: Cell) -> None:
     progress = NotebookProgress(seconds=0)
     for _ in range(2):
         data, task = data_and_task(camvid_root)
@@ -161,7 +161,7 @@ def test_the_bars_of_other_processes_show_nothing(camvid_root: Path, cell: Cell)
     assert not cell.shown
 
 
-def test_without_ipython_it_says_what_to_take(camvid_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ipython_it_names_the_remedy(camvid_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython", None)
     data, task = data_and_task(camvid_root)
     with pytest.raises(ConfigError, match="give PlainProgress"):

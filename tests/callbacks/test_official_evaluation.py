@@ -27,7 +27,7 @@ def task() -> SegmentationTask:
 
 
 class ShareOfOneProcess(Callback):
-    """Leaves in the metric what torchmetrics leaves there after `compute`: one process's share of the counts."""
+    """Leaves one rank's counts in the metric, as torchmetrics does after `compute`."""
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.metrics.matrix = pl_module.metrics.matrix // 2 * (torch.rand(19, 20) < 0.5)
@@ -80,7 +80,7 @@ def test_ready_train_ids_cannot_be_given_to_the_evaluator(
 
 
 class ScoredCamVid(CamVidDataModule):
-    """CamVid with an evaluator, which counts the pixels whose label id is right."""
+    """CamVid with an evaluator that counts correct pixels."""
 
     evaluator = "right_pixels"
 

@@ -1,4 +1,4 @@
-"""Going on with another network, other classes or another optimiser is refused with the remedy."""
+"""Resuming with another network, other classes or another optimiser is refused with the remedy."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def checkpoint_of(task: Task, path: Path, **content: Any) -> Path:
 
 
 def resume(task: Task, checkpoint: Path | None) -> None:
-    """What Lightning calls of the check before it loads the checkpoint."""
+    """Calls the check's hooks as Lightning does before it loads the checkpoint."""
     trainer: Any = SimpleNamespace(optimizers=[task.configure_optimizers()], lr_scheduler_configs=[])
     check = ResumeCheck(checkpoint and Checkpoint(checkpoint, read_content(checkpoint)))
     check.setup(trainer, task, "fit")
@@ -101,7 +101,7 @@ def test_another_training_is_refused_with_the_remedy(task: Task, told: str, tmp_
 @pytest.mark.parametrize(
     "content", [{}, {"hrseg": {}}, {"hrseg": None, "callbacks": {}}, {"hrseg": {"labels": None, "network": None}}]
 )
-def test_the_same_training_goes_on_whatever_the_checkpoint_tells(content: dict[str, Any], tmp_path: Path) -> None:
+def test_the_same_training_resumes_whatever_the_checkpoint_says(content: dict[str, Any], tmp_path: Path) -> None:
     resume(Task(), checkpoint_of(Task(), tmp_path / "last.ckpt", **content))
 
 
@@ -116,7 +116,7 @@ OPTIMIZERS = (
 
 
 def trained(task: Task) -> dict[str, Any]:
-    """The state of its optimiser after a step."""
+    """The optimiser state after a step."""
     optimizer = task.configure_optimizers()
     for parameter in task.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -154,7 +154,7 @@ def test_the_state_of_any_optimiser_after_a_step_is_taken(class_: Any, tmp_path:
         (("param_groups", 0, "lr"), "x", "param_groups.0.lr is 'x'; expected a number"),
     ],
 )
-def test_an_altered_state_of_fused_adam_is_told_and_ends_in_no_crash(
+def test_an_altered_state_of_fused_adam_is_reported_and_ends_in_no_crash(
     place: tuple[Any, ...], value: Any, told: str, tmp_path: Path
 ) -> None:
     task = Task(class_=torch.optim.Adam)
@@ -193,7 +193,7 @@ def test_what_the_checkpoint_lacks_does_not_silently_start_anew(
         ({"max_epochs": 3}, None),
     ],
 )
-def test_going_on_beyond_the_end_says_that_nothing_was_trained(
+def test_resuming_beyond_the_end_says_that_nothing_was_trained(
     options: dict[str, Any],
     limit: str | None,
     camvid_root: Path,

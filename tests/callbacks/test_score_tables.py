@@ -94,7 +94,7 @@ class OneConvolution(torch.nn.Conv2d):
 
 
 class Scores(SegmentationTask):
-    """Has a given mIoU in each validation; the first one is that of the sanity check."""
+    """Has the given mIoU in each validation; the first is the sanity check's."""
 
     def on_validation_epoch_end(self) -> None:
         scores = self.metrics.compute()
@@ -129,7 +129,7 @@ def test_after_a_training_the_table_and_the_files_are_those_of_the_best_checkpoi
     data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0, test_split="train")
     task = Scores(OneConvolution(), data.labels)
     run = tmp_path / "run"
-    for epochs, given in ((3, [0.25, 0.75, 0.5]), (4, [0.625])):  # the second time it goes on
+    for epochs, given in ((3, [0.25, 0.75, 0.5]), (4, [0.625])):  # the second time it resumes
         task.given = given
         last = run / "checkpoints" / "last.ckpt"
         a_trainer(run, max_epochs=epochs).fit(task, data, ckpt_path=last if epochs == 4 else None)
@@ -161,7 +161,7 @@ def test_after_a_training_the_table_and_the_files_are_those_of_the_best_checkpoi
 def test_best_ckpt_is_that_of_the_table_where_a_run_was_moved(
     what: str, camvid_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A worse one replaced it, and the table said that it was the better one before; Lightning starts its best anew."""
+    """A worse one used to replace it under the better one's table, as Lightning forgets its best."""
     data = CamVidDataModule(camvid_root, batch_size=2, crop_size=(32, 32), num_workers=0)
     task = Scores(OneConvolution(), data.labels)
     task.given = [0.75, 0.5, 0.25]
@@ -170,7 +170,7 @@ def test_best_ckpt_is_that_of_the_table_where_a_run_was_moved(
     if what == "folder":
         (tmp_path / "before").rename(run)
         last = run / "checkpoints" / "last.ckpt"
-    else:  # goes on in another run, which has not the best of the one before
+    else:  # resumes in another run, without the previous run's best
         last = tmp_path / "before" / "checkpoints" / "last.ckpt"
     a_trainer(run, max_epochs=2).fit(task, data, ckpt_path=last)
     a_trainer(run, max_epochs=3).fit(task, data, ckpt_path=run / "checkpoints" / "last.ckpt")

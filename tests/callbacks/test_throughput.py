@@ -12,7 +12,7 @@ from hrseg.callbacks.throughput import _batch_size
 
 
 class Module:
-    """Takes what is logged."""
+    """Records logged values."""
 
     device = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def test_the_wait_for_data_and_the_speed_show(monkeypatch: pytest.MonkeyPatch) -
     assert module.logged["images/s"] == pytest.approx(2 * 3 * 2 / 6)
     assert 0.01 < module.logged["peak_memory_gib"] < 1024
 
-    # what lies between epochs is neither
+    # time between epochs counts as neither
     now += 1000
     throughput.on_train_epoch_start(trainer, module)  # type: ignore[arg-type]
     throughput.on_train_batch_start(trainer, module, batch, 0)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A recipe for a toy training that the tests of the command share."""
+"""The recipe of a toy training, shared by the command's tests."""
 
 from __future__ import annotations
 

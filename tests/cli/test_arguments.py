@@ -30,7 +30,7 @@ def test_a_run_has_the_name_of_its_first_config(arguments: list[str], name: str)
 def test_what_stdin_holds_is_read_once_for_all_that_look_at_it(
     given: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task's class was not seen in it."""
+    """A task class in standard input used to be missed."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("model: {class_path: own.Task}"))
     arguments = with_stdin_read(["--run_dir", "-", *given])
     assert arguments[:2] == ["--run_dir", "-"]

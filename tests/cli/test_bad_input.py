@@ -1,4 +1,4 @@
-"""What is wrong with the files that the command is given: one line, a failing exit code, nothing written half."""
+"""Faulty input files: a one-line error, a failing exit code, no partial output."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ for _name, (_lines, _message) in LISTS.items():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_training_that_cannot_go_on_says_why(
+def test_a_training_that_cannot_resume_says_why(
     case: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module, place, damage, more, message = CASES[case]
@@ -172,7 +172,7 @@ def put_train_ids(root: Path) -> None:
 
 
 def put_voc_first(root: Path) -> None:
-    """Mostly person, wall and sky where VOC's classes come first: as if there were only bed, street and trees."""
+    """Mostly person, wall and sky in VOC-first order, which read as bed, street and trees."""
     for label in root.rglob("*.png"):
         write_image(label, np.resize(np.array([15, 15, 15, 55, 55, 55, 46, 46, 54, 54, 27], np.uint8), (32, 96)))
 
@@ -224,7 +224,7 @@ def test_a_mat_file_without_a_label(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> str:
-    """Of a run that has not been trained."""
+    """A checkpoint of an untrained run."""
     path = tmp_path / "best.ckpt"
     task = SegmentationTask("hrnetv2_w18_small_v1", CAMVID)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
@@ -234,7 +234,7 @@ def checkpoint(tmp_path: Path) -> str:
 
 
 def no_checkpoint(kind: str, folder: Path) -> Path:
-    """A file of which no verb can make a checkpoint."""
+    """A file that is no checkpoint for any verb."""
     path = folder / f"given{'.safetensors' if kind == 'cut safetensors' else '.ckpt'}"
     weights = {"conv1.weight": torch.ones(99)}
     if kind == "official":
@@ -273,7 +273,7 @@ NO_CHECKPOINTS = {
 
 @pytest.mark.parametrize("kind", NO_CHECKPOINTS)
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
-def test_a_ckpt_path_that_is_no_checkpoint_is_told_before_anything_is_built(
+def test_a_ckpt_path_that_is_no_checkpoint_is_reported_before_anything_is_built(
     verb: str, kind: str, tmp_path: Path, camvid_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = no_checkpoint(kind, tmp_path)
@@ -283,7 +283,7 @@ def test_a_ckpt_path_that_is_no_checkpoint_is_told_before_anything_is_built(
     assert [entry.name for entry in Path().iterdir()] == ["toy.yaml"]
 
 
-def test_a_last_checkpoint_that_is_damaged_is_told(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_last_checkpoint_that_is_damaged_is_reported(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path("run/checkpoints")
     folder.mkdir(parents=True)
     no_checkpoint("cut", folder).rename(folder / "last.ckpt")
@@ -293,7 +293,7 @@ def test_a_last_checkpoint_that_is_damaged_is_told(camvid_root: Path, capsys: py
     assert [path.name for path in Path("run").rglob("*")] == ["checkpoints", "last.ckpt"]
 
 
-def test_weights_alone_are_no_state_to_go_on_from(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_alone_are_no_state_to_resume_from(camvid_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"pytorch-lightning_version": "2.6.0", "state_dict": {}}, "weights.ckpt")
     assert main(["fit", recipe("camvid", camvid_root), "--ckpt_path=weights.ckpt"]) == 2
     assert "and no optimizer_states; expected best.ckpt or last.ckpt of a run" in one_line_error(capsys)
@@ -305,7 +305,7 @@ def test_an_empty_ckpt_path_is_not_a_random_network(camvid_root: Path, capsys: p
 
 
 def restricted_main(arguments: list[str], file_size: int | None) -> NoReturn:
-    """The command, obeying the permissions of files, which root does not otherwise."""
+    """The command, obeying file permissions even as root."""
     libc = ctypes.CDLL(None)
     version = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
     capabilities = (ctypes.c_uint32 * 6)()  # the first: those in force
@@ -319,7 +319,7 @@ def restricted_main(arguments: list[str], file_size: int | None) -> NoReturn:
 
 
 def command(*arguments: str, file_size: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs `restricted_main` in a process of its own."""
+    """Runs `restricted_main` in a separate process."""
     script = f"from tests.cli.test_bad_input import *; restricted_main({list(arguments)}, {file_size})"
     result = run(script, Path.cwd())
     if result.returncode == 77:
@@ -377,7 +377,7 @@ def test_an_image_whose_output_would_have_too_long_a_name_is_left_out(
     checkpoint: str, camvid_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = camvid_root / "val"
-    for suffix in (".png", ".bmp"):  # outputs of one name keep the suffix in theirs
+    for suffix in (".png", ".bmp"):  # outputs that would share a name keep the suffix
         write_image(folder / f"{'a' * 250}{suffix}", np.zeros((48, 64, 3), np.uint8))
     assert main(["predict", f"--images={folder}", f"--ckpt_path={checkpoint}", "--output=out"]) == 1
     captured = capsys.readouterr()

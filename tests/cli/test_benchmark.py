@@ -19,7 +19,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def cases(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
-    """The cases that are measured; those of batch size 64 run out of memory."""
+    """The measured cases; batch size 64 runs out of memory."""
     seen: list[Case] = []
 
     def measure(case: Case) -> dict[str, float | str]:
@@ -46,7 +46,7 @@ def test_every_combination_is_a_row(cases: list[Case], tmp_path: Path, capsys: p
     assert rows[0]["hardware"] in out
     assert "12.35" in out
     assert "out of memory" in out
-    assert "images" not in out  # nothing stands in that column
+    assert "images" not in out  # the column would be empty
 
 
 def test_rows_are_appended(cases: list[Case], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weights that others trained, scored and used through the command without a training."""
+"""Pretrained weights of other code bases, scored and used through the command without training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def foreign(tmp_path: Path) -> Path:
 
 
 def test_scores(recipe: Path, foreign: Path, tmp_path: Path) -> None:
-    """The same as of the same weights in a checkpoint of ours."""
+    """Equal to the scores of the same weights in one of our checkpoints."""
     assert main(["test", f"--config={recipe}", f"--model.weights={foreign}"]) == 0
     direct = json.loads(Path("runs/toy/0/test/scores.json").read_text())
     assert not Path("runs/toy/0/checkpoints").exists()

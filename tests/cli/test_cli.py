@@ -78,7 +78,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=lambda value: " ".join(value)[-50:] if isinstance(value, list) else "",
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(arguments) == 2
@@ -111,7 +111,7 @@ hrseg.errors.DataFileError: 0003.png is truncated
         (WORKER.replace("is truncated", "is\ntruncated"), "0003.png is truncated"),
     ],
 )
-def test_a_message_of_several_lines_is_told_whole_in_one(
+def test_a_message_of_several_lines_is_reported_whole_in_one(
     message: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(verb: str, arguments: list[str]) -> int:
@@ -158,7 +158,7 @@ def test_trace_shows_where_an_error_arose() -> None:
     assert "Traceback" in result.stderr
 
 
-def test_data_that_are_missing_are_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_that_are_missing_are_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *CAMVID, *TINY, "--data.root=nowhere", "--run_dir=run"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "nowhere" in line
@@ -166,7 +166,7 @@ def test_data_that_are_missing_are_told_in_one_line(capsys: pytest.CaptureFixtur
     assert not Path("run").exists()
 
 
-def test_a_second_training_in_a_folder_is_told_in_one_line(
+def test_a_second_training_in_a_folder_is_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hrseg.run.folders._LOCK_TIMEOUT", 0.1)
@@ -185,7 +185,7 @@ def test_a_second_training_in_a_folder_is_told_in_one_line(
 def test_classes_of_the_working_directory_are_found_and_stand_for_no_library(
     named_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They were not where a config named them that lay elsewhere, such as the config.yaml of a run."""
+    """They used to be missed if the config naming them was elsewhere, such as a run's config.yaml."""
     monkeypatch.setattr("sys.path", [path for path in sys.path if path])
     monkeypatch.setattr("sys.meta_path", [*sys.meta_path])
     (tmp_path / "albumentations.py").write_text("raise AssertionError")

@@ -56,7 +56,7 @@ REFUSED = {
     "--data=CamVidDataModul": "did you mean hrseg.CamVidDataModule",
     "--model=hrnetv2_w18": "unknown class 'hrnetv2_w18'; .*; a network is given as --model.network hrnetv2_w18$",
     "--model.loss=CrossEntropyLos": "did you mean hrseg.losses.CrossEntropyLoss",
-    # those listed tasks, data modules and losses
+    # the suggestions list tasks, data modules and losses
     "--model.loss=foo": r"^hrseg: model.loss: unknown class 'foo'; known: (hrseg\.losses\.\w+(, )?)+$",
     "--trainer.logger=foo": "trainer.logger: unknown class 'foo'; expected bool, or the import path of a class$",
     "--trainer.callbacks=foo": "^hrseg: trainer.callbacks: unknown class 'foo'; expected the import path of a class$",
@@ -116,7 +116,7 @@ def test_a_config_that_is_none(kind: str, verb: str, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize("kind", ["folder", "pipe", "missing"])
 def test_a_config_that_is_no_file(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    os.mkfifo(tmp_path / "pipe")  # reading it would block
     assert main(["fit", f"--config={tmp_path / kind}"]) == 2
     assert re.match(f"hrseg: the config {tmp_path / kind} (is a folder, pipe|cannot be read)", capsys.readouterr().err)
 
@@ -140,7 +140,7 @@ def test_a_config_is_read_with_limits_where_a_task_is_named_too(
 
 @pytest.mark.parametrize("verb", ["fit", "verify"])
 def test_a_config_from_stdin(verb: str, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`verify` looked for a file named -."""
+    """`verify` used to look for a file named -."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(recipe.read_text()))
     assert main([verb, "--config", "-"]) == 0
     assert (recipe.parent / "runs" / "stdin" / "0" / "config.yaml").is_file() == (verb == "fit")
@@ -148,7 +148,7 @@ def test_a_config_from_stdin(verb: str, recipe: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("verb", ["fit", "verify"])
 @pytest.mark.parametrize("kind", ["UTF-16", "binary", "empty", "list", "laughter", "recursion", "depth", "length"])
-def test_a_stdin_that_holds_no_settings_is_told(
+def test_a_stdin_that_holds_no_settings_is_reported(
     kind: str, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, told = CONFIGS[kind]
@@ -161,7 +161,7 @@ def test_a_stdin_that_holds_no_settings_is_told(
 @pytest.mark.parametrize("place", ["", "/", "folder", "pipe"])
 def test_a_report_goes_to_a_file_only(place: str, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (recipe.parent / "folder").mkdir()
-    os.mkfifo(recipe.parent / "pipe")  # as a device, it is not to be replaced
+    os.mkfifo(recipe.parent / "pipe")  # like a device, it must not be replaced
     assert main(["verify", f"--config={recipe}", f"--json={place}"]) == 2
     assert "expected the name of a file" in capsys.readouterr().err
     assert (recipe.parent / "pipe").is_fifo()
@@ -194,7 +194,7 @@ def test_bugs_and_what_fails_in_a_step_keep_their_traceback(module: str, has_sta
         raising(module).call()
 
 
-def test_an_error_of_ours_within_one_of_a_library_is_told() -> None:
+def test_an_error_of_ours_within_one_of_a_library_is_reported() -> None:
     def call() -> None:
         try:
             raise DataFileError("a.png is cut")

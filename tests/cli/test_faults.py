@@ -1,4 +1,4 @@
-"""What comes from outside: processes that die or hang, memory and disks that are full."""
+"""External faults: processes that die or hang, full memory and disks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 90.0
 
 
 class FullDisk(Callback):
-    """From the third step on, the system refuses to write more than a megabyte into a file."""
+    """From the third step on, writing more than a megabyte to a file fails."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 3:
@@ -31,7 +31,7 @@ class FullDisk(Callback):
 
 
 class FullMemory(Callback):
-    """From the second step on, the system refuses to give more memory."""
+    """From the second step on, allocations fail."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 1:
@@ -40,7 +40,7 @@ class FullMemory(Callback):
 
 
 class KilledWorker(Callback):
-    """At the second step, the system ends a process that loads data."""
+    """At the second step, a dataloader worker is killed."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 2:
@@ -65,7 +65,7 @@ def command(*arguments: str) -> str:
 
 
 def fit(*arguments: str, **callbacks: str) -> tuple[int, str]:
-    """Exit code and output of a training in a process of its own."""
+    """Exit code and output of a training in a separate process."""
     added = [f"--trainer.callbacks+=tests.cli.test_faults.{name}" for name in callbacks.values()]
     done = run(command(*arguments, *added), Path.cwd(), SECONDS)
     return done.returncode, done.stdout + done.stderr
@@ -78,7 +78,7 @@ def last_line(output: str) -> str:
 
 
 @pytest.mark.parametrize(("victim", "number"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)], ids=str)
-def test_the_others_leave_when_a_process_dies_or_hangs(victim: int, number: signal.Signals, recipe: str) -> None:
+def test_the_other_ranks_end_when_a_process_dies_or_hangs(victim: int, number: signal.Signals, recipe: str) -> None:
     output = Path("output.txt")
     script = command("--config", recipe, "--run_dir=run", "--trainer.max_epochs=1000", *IN_TWO)
     ranks = start(script, 2, Path.cwd(), output)
@@ -130,7 +130,7 @@ def test_out_of_memory_says_what_would_help(recipe: str) -> None:
     assert line.endswith("--config experiments/options/bf16.yaml")
 
 
-def test_a_loading_process_that_was_killed(recipe: str) -> None:
+def test_a_killed_dataloader_worker(recipe: str) -> None:
     code, output = fit("--config", recipe, "--run_dir=run", worker="KilledWorker")
     assert code == 2
     assert "the system killed a dataloader worker" in last_line(output)

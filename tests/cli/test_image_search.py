@@ -1,4 +1,4 @@
-"""What `hrseg predict --images` finds, and the names of the outputs."""
+"""The images found by `hrseg predict --images`, and the names of the outputs."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def test_a_file_with_brackets_in_its_name_is_found() -> None:
 def test_predicting_a_folder_twice_does_not_predict_the_predictions() -> None:
     make("a.jpg", "predictions/labels/a.png", "predictions/overlays/a.png", "old/labels/a.png", "old/overlays/a.png")
     make("runs/toy/0/config.yaml", "runs/toy/0/checkpoints/best.ckpt", "runs/toy/0/test/contact_sheet.png")
-    make("scenes/labels/b.jpg")  # somebody's own folder of this name
+    make("scenes/labels/b.jpg")  # a user's folder of this name
     assert found(".") == {"a": "a.jpg", "scenes/labels/b": "scenes/labels/b.jpg"}
     assert "skipped files written by hrseg: old/labels, old/overlays, predictions/labels" in told(".")
-    assert found("predictions/overlays") == {"a": "predictions/overlays/a.png"}  # who asks for them gets them
+    assert found("predictions/overlays") == {"a": "predictions/overlays/a.png"}  # unless given explicitly
 
 
 def test_images_of_one_stem_get_different_names() -> None:
@@ -69,7 +69,7 @@ def test_a_file_given_twice_is_predicted_once() -> None:
     assert found("a.jpg", "./a.jpg", "*.jpg", ".") == {"a": "a.jpg"}
 
 
-def test_hidden_files_are_passed_over() -> None:
+def test_hidden_files_are_skipped() -> None:
     make("a.jpg", "._a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg")
     assert found(".") == {"a": "a.jpg"}
     assert found("._a.jpg") == {"._a": "._a.jpg"}  # unless they are given
@@ -95,7 +95,7 @@ def test_other_files_are_counted() -> None:
         ([""], "no file or folder"),
     ],
 )
-def test_places_without_an_image_are_told(places: list[str], message: str) -> None:
+def test_places_without_an_image_are_reported(places: list[str], message: str) -> None:
     make("texts/notes.txt")
     Path("empty").mkdir()
     with pytest.raises(DataNotFoundError, match=message):

@@ -24,7 +24,7 @@ EACH_STEP = """
 
 
 def train_through_kills(number: int, processes: int, run_dir: str) -> None:
-    """Trains in processes forked from this one; kills them `number` times and prints the count.
+    """Trains in forked processes; kills them `number` times and prints the count.
 
     Of several, now all are killed and now one, whereupon the others have to end by themselves.
     """
@@ -32,7 +32,7 @@ def train_through_kills(number: int, processes: int, run_dir: str) -> None:
     kills = 0
     while True:
         is_last = kills == number
-        # a process that is left waits in vain for so long
+        # timeout of a rank that is left alone
         children = start(processes, run_dir, "--timeout_minutes", "30" if is_last else "0.05")
         latest = time.monotonic() + (600 if is_last else chance.uniform(0.3, 2.5))
         known, moment = len(rows(Path(run_dir))), latest
@@ -78,7 +78,7 @@ def ended(child: int) -> int | None:
 
 
 def curves(run_dir: str) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard draws of a run: step and value by name, but for what depends on the clock."""
+    """Scalars of a run's event file: step and value by name, without those that depend on the clock."""
     events = EventAccumulator(run_dir, size_guidance={"scalars": 0})
     events.Reload()
     names = [name for name in events.Tags()["scalars"] if name not in ("images/s", "data_wait", "peak_memory_gib")]

@@ -1,4 +1,4 @@
-"""What `hrseg predict --labels` takes."""
+"""Values of `hrseg predict --labels`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_run_and_a_classes_file_are_taken(tmp_path: Path, monkeypatch: pytest.
         ("bad.yaml", r"bad\.yaml: names is 3; expected a list of names"),
     ],
 )
-def test_other_labels_are_told_what_is_accepted(
+def test_other_labels_are_refused_with_the_accepted_ones(
     source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Two processes, whoever starts them: the same training in one folder, stopped and continued by a signal to one."""
+"""Two processes by any launcher: the same training in one folder, stopped by a signal to one of them and resumed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_whoever_starts_the_processes(recipe: Path) -> None:
     by_torchrun = python(*TORCHRUN, "fit", config, "--experiment=torchrun", "--trainer.accelerator=cpu")
     for done in (by_lightning, by_torchrun):
         assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("fit: hrnetv2_w18_small_v1_ocr") == 1  # said once, not by each process
+        assert done.stdout.count("fit: hrnetv2_w18_small_v1_ocr") == 1  # printed once, not by each process
     assert [path.name for path in Path("runs").rglob("[0-9]*") if path.is_dir()] == ["0", "0"]
     assert_same(Path("runs/lightning/0"), Path("runs/torchrun/0"))
 
@@ -73,14 +73,14 @@ def fit(recipe: Path, run_dir: Path) -> str:
 
 @pytest.fixture(scope="module")
 def whole(recipe: Path) -> Path:
-    """A run that nothing stopped."""
+    """An uninterrupted run."""
     folder = recipe.with_name("whole")
     assert exit_codes(start(fit(recipe, folder), 2, recipe.parent), timeout=200) == [0, 0]
     return folder
 
 
 def workers(process: int) -> list[int]:
-    """The processes that load data for it."""
+    """Its dataloader workers."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [int(child) for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
 

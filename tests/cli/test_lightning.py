@@ -57,7 +57,7 @@ def losses(run: str) -> list[str]:
     return [row["val/loss"] for row in rows if row["val/loss"]]
 
 
-def test_a_task_of_ones_own_by_option_or_recipe_and_every_verb_on_its_run(
+def test_a_custom_task_by_option_or_recipe_and_every_verb_on_its_run(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", "--config", str(recipe), "--model", "own_task.Scaled", "--model.scale=4", "--run_dir=a"]) == 0
@@ -76,7 +76,7 @@ def test_a_task_of_ones_own_by_option_or_recipe_and_every_verb_on_its_run(
         assert main([verb, "--ckpt_path", "a/checkpoints/best.ckpt", "--trust"]) == 0
     assert main(["predict", "--ckpt_path", "a/checkpoints/best.ckpt", "--images", "camvid/val/0000.png"]) == 0
     assert main(["verify", "--config", "a/config.yaml"]) == 0
-    assert main(["fit", "--config", with_class(recipe), "--run_dir=a", "--trainer.max_epochs=2"]) == 0  # goes on
+    assert main(["fit", "--config", with_class(recipe), "--run_dir=a", "--trainer.max_epochs=2"]) == 0  # resumes
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_class_that_is_no_task(recipe: Path, name: str, message: str, capsys: 
     assert re.search(message, line), line
 
 
-def test_weights_of_a_task_of_ones_own_by_name_are_looked_at(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_a_custom_task_by_name_are_looked_at(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--model.weights", "--model.init_args.weights"):
         assert main(["validate", "--config", with_class(recipe), option, "nothing"]) == 2
         assert "unknown weights 'nothing'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Options of the verbs that are not Lightning's, with values that they are not meant for."""
+"""Options of the verbs that are not Lightning's, with invalid values."""
 
 from __future__ import annotations
 

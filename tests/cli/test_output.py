@@ -1,4 +1,4 @@
-"""`hrseg ... | head`: what nobody reads any more ends a verb quietly, and a training once it has saved."""
+"""`hrseg ... | head`: a closed pipe ends a verb quietly, and a training after it has saved."""
 
 from __future__ import annotations
 

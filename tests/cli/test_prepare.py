@@ -71,7 +71,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["pascal-context", "--root", "here", "--mat", "there"], "labels.txt cannot be read"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     arguments: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""What a training of one step leaves, and every verb on it, with the options of the README; in two processes, too."""
+"""Every verb on the run of a one-step training, with the options of the README, in one and in two processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WRITERS: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 @dataclass
 class Run:
-    """A run of one step, and the data that it was trained on."""
+    """A run of one step, and its data."""
 
     folder: Path
     root: Path
@@ -68,7 +68,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield Run(Path("runs/toy/0"), root, recipe, 2)
 
 
-def test_it_goes_on(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_resumes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--trainer.max_epochs=2", "--timeout_minutes=20"]
     assert main(["fit", f"--config={run.recipe}", f"--run_dir={run.folder}", *options]) == 0
     assert "resuming from" in capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_a_checkpoint_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_its_data_are_verified(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     config = f"--config={run.folder / 'config.yaml'}"
-    main(["verify", config, "--json=report.json"])  # what is wrong with these data is another test's matter
+    main(["verify", config, "--json=report.json"])  # other tests check the findings
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "class_weights" in captured.out
@@ -191,7 +191,7 @@ def test_its_weights_start_another_training(run: Run) -> None:
     assert main(further) == 0
     assert main([*further, "--trainer.max_epochs=2"]) == 0
     model = yaml.safe_load(Path("further/config.yaml").read_text())["model"]
-    assert weights.endswith(f"={model['weights']}")  # though the restart read those of its checkpoint alone
+    assert weights.endswith(f"={model['weights']}")  # though the restart read only its checkpoint
     assert model["network_args"] is None
     assert main(["test", f"--config={run.recipe}", weights, "--run_dir=tested"]) == 0
 
@@ -261,7 +261,7 @@ def test_a_run_of_python_that_cannot_be_told(run: Run, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("run", ["Cityscapes"], indirect=True)
 def test_two_processes(run: Run, tmp_path: Path) -> None:
-    """All of it in two processes, which stay for one verb after the other."""
+    """All verbs in two processes, which run one verb after the other."""
     again, two = f"--run_dir={tmp_path / 'run'}", ["--trainer.devices=2", "--trainer.strategy=ddp"]
     best = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'best.ckpt'}"
     commands = [

@@ -1,4 +1,4 @@
-"""Runs of strangers: what their config.yaml and checkpoints name is not run when they are scored and used."""
+"""Runs of strangers: scoring and using them executes nothing that config.yaml or checkpoint names."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ EVIL = {"class_path": "stranger.Net"}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound run of one step; the data lie beside it."""
+    """A sound run of one step, with its data."""
     place = tmp_path_factory.mktemp("stranger")
     write_camvid(place / "camvid")
     (place / "toy.yaml").write_text(RECIPE.format(root=place / "camvid"))
@@ -71,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of it; whatever the stranger's module does is noticed."""
+    """A copy of the run; any call of the stranger's module is noticed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("stranger.py").write_text(MODULE)
@@ -226,8 +226,8 @@ def test_a_checkpoint_apart_from_its_run_asks_for_a_config(run: Path, capsys: py
     assert main(["validate", "--ckpt_path=apart.ckpt", f"--config={run / 'config.yaml'}", "--run_dir=scored"]) == 0
 
 
-def test_a_data_module_of_ones_own_is_verified_and_packed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What `fit` takes, parameters without types among it, and a network of one's own, which is not needed."""
+def test_a_custom_data_module_is_verified_and_packed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Settings that `fit` takes, with untyped parameters and an unneeded custom network."""
     Path("stranger.py").write_text(DATA_MODULE)
     change(run, "data.class_path", "stranger.Data")
     best = f"--ckpt_path={run}/checkpoints/best.ckpt"
@@ -239,8 +239,8 @@ def test_a_data_module_of_ones_own_is_verified_and_packed(run: Path, capsys: pyt
     assert main(["submit", str(run), "--trust"]) == 0
 
 
-def test_a_network_of_ones_own_by_class_path(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The checkpoint describes it, and is used where it is trusted."""
+def test_a_custom_network_by_class_path(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checkpoint describes the network, and is used if trusted."""
     root = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["root"]
     Path("own.yaml").write_text(RECIPE.format(root=root).replace("hrnetv2_w18_small_v1", "{class_path: stranger.Net}"))
     assert main(["fit", "--config=own.yaml", "--run_dir=own", "--trainer.limit_train_batches=1"]) == 0

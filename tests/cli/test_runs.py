@@ -1,4 +1,4 @@
-"""A run from its start to its use, through the command."""
+"""A run from start to use, through the command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_run_from_start_to_use(recipe: Path, tmp_path: Path, capsys: pytest.Ca
         name.split("/network")[0] for name in columns
     }
 
-    # the same folder goes on, and keeps what is there
+    # the same folder resumes, and keeps its files
     assert main(["fit", f"--config={recipe}", f"--run_dir={run}", "--trainer.max_epochs=2"]) == 0
     last, config = run / "checkpoints" / "last.ckpt", run / "config.yaml"
     told = f"resuming from {last} with settings that differ from {config}: trainer.max_epochs 1 -> 2\n"
@@ -48,7 +48,7 @@ def test_a_run_from_start_to_use(recipe: Path, tmp_path: Path, capsys: pytest.Ca
     assert [row["step"] for row in more[: len(logged)]] == [row["step"] for row in logged]
     assert len(more) > len(logged)
 
-    # another optimiser cannot go on, and changes nothing
+    # another optimiser is refused, and changes nothing
     assert main(["fit", f"--config={config}", f"--run_dir={run}", "--model.optimizer=torch.optim.AdamW"]) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert f"{last} comes from a training with SGD, but this one is with AdamW and cannot resume" in told

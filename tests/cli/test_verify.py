@@ -62,7 +62,7 @@ def test_of_recipes_the_data_count_and_the_last_word_wins(
 ) -> None:
     (recipe,) = EXPERIMENTS.glob("camvid/*.yaml")
     overlay = EXPERIMENTS / "options" / "ema.yaml"
-    rest = Path("rest.yaml")  # what the config.yaml of a run has besides
+    rest = Path("rest.yaml")  # other settings of a run's config.yaml
     rest.write_text("experiment: a\nrun_dir: null\nckpt_path: null\nweights_only: null\n")
     configs = [f"--config={path}" for path in (recipe, overlay, rest)]
     assert main(["verify", *configs, f"--data.root={camvid_root}"]) == 0
@@ -84,7 +84,9 @@ def test_of_recipes_the_data_count_and_the_last_word_wins(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_told_in_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_reported_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["verify", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
@@ -109,7 +111,7 @@ def test_from_a_folder_of_masks_to_a_verified_data_set(folder_root: Path, capsys
 def test_masks_in_the_folders_of_the_splits_are_guessed_from_and_snapped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--guess` looked in ROOT/masks only."""
+    """`--guess` used to search only ROOT/masks."""
     for number, part in enumerate(("train", "train", "val", "test")):
         rng = np.random.default_rng(number)
         write_image(tmp_path / part / "images" / f"{number}.png", rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))

@@ -165,7 +165,7 @@ def test_a_failure_does_not_stop_what_was_asked_for_besides(
     assert second.startswith("hrseg: hrnetv2_w48.pascal_context_60 is not in ")
 
 
-def test_waiting_for_another_process_is_told(home: Path, tmp_path: Path) -> None:
+def test_waiting_for_another_process_is_reported(home: Path, tmp_path: Path) -> None:
     folder = home / "weights" / "hr_rnet_bt_w20.imagenet_openseg"
     folder.mkdir(parents=True)
     (tmp_path / "w.pth").write_bytes(b"weights")

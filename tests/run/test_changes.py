@@ -46,7 +46,7 @@ BEFORE: dict[str, Any] = {
         ({"comment": 100 * "a"}, f"comment None -> {57 * 'a'}..."),
     ],
 )
-def test_settings_that_differ_are_told_in_one_line(now: dict[str, Any], told: str) -> None:
+def test_settings_that_differ_are_reported_in_one_line(now: dict[str, Any], told: str) -> None:
     assert changes(BEFORE, {**BEFORE, **now}) == told
 
 
@@ -56,5 +56,5 @@ def test_arguments_of_a_schedule_stay_as_in_the_checkpoint() -> None:
     assert changes(before, now) == told
 
 
-def test_of_a_damaged_file_nothing_is_told() -> None:
+def test_a_damaged_file_has_no_changes() -> None:
     assert changes({}, BEFORE) == ""

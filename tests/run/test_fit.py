@@ -1,4 +1,4 @@
-"""`hrseg.fit`, and what a notebook's kernel makes of it."""
+"""`hrseg.fit`, in scripts and in a notebook's kernel."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_training_without_validation_is_not_warned_of_its_scores(
     assert [str(warning.message) for warning in recwarn if "val/miou" in str(warning.message)] == []
 
 
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+def test_an_interrupted_training_resumes_as_if_it_had_not_been(
     data: CamVidDataModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = hrseg.fit(new_task(data), data, run_dir="whole", **SMALL)
@@ -135,7 +135,7 @@ def test_ctrl_c_twice_stops_at_once_and_the_process_lives(data: CamVidDataModule
 
 
 def test_ctrl_c_stops_a_training_without_checkpoints_too(data: CamVidDataModule) -> None:
-    """It went on to its end, although it said that it stops."""
+    """It used to run to its end, although it printed that it stops."""
     task = new_task(data)
     with pytest.raises(KeyboardInterrupt):
         hrseg.fit(task, data, callbacks=[StopAt(1)], enable_checkpointing=False, **SMALL)
@@ -155,7 +155,7 @@ def test_other_signals_reach_the_process_once_its_state_is_saved(data: CamVidDat
 
 
 @pytest.mark.parametrize("changed", ["labels", "input_size"])
-def test_a_task_of_other_data_is_told(changed: str, data: CamVidDataModule, camvid_root: Path) -> None:
+def test_a_task_of_other_data_is_reported(changed: str, data: CamVidDataModule, camvid_root: Path) -> None:
     task = new_task(data)
     if changed == "labels":
         task.labels = replace(data.labels, name="others")
@@ -166,15 +166,15 @@ def test_a_task_of_other_data_is_told(changed: str, data: CamVidDataModule, camv
     assert not Path("runs").exists()
 
 
-def test_a_task_of_another_kind_is_told(data: CamVidDataModule) -> None:
-    """It was an AttributeError."""
+def test_a_task_of_another_kind_is_reported(data: CamVidDataModule) -> None:
+    """It used to be an AttributeError."""
     task: Any = LightningModule()
     with pytest.raises(ConfigError, match="the task is a LightningModule; expected a SegmentationTask, or an instance"):
         hrseg.fit(task, data, **SMALL)
 
 
-def test_data_of_another_kind_are_told(data: CamVidDataModule) -> None:
-    """They were an AttributeError of Lightning's."""
+def test_data_of_another_kind_are_reported(data: CamVidDataModule) -> None:
+    """They used to be an AttributeError in Lightning."""
     loader: Any = DataLoader(TensorDataset(torch.zeros(2, 3)))
     with pytest.raises(ConfigError, match="the data are a DataLoader; expected a LightningDataModule, such as one of"):
         hrseg.fit(new_task(data), loader, **SMALL)
@@ -197,7 +197,7 @@ def test_a_folder_that_was_there_stays(data: CamVidDataModule, folder: Path) -> 
     assert (folder / "mine" / "notes.txt").is_file()
 
 
-def test_a_callback_of_ones_own_replaces_that_of_the_run(data: CamVidDataModule) -> None:
+def test_a_custom_callback_replaces_that_of_the_run(data: CamVidDataModule) -> None:
     last, bar = LastCheckpoint(every_n_steps=1), TQDMProgressBar(refresh_rate=0)
     trainer = hrseg.fit(new_task(data), data, callbacks=[last, bar], plugins=LightningEnvironment(), **SMALL)
     assert [c for c in trainer.callbacks if isinstance(c, LastCheckpoint)] == [last]
@@ -212,14 +212,14 @@ def test_files_and_bar_can_be_left_out(data: CamVidDataModule) -> None:
     assert sorted(path.name for path in Path("a").iterdir()) == ["config.yaml", "val"]
 
 
-def test_a_trial_run_leaves_nothing_from_which_another_training_would_go_on(data: CamVidDataModule) -> None:
+def test_a_trial_run_leaves_nothing_from_which_another_training_would_resume(data: CamVidDataModule) -> None:
     hrseg.fit(new_task(data), data, run_dir="a", fast_dev_run=True, **SMALL)
     assert not list(Path("a").glob("**/*.ckpt"))
     assert not Path("a/config.yaml").exists()
 
 
 @pytest.mark.parametrize("wrong", ["max_epoch", "default_root_dir"])
-def test_a_wrong_option_is_told(wrong: str, data: CamVidDataModule) -> None:
+def test_a_wrong_option_is_reported(wrong: str, data: CamVidDataModule) -> None:
     with pytest.raises(TypeError, match=wrong):
         hrseg.fit(new_task(data), data, **{wrong: 1})
     assert not Path("runs").exists()
@@ -243,7 +243,7 @@ def test_fit_asks_srun_for_its_numbers(data: CamVidDataModule, monkeypatch: pyte
 
 
 class Pairs(LightningDataModule):
-    """A user's own data module, whose batches are pairs of images and labels, or another structure made from them."""
+    """A custom data module; its batches are pairs of images and labels, or another structure made from them."""
 
     def __init__(self, form: Callable[[Tensor, Tensor], Any]) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ class Pairs(LightningDataModule):
 
 
 class OfPairs(hrseg.SegmentationTask):
-    """Takes other batches, and gives no predictions."""
+    """Takes other batches, and returns no predictions."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return super().training_step(self.ours(batch), batch_idx)
@@ -296,7 +296,7 @@ def test_a_task_that_scores_in_its_own_way_is_trained(data: CamVidDataModule) ->
     assert not Path("a/val").exists()
 
 
-def test_the_scores_of_a_task_of_ones_own_are_not_replaced_by_those_of_no_image(data: CamVidDataModule) -> None:
+def test_the_scores_of_a_custom_task_are_not_replaced_by_those_of_no_image(data: CamVidDataModule) -> None:
     class Own(OfPairs):
         def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
             self.log("val/miou", 0.5, batch_size=len(batch[0]))
@@ -319,14 +319,16 @@ def test_the_scores_of_a_task_of_ones_own_are_not_replaced_by_those_of_no_image(
         (lambda x, y: {"image": x, "mask": y}, "a batch is a dict with image, mask; "),
     ],
 )
-def test_what_a_batch_holds_is_told(form: Callable[[Tensor, Tensor], Any], found: str, data: CamVidDataModule) -> None:
+def test_what_a_batch_holds_is_reported(
+    form: Callable[[Tensor, Tensor], Any], found: str, data: CamVidDataModule
+) -> None:
     task = hrseg.SegmentationTask(torch.nn.Conv2d(3, 11, 1), data.labels)
     expected = found + 'expected a dict with "image", (B, 3, H, W) uint8 RGB and "target", (B, H, W) uint8 train ids'
     with pytest.raises(ConfigError, match=re.escape(expected)):
         hrseg.fit(task, Pairs(form), num_sanity_val_steps=0, **SMALL)
 
 
-def test_a_logger_of_ones_own_is_added_to_those_of_the_run(data: CamVidDataModule) -> None:
+def test_a_custom_logger_is_added_to_the_runs_own(data: CamVidDataModule) -> None:
     for epochs, ready in ((1, FakeLogger("other", "ready")), (2, FakeLogger("other", "second"))):
         ready.place.mkdir(parents=True, exist_ok=True)
         options = SMALL | {"max_epochs": epochs, "logger": [ready, partial(FakeLogger, project="streets")]}

@@ -63,7 +63,7 @@ def fail_in(run_dir: Path) -> None:
 def test_a_failed_start_leaves_none_of_the_folders_that_it_made(tmp_path: Path) -> None:
     fail_in(new_run_dir(tmp_path / "runs", "a"))
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "runs").mkdir()  # by somebody else
+    (tmp_path / "runs").mkdir()  # by another program
     fail_in(tmp_path / "runs" / "b" / "c")
     assert list(tmp_path.rglob("*")) == [tmp_path / "runs"]
     fail_in(tmp_path / "runs")
@@ -81,7 +81,7 @@ def test_other_ranks_leave_the_folder_to_the_first(tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[int]:
-    """A process that trains in tmp_path / "run" for ever, and one of its dataloader workers."""
+    """A process that trains in tmp_path / "run" endlessly, and one of its dataloader workers."""
     ready = os.pipe()
     child = os.fork()
     if child == 0:
@@ -120,7 +120,7 @@ def test_a_second_training_in_a_folder_is_refused_until_the_first_is_gone(
     assert list(run.iterdir()) == []
 
 
-def test_where_the_file_system_cannot_lock_a_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_runs_where_the_file_system_cannot_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

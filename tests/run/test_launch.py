@@ -1,4 +1,4 @@
-"""Who started a process and how many beside it; tests/cli/test_launchers.py and tests/slurm start some."""
+"""Launchers and numbers of processes; tests/cli/test_launchers.py and tests/slurm start real ones."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_srun_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_srun_in_an_interactive_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`salloc` gives a job this name, of which Lightning takes no notice; another name makes it one like any other."""
+    """Lightning ignores a job that `salloc` gave this name; with another name it is an ordinary job."""
     set_variables(monkeypatch, {**SRUN, "SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_NAME": "interactive"})
     with pytest.raises(ConfigError, match="srun started 8 processes in an interactive job"):
         launch.require_srun()

@@ -1,4 +1,4 @@
-"""What is read from SLURM's environment, and what scontrol is asked for; tests/slurm runs on the real thing."""
+"""SLURM's environment variables and calls of scontrol; tests/slurm runs on a real cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def set_job(monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
 
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in that answers what the file `answer` holds, and writes down what it was asked for."""
+    """A fake scontrol that prints the file `answer` and records its arguments."""
     set_job(monkeypatch)
     program = tmp_path / "scontrol"
     program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n[ $1 = show ] && cat {tmp_path}/answer || exit 0\n')

@@ -1,4 +1,4 @@
-"""What torchrun tells; tests/cli/test_launchers.py trains under it."""
+"""torchrun's environment variables and store; tests/cli/test_launchers.py trains with it."""
 
 from __future__ import annotations
 
