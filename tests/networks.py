@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -29,13 +30,41 @@ def parameters(network: nn.Module) -> int:
 
 def tensors(output: Any) -> tuple[Tensor, ...]:
     """The output of any of the networks as a tuple."""
-    return (output,) if isinstance(output, Tensor) else tuple(output.values())
+    if isinstance(output, Tensor):
+        return (output,)
+    return tuple(output.values() if isinstance(output, dict) else output)
 
 
 def assert_close(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
     for x, y in zip(tensors(ours), tensors(theirs), strict=True):
         assert x.shape == y.shape
         assert (x - y).abs().max() <= tolerance * y.abs().max()
+
+
+@torch.no_grad()
+def assert_same_outputs(ours: nn.Module, theirs: nn.Module, *shapes: tuple[int, ...], tolerance: float = 1e-5) -> None:
+    """On random images of each shape."""
+    for shape in shapes:
+        images = torch.randn(shape)
+        assert_close(ours(images), theirs(images), tolerance)
+
+
+def exported(network: nn.Module, shape: tuple[int, ...], smallest: int = 33) -> nn.Module:
+    """The graph of `torch.export` for any batch, and any height and width from `smallest` on.
+
+    From 33, because it specialises a side of 1, which 32 pixels have on the coarsest branch.
+    """
+    height, width = torch.export.Dim("height", min=smallest), torch.export.Dim("width", min=smallest)
+    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
+    return torch.export.export(network, (torch.randn(shape),), dynamic_shapes=(sizes,)).module()
+
+
+def traced(network: nn.Module, shape: tuple[int, ...], check_trace: bool = True) -> nn.Module:
+    """The graph of `torch.jit.trace`, saved and loaded."""
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.trace(network, torch.randn(shape), check_trace=check_trace), buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)
 
 
 def images_of(*shape: int) -> Tensor:

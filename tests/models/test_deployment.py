@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hrseg.models import HRNetV2, HRNetVariant, Segmenter, create_model, fold_batch_norm, outputs_of
+from tests.networks import assert_close, assert_same_outputs, exported, traced
 
 TINY = HRNetVariant(4, blocks=1, modules=(1, 1, 1), layer1_blocks=1, layer1_width=4)
 SMALL = "hrnetv2_w18_small_v1"
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def lively(network: Segmenter) -> Segmenter:
@@ -38,17 +33,9 @@ def network() -> Segmenter:
     return lively(HRNetV2(TINY, num_classes=5, init="kaiming", bn_momentum=0.5))
 
 
-def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
-
-
 def test_compiles_as_one_graph(network: Segmenter) -> None:
     compiled = torch.compile(network, fullgraph=True, backend="eager", dynamic=True)
-    with torch.no_grad():
-        for size in ((64, 96), (97, 65)):
-            images = torch.randn(2, 3, *size)
-            assert_close(compiled(images), network(images))
+    assert_same_outputs(compiled, network, (2, 3, 64, 96), (2, 3, 97, 65))
 
 
 @pytest.mark.slow
@@ -78,28 +65,12 @@ def test_compiles_with_the_default_backend(network: Segmenter) -> None:
 
 
 def test_exports_with_dynamic_sizes(network: Segmenter) -> None:
-    # from 33: torch.export specialises a side of 1, which 32 pixels have on the coarsest branch
-    height, width = torch.export.Dim("height", min=33), torch.export.Dim("width", min=33)
-    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
-    exported = torch.export.export(network, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(sizes,))
-    module = exported.module()
-    with torch.no_grad():
-        for shape in ((1, 3, 64, 96), (3, 3, 97, 65), (1, 3, 33, 47)):
-            images = torch.randn(shape)
-            assert_close(module(images), network(images))
+    assert_same_outputs(exported(network, (2, 3, 64, 96)), network, (1, 3, 64, 96), (3, 3, 97, 65), (1, 3, 33, 47))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_traces_to_a_graph_for_any_size(network: Segmenter) -> None:
-    traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96))
-    buffer = io.BytesIO()
-    torch.jit.save(traced, buffer)
-    buffer.seek(0)
-    restored = torch.jit.load(buffer)
-    with torch.no_grad():
-        for shape in ((1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 33, 47)):
-            images = torch.randn(shape)
-            assert_close(restored(images), network(images))
+    assert_same_outputs(traced(network, (1, 3, 64, 96)), network, (1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 33, 47))
 
 
 def test_channels_last_keeps_results_and_format(network: Segmenter) -> None:

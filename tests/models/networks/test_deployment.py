@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from hrseg.models import HRNetClassifier, HRNetV1, HRNetV2p, fold_batch_norm
 from hrseg.models.networks.hrnet import HRNet
-from tests.networks import TINY, assert_close, images_of, on_meta, tensors
+from tests.networks import TINY, assert_close, assert_same_outputs, exported, images_of, on_meta, tensors, traced
 
 
 class NarrowV2p(HRNetV2p):
@@ -32,11 +31,7 @@ NETWORKS: dict[str, Callable[..., HRNet]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 @cache
@@ -68,22 +63,14 @@ def short(network: HRNet) -> HRNet:
 
 
 def test_compiles_as_one_graph(short: HRNet) -> None:
-    images = torch.randn(2, 3, 61, 96)
-    with torch.no_grad():
-        assert_close(torch.compile(short, fullgraph=True, backend="eager")(images), short(images))
+    assert_same_outputs(torch.compile(short, fullgraph=True, backend="eager"), short, (2, 3, 61, 96))
 
 
 def test_exports_with_dynamic_sizes(short: HRNet) -> None:
-    # torch.export specialises a side of 1, on the coarsest branch or in the pyramid's coarsest map
-    smallest = 125 if isinstance(short, HRNetV2p) else 33
-    height, width = torch.export.Dim("height", min=smallest), torch.export.Dim("width", min=smallest)
-    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
-    example = torch.randn(2, 3, smallest + 31, smallest + 63)
-    module = torch.export.export(short, (example,), dynamic_shapes=(sizes,)).module()
-    with torch.no_grad():
-        for batch, more in ((1, (31, 63)), (3, (64, 32)), (1, (0, 14))):
-            images = torch.randn(batch, 3, smallest + more[0], smallest + more[1])
-            assert_close(module(images), short(images))
+    least = 125 if isinstance(short, HRNetV2p) else 33  # the pyramid's coarsest map is smaller
+    module = exported(short, (2, 3, least + 31, least + 63), least)
+    shapes = (1, 3, least + 31, least + 63), (3, 3, least + 64, least + 32), (1, 3, least, least + 14)
+    assert_same_outputs(module, short, *shapes)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
@@ -96,16 +83,8 @@ def test_traces_to_a_graph_for_any_size(short: HRNet) -> None:
         def forward(self, images: Tensor) -> tuple[Tensor, ...]:
             return tensors(self.network(images))
 
-    traced = torch.jit.trace(Flat().eval(), torch.randn(1, 3, 64, 96))
-    buffer = io.BytesIO()
-    torch.jit.save(traced, buffer)
-    buffer.seek(0)
-    restored = torch.jit.load(buffer)
-    with torch.no_grad():
-        for shape in ((1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 61, 63)):
-            images = torch.randn(shape)
-            for ours, theirs in zip(restored(images), tensors(short(images)), strict=True):
-                assert_close(ours, theirs)
+    module = traced(Flat().eval(), (1, 3, 64, 96))
+    assert_same_outputs(module, short, (1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 61, 63))
 
 
 def test_channels_last_keeps_results_and_format(network: HRNet) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from hrseg.errors import ConfigError
 from hrseg.models import VARIANTS, HRNetVariant, outputs_of
 from hrseg.models.networks.hmsa import HRNetV2OCRMultiScale
+from tests.networks import assert_close, assert_same_outputs, exported, traced
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 from tests.references.ocr_plain import ocr_plain
 
@@ -182,11 +181,7 @@ def test_images_are_scaled_as_in_the_official_code(size: tuple[int, int], align_
 # deployment
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def short(network: HRNetV2OCRMultiScale) -> HRNetV2OCRMultiScale:
@@ -195,16 +190,9 @@ def short(network: HRNetV2OCRMultiScale) -> HRNetV2OCRMultiScale:
     return network
 
 
-def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
-
-
 def test_compiles_as_one_graph() -> None:
     network = tiny(scales=[0.5, 1.0]).float()
-    images = torch.randn(2, 3, 65, 97)
-    with torch.no_grad():
-        assert_close(torch.compile(network, fullgraph=True, backend="eager")(images), network(images))
+    assert_same_outputs(torch.compile(network, fullgraph=True, backend="eager"), network, (2, 3, 65, 97))
 
 
 @pytest.mark.slow
@@ -227,28 +215,16 @@ def test_trains_compiled_as_one_graph() -> None:
 )
 def test_exports_with_dynamic_sizes(scales: list[float], smallest: int) -> None:
     network = short(tiny(scales=scales).float())
-    height, width = (torch.export.Dim(name, min=smallest) for name in ("height", "width"))
-    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
-    example = torch.randn(2, 3, smallest + 30, smallest + 62)
-    module = torch.export.export(network, (example,), dynamic_shapes=(sizes,)).module()
-    with torch.no_grad():
-        for batch, more in ((1, (30, 62)), (3, (31, 1)), (1, (0, 75))):
-            images = torch.randn(batch, 3, smallest + more[0], smallest + more[1])
-            assert_close(module(images), network(images))
+    module = exported(network, (2, 3, smallest + 30, smallest + 62), smallest)
+    for batch, height, width in ((1, 30, 62), (3, 31, 1), (1, 0, 75)):
+        assert_same_outputs(module, network, (batch, 3, smallest + height, smallest + width))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_traces_to_a_graph_for_any_size() -> None:
     network = short(tiny(scales=[0.25, 0.7, 1.0, 1.5]).float())
-    traced = torch.jit.trace(network, torch.randn(1, 3, 128, 160))
-    buffer = io.BytesIO()
-    torch.jit.save(traced, buffer)
-    buffer.seek(0)
-    restored = torch.jit.load(buffer)
-    with torch.no_grad():
-        for shape in ((1, 3, 128, 160), (2, 3, 190, 131), (1, 3, 129, 143)):
-            images = torch.randn(shape)
-            assert_close(restored(images), network(images))
+    module = traced(network, (1, 3, 128, 160))
+    assert_same_outputs(module, network, (1, 3, 128, 160), (2, 3, 190, 131), (1, 3, 129, 143))
 
 
 def test_bfloat16_autocast() -> None:

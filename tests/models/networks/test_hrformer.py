@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,7 @@ from hrseg.models.networks.hrformer import (
     TransformerModule,
 )
 from hrseg.models.networks.hrnet import Maps
+from tests.networks import assert_close, assert_same_outputs, exported, traced
 from tests.references.hrformer_plain import (
     classifier_plain,
     classifier_shapes,
@@ -55,10 +55,7 @@ TINY = HRFormerVariant(4, heads=1, modules=(1, 1, 1), blocks=1)
 DEEPER = HRFormerVariant(6, heads=2, modules=(1, 2, 1))
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def parameters(module: nn.Module) -> int:
@@ -78,11 +75,6 @@ def weights_for(shapes: Shapes) -> Weights:
 
 def images_of(*size: int, number: int = 1) -> Tensor:
     return torch.randn(number, 3, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
-
-def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
 @pytest.mark.parametrize("size", OFFICIAL)
@@ -348,31 +340,18 @@ def pair() -> Pair:
 
 def test_a_module_compiles_as_one_graph(pair: Pair) -> None:
     compiled = torch.compile(pair, fullgraph=True, backend="eager", dynamic=True)
-    with torch.no_grad():
-        for size in ((16, 24), (25, 17)):
-            x = torch.randn(2, 4, *size)
-            for ours, theirs in zip(compiled(x), pair(x), strict=True):
-                assert_close(ours, theirs, 1e-5)
+    assert_same_outputs(compiled, pair, (2, 4, 16, 24), (2, 4, 25, 17))
 
 
 def test_a_module_exports_with_dynamic_sizes(pair: Pair) -> None:
-    height, width = torch.export.Dim("height", min=3), torch.export.Dim("width", min=3)
-    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
-    module = torch.export.export(pair, (torch.randn(2, 4, 16, 24),), dynamic_shapes=(sizes,)).module()
-    with torch.no_grad():
-        for shape in ((1, 4, 16, 24), (3, 4, 25, 17), (1, 4, 3, 5), (2, 4, 28, 14)):
-            x = torch.randn(shape)
-            for ours, theirs in zip(module(x), pair(x), strict=True):
-                assert_close(ours, theirs, 1e-5)
+    module = exported(pair, (2, 4, 16, 24), smallest=3)
+    assert_same_outputs(module, pair, (1, 4, 16, 24), (3, 4, 25, 17), (1, 4, 3, 5), (2, 4, 28, 14))
 
 
 @pytest.mark.slow
 def test_compiles_as_one_graph(network: HRFormer) -> None:
     compiled = torch.compile(network, fullgraph=True, backend="eager", dynamic=True)
-    with torch.no_grad():
-        for size in ((64, 96), (97, 65)):
-            images = torch.randn(2, 3, *size)
-            assert_close(compiled(images), network(images), 1e-5)
+    assert_same_outputs(compiled, network, (2, 3, 64, 96), (2, 3, 97, 65))
 
 
 @pytest.mark.slow
@@ -386,29 +365,15 @@ def test_trains_compiled_as_one_graph() -> None:
 
 @pytest.mark.slow
 def test_exports_with_dynamic_sizes(network: HRFormer) -> None:
-    # from 33: torch.export specialises a side of 1, which 32 pixels have on the coarsest branch
-    height, width = torch.export.Dim("height", min=33), torch.export.Dim("width", min=33)
-    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
-    exported = torch.export.export(network, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(sizes,))
-    module = exported.module()
-    with torch.no_grad():
-        for shape in ((1, 3, 64, 96), (3, 3, 97, 65), (1, 3, 33, 47), (1, 3, 224, 224)):
-            images = torch.randn(shape)
-            assert_close(module(images), network(images), 1e-5)
+    module = exported(network, (2, 3, 64, 96))
+    assert_same_outputs(module, network, (1, 3, 64, 96), (3, 3, 97, 65), (1, 3, 33, 47), (1, 3, 224, 224))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 @pytest.mark.parametrize("network", [HRFormerClassifier], indirect=True)
 def test_traces_to_a_graph_for_any_size(network: HRFormer) -> None:
-    traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96), check_trace=False)  # checked below
-    buffer = io.BytesIO()
-    torch.jit.save(traced, buffer)
-    buffer.seek(0)
-    restored = torch.jit.load(buffer)
-    with torch.no_grad():
-        for shape in ((1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 33, 47), (1, 3, 224, 224)):
-            images = torch.randn(shape)
-            assert_close(restored(images), network(images), 1e-5)
+    module = traced(network, (1, 3, 64, 96), check_trace=False)  # checked below
+    assert_same_outputs(module, network, (1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 33, 47), (1, 3, 224, 224))
 
 
 def test_channels_last_keeps_results_and_format(network: HRFormer) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 import warnings
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
 from hrseg.models import VARIANTS, HRNetVariant, fold_batch_norm, load_weights, outputs_of, save_weights
 from hrseg.models.networks.ocr import HRNetV2OCR, gather_regions
 from hrseg.optim import parameter_groups
+from tests.networks import assert_close, assert_same_outputs, traced
 from tests.references.hrnet_keys import SIZES, Sizes, classification_shapes, random_weights, trunk_shapes
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 from tests.references.ocr_plain import ocr_plain, ocr_shapes
@@ -89,11 +88,6 @@ def plain(
 
 def draw(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
-    assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
 # ------------------------------------------------------------------------------------------------- published numbers
@@ -370,13 +364,6 @@ def test_imagenet_weights_load_into_the_backbone() -> None:
 
 
 @pytest.fixture
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-@pytest.fixture
 def network() -> HRNetV2OCR:
     """In evaluation mode, with running statistics of a few batches."""
     torch.manual_seed(0)
@@ -440,15 +427,7 @@ def test_exports_with_dynamic_sizes(network: HRNetV2OCR, memory_format: torch.me
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_traces_to_a_graph_for_any_size(network: HRNetV2OCR) -> None:
-    traced = torch.jit.trace(network, torch.randn(1, 3, 64, 96))
-    buffer = io.BytesIO()
-    torch.jit.save(traced, buffer)
-    buffer.seek(0)
-    restored = torch.jit.load(buffer)
-    with torch.no_grad():
-        for shape in ((1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 33, 47)):
-            images = torch.randn(shape)
-            assert_close(restored(images), network(images))
+    assert_same_outputs(traced(network, (1, 3, 64, 96)), network, (1, 3, 64, 96), (2, 3, 97, 65), (1, 3, 33, 47))
 
 
 def test_channels_last_keeps_results_and_format(network: HRNetV2OCR) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from hrseg.models import VARIANTS, HRNetV2, HRNetVariant, create_model, fold_bat
 from hrseg.models.networks.hrnet import BasicBlock, Bottleneck, HRNet
 from hrseg.models.networks.ocr import HRNetV2OCR
 from hrseg.models.networks.psa import PSA_BLOCKS, ParallelPSA, PolarizedSelfAttention, PSABlock, SequentialPSA
+from tests.networks import exported, traced
 from tests.references.hrnet_keys import SIZES, Shapes, segmentation_shapes
 from tests.references.psa_plain import psa_block_plain, psa_plain
 
@@ -250,19 +250,16 @@ def sizes_of_maps() -> list[Tensor]:
     return [torch.randn(shape) for shape in ((2, 16, 6, 9), (1, 16, 13, 4), (3, 16, 2, 2))]
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiles_as_one_graph(blocks: nn.Module) -> None:
-    torch.compiler.reset()
     compiled = torch.compile(blocks, fullgraph=True, backend="eager", dynamic=True)
     with torch.no_grad():
         for x in sizes_of_maps():
             assert largest_error(compiled(x), blocks(x)) < 1e-5
-    torch.compiler.reset()
 
 
 def test_exports_with_dynamic_sizes(blocks: nn.Module) -> None:
-    height, width = torch.export.Dim("height", min=2), torch.export.Dim("width", min=2)
-    sizes = {0: torch.export.Dim("batch"), 2: height, 3: width}
-    module = torch.export.export(blocks, (torch.randn(2, 16, 5, 7),), dynamic_shapes=(sizes,)).module()
+    module = exported(blocks, (2, 16, 5, 7), smallest=2)
     with torch.no_grad():
         for x in sizes_of_maps():
             assert largest_error(module(x), blocks(x)) < 1e-5
@@ -270,10 +267,7 @@ def test_exports_with_dynamic_sizes(blocks: nn.Module) -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but still used by many runtimes
 def test_traces_to_a_graph_for_any_size(blocks: nn.Module) -> None:
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.trace(blocks, torch.randn(1, 16, 5, 7)), buffer)
-    buffer.seek(0)
-    restored = torch.jit.load(buffer)
+    restored = traced(blocks, (1, 16, 5, 7))
     with torch.no_grad():
         for x in sizes_of_maps():
             assert largest_error(restored(x), blocks(x)) < 1e-5
