@@ -417,7 +417,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             return self.warmup_steps
         if self.trainer.is_global_zero:
             found = f"a warm-up of {self.warmup_steps} steps does not fit into a training of {steps:.0f}"
-            _log.warning("%s; it takes %d, a tenth", found, steps // 10)
+            _log.warning("%s; it is shortened to %d, a tenth", found, steps // 10)
         return int(steps // 10)
 
     # ---------------------------------------------------------------------------------------------- checkpoint
