@@ -77,7 +77,7 @@ class MetricsCsv(Logger):
         row = {"step": step, **metrics}
         added = [name for name in row if name not in self._columns]
         if added:
-            self._widen([*self._columns, *added])
+            self._write([*self._columns, *added], _read(self._path).rows if self._path.is_file() else [])
         with writing(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
@@ -85,9 +85,6 @@ class MetricsCsv(Logger):
         """(step, value) of each row that has the metric."""
         rows = _read(self._path).rows if self._path.is_file() else []
         return [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-
-    def _widen(self, columns: list[str]) -> None:
-        self._write(columns, _read(self._path).rows if self._path.is_file() else [])
 
     def _write(self, columns: list[str], rows: Sequence[Mapping[str, str]]) -> None:
         with replacing(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

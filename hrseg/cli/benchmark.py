@@ -22,7 +22,7 @@ from hrseg.models.catalog import MODELS
 from hrseg.utils.files import require_file_or_nothing, writing
 from hrseg.utils.progress import track_progress
 
-# facts that stand above the table where all rows agree
+# facts printed above the table if all rows share them
 _SHARED = {
     "subject": "{}",
     "size": "images of {}",
@@ -76,8 +76,11 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             raise UnknownNameError("model", options.network, MODELS)
     if not 0 <= options.seconds <= 3600:
         raise ConfigError(f"--seconds is {options.seconds}; expected 0 to 3600")
-    if options.output is not None:
-        _require_own_file(options.output)
+    path = options.output
+    if path is not None:
+        require_file_or_nothing(path)
+        if path.exists() and path.read_bytes().splitlines()[:1] != [",".join(_COLUMNS).encode()]:
+            raise ConfigError(f"{path} is not a CSV file of `hrseg benchmark`; give --output another name")
 
     from hrseg.inference.benchmark import describe_environment  # torch: not for --help
 
@@ -87,8 +90,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     rows: list[Row] = []
     for row in _measure_loader(of_data, options.seconds) if options.loader else _measure_network(options):
         rows.append(row)
-        if options.output is not None:
-            _append(options.output, {**row, **environment})
+        if path is not None:
+            _append(path, {**row, **environment})
     _show(rows)
     return 1 if any(row.get("failure") for row in rows) else 0
 
@@ -97,8 +100,10 @@ def _add_network_options(parser: OptionParser) -> None:
     parser.add_argument("network", nargs="?", metavar="NETWORK", help="a name that `hrseg models '*'` lists")
     parser.add_argument("--ckpt_path", metavar="FILE", help="best.ckpt or last.ckpt of a run, instead of NETWORK")
     parser.add_argument("--trust", action="store_true", help="build a network of any class that the checkpoint names")
-    parser.add_argument("--size", nargs="+", type=_size, metavar="HxW", default=[(512, 1024)], help="(512x1024)")
-    parser.add_argument("--batch_size", nargs="+", type=_count, metavar="N", default=[1], help="images (1)")
+    parser.add_argument(
+        "--size", nargs="+", type=_size, metavar="HxW", default=[(512, 1024)], help="in pixels (512x1024)"
+    )
+    parser.add_argument("--batch_size", nargs="+", type=_count, metavar="N", default=[1], help="images per run (1)")
     parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16", "fp16"), default=["fp32"], help="(fp32)")
     parser.add_argument("--device", help="such as cuda:1 or cpu; the GPU by default, if there is one")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
@@ -129,7 +134,7 @@ def _measure_network(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def _measure_loader(arguments: Sequence[str], seconds: float) -> Iterator[Row]:
-    """Counts the images that arrive while nothing else is done with them."""
+    """Counts the images that the dataloader delivers."""
     from hrseg.cli.data_options import parse_data  # Lightning
 
     data = parse_data(arguments)
@@ -152,7 +157,7 @@ def _measure_loader(arguments: Sequence[str], seconds: float) -> Iterator[Row]:
 
 
 def _show(rows: Sequence[Row]) -> None:
-    """Prints what the rows share, a table of what varies, which fits into 80 columns, and the failures."""
+    """Prints facts shared by all rows, a table of the others that fits into 80 columns, and failures."""
     console = Console(highlight=False)
     if measured := [row for row in rows if not row.get("failure")]:
         shared = [name for name in _SHARED if len({row.get(name) for row in measured}) == 1 and measured[0].get(name)]
@@ -173,12 +178,6 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if value >= 999.5 else f"{value:#.4g}"
     return one_line(str(value))
-
-
-def _require_own_file(path: Path) -> None:
-    require_file_or_nothing(path)
-    if path.exists() and path.read_bytes().splitlines()[:1] != [",".join(_COLUMNS).encode()]:
-        raise ConfigError(f"{path} is not a CSV file of `hrseg benchmark`; give --output another name")
 
 
 def _append(path: Path, row: Row) -> None:

@@ -42,6 +42,11 @@ from hrseg.utils.paths import expanded
 from hrseg.utils.signals import Interrupted
 
 _MINUTES_OF_A_YEAR = 365 * 24 * 60
+_OPTIONS = {
+    "--experiment": "Name of the folder under runs/; the recipe's by default.",
+    "--run_dir": "The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that "
+    "holds checkpoints/last.ckpt resumes from it.",
+}
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -142,19 +147,8 @@ class HrsegCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options of a run, and links the task's arguments to the data."""
-        parser.add_argument(
-            "--experiment",
-            type=str | None,
-            default=None,
-            help="Name of the folder under runs/; the recipe's by default.",
-        )
-        parser.add_argument(
-            "--run_dir",
-            type=str | None,
-            default=None,
-            help="The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that "
-            "holds checkpoints/last.ckpt resumes from it.",
-        )
+        for option, help_text in (_OPTIONS | (OPTIONS if self._verb == "predict" else {})).items():
+            parser.add_argument(option, type=str | None, default=None, help=help_text)
         parser.add_argument(
             "--timeout_minutes",
             type=float,
@@ -163,9 +157,6 @@ class HrsegCLI(LightningCLI):
         )
         if self._verb != "fit":
             parser.add_argument("--trust", action="store_true", help=TRUST)
-        if self._verb == "predict":
-            for option, help_text in OPTIONS.items():
-                parser.add_argument(option, type=str | None, default=None, help=help_text)
         for fact in ("labels", "crop_size", "input_size"):
             parser.link_arguments(f"data.{fact}", f"{self._model}.{fact}", apply_on="instantiate")
 

@@ -44,7 +44,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--snap",
         metavar="FOLDER",
-        help="folder in ROOT for masks, saved as JPEG or with smoothed edges, as PNG without the noise",
+        help="folder in ROOT for denoised PNG copies of masks that were saved as JPEG or with smoothed edges",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="classes file to write (ROOT/classes.yaml)")
     options, others = parser.parse_known_args(arguments)
