@@ -380,7 +380,7 @@ def test_a_warm_up_longer_than_the_training_stopped_it(
     schedule = task.configure_optimizers()["lr_scheduler"]["scheduler"]
     (factor,) = schedule.lr_lambdas
     assert [step for step in range(21) if factor(step) < (1 - max(step - 1, 0) / 20) ** 0.9] == list(range(taken))
-    assert ("takes 2, a tenth" in caplog.text) == (asked > 20)
+    assert ("shortened to 2, a tenth" in caplog.text) == (asked > 20)
 
 
 def test_a_training_without_an_end_is_refused(camvid_root: Path) -> None:
