@@ -49,6 +49,27 @@ def assert_same_outputs(ours: nn.Module, theirs: nn.Module, *shapes: tuple[int, 
         assert_close(ours(images), theirs(images), tolerance)
 
 
+def assert_same_gradients(ours: nn.Module, theirs: nn.Module, rtol: float = 1e-8, atol: float = 1e-12) -> None:
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert mine.grad is not None
+        assert other.grad is not None
+        assert torch.allclose(mine.grad, other.grad, rtol=rtol, atol=atol)
+
+
+def bytes_kept(forward: Callable[[], Any]) -> int:
+    """Bytes of the tensors that a forward pass keeps for the backward pass."""
+    sizes: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        outputs = forward()
+    del outputs  # which hold what is kept
+    return sum(sizes.values())
+
+
 def exported(network: nn.Module, shape: tuple[int, ...], smallest: int = 33) -> nn.Module:
     """The graph of `torch.export` for any batch, and any height and width from `smallest` on.
 

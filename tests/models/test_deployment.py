@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hrseg.models import HRNetV2, HRNetVariant, Segmenter, create_model, fold_batch_norm, outputs_of
-from tests.networks import assert_close, assert_same_outputs, exported, traced
+from tests.networks import assert_close, assert_same_gradients, assert_same_outputs, exported, traced
 
 TINY = HRNetVariant(4, blocks=1, modules=(1, 1, 1), layer1_blocks=1, layer1_width=4)
 SMALL = "hrnetv2_w18_small_v1"
@@ -48,10 +48,7 @@ def test_trains_compiled_as_one_graph_with_and_without_checkpoints() -> None:
     logits = torch.compile(network, fullgraph=True, backend="aot_eager")(images)
     logits.square().mean().backward()
     twin(images).square().mean().backward()
-    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+    assert_same_gradients(network, twin)
     for mine, other in zip(network.buffers(), twin.buffers(), strict=True):
         assert torch.allclose(mine, other, rtol=1e-8, atol=1e-12)
 
@@ -105,10 +102,7 @@ def test_trains_in_channels_last(network: Segmenter) -> None:
     for each in (network, twin):
         each.double()
         each(images.double()).square().mean().backward()
-    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+    assert_same_gradients(network, twin)
 
 
 def test_bfloat16_autocast(network: Segmenter) -> None:

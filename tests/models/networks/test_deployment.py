@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from hrseg.models import HRNetClassifier, HRNetV1, HRNetV2p, fold_batch_norm
 from hrseg.models.networks.hrnet import HRNet
-from tests.networks import TINY, assert_close, assert_same_outputs, exported, images_of, on_meta, tensors, traced
+from tests.networks import (
+    TINY,
+    assert_close,
+    assert_same_gradients,
+    assert_same_outputs,
+    exported,
+    images_of,
+    on_meta,
+    tensors,
+    traced,
+)
 
 
 class NarrowV2p(HRNetV2p):
@@ -156,10 +166,7 @@ def test_checkpointing_changes_no_gradients(network: HRNet) -> None:
     images = images_of(2, 3, 64, 61)
     for each in (network, saving):
         sum(x.square().mean() for x in tensors(each(images))).backward()
-    for ours, theirs in zip(saving.parameters(), network.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+    assert_same_gradients(saving, network)
 
 
 def test_stages_to_checkpoint_reach_the_backbone() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hrseg.errors import ConfigError
 from hrseg.models import VARIANTS, HRNetVariant, outputs_of
 from hrseg.models.networks.hmsa import HRNetV2OCRMultiScale
-from tests.networks import assert_close, assert_same_outputs, exported, traced
+from tests.networks import assert_close, assert_same_gradients, assert_same_outputs, exported, traced
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 from tests.references.ocr_plain import ocr_plain
 
@@ -202,10 +202,7 @@ def test_trains_compiled_as_one_graph() -> None:
     images = torch.randn(2, 3, 96, 96, dtype=torch.float64)
     torch.compile(network, fullgraph=True, backend="aot_eager")(images).square().mean().backward()
     twin(images).square().mean().backward()
-    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
+    assert_same_gradients(network, twin, rtol=1e-6, atol=1e-9)
 
 
 # from 33 pixels at the smallest scale: torch.export specialises a side of 1, which 32 have at stride 32
@@ -283,9 +280,6 @@ def test_checkpointing_changes_neither_gradients_nor_statistics() -> None:
     images = torch.randn(2, 3, 64, 67, dtype=torch.float64)
     for network in (plain, saving):
         sum(x.square().mean() for x in network.outputs(images).values()).backward()
-    for ours, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+    assert_same_gradients(saving, plain)
     for mine, other in zip(saving.buffers(), plain.buffers(), strict=True):
         assert torch.allclose(mine, other, rtol=1e-8, atol=1e-12)

@@ -26,7 +26,7 @@ from hrseg.models.networks.hrformer import (
     TransformerModule,
 )
 from hrseg.models.networks.hrnet import Maps
-from tests.networks import assert_close, assert_same_outputs, exported, traced
+from tests.networks import assert_close, assert_same_outputs, bytes_kept, exported, traced
 from tests.references.hrformer_plain import (
     classifier_plain,
     classifier_shapes,
@@ -288,16 +288,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(stages: Sequence
 
 def test_checkpointing_keeps_less_for_the_backward_pass() -> None:
     def kept(stages: list[int]) -> int:
-        sizes: dict[int, int] = {}
-
-        def pack(x: Tensor) -> Tensor:
-            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            maps = HRFormer(TINY, checkpoint_stages=stages).features(torch.randn(2, 3, 64, 64))
-        del maps
-        return sum(sizes.values())
+        return bytes_kept(lambda: HRFormer(TINY, checkpoint_stages=stages).features(torch.randn(2, 3, 64, 64)))
 
     everything, least = kept([]), kept([1, 2, 3, 4])
     assert least < 0.6 * everything

@@ -15,6 +15,7 @@ from hrseg.errors import ConfigError
 from hrseg.models import MODELS, HRNetV2, HRNetVariant, Segmenter, V2Head, create_model
 from hrseg.models.registry import FAMILIES
 from hrseg.utils.upsample import upsample
+from tests.networks import bytes_kept
 from tests.references.hrnet_keys import SIZES, random_weights, segmentation_shapes
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 
@@ -289,17 +290,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(stages: Sequence
 
 def test_checkpointing_keeps_less_for_the_backward_pass() -> None:
     def kept(stages: list[int]) -> int:
-        network = create_model(SMALL, checkpoint_stages=stages)
-        sizes: dict[int, int] = {}
-
-        def pack(x: Tensor) -> Tensor:
-            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            logits = network(torch.randn(2, 3, 64, 64))
-        logits.mean().backward()
-        return sum(sizes.values())
+        return bytes_kept(lambda: create_model(SMALL, checkpoint_stages=stages)(torch.randn(2, 3, 64, 64)))
 
     everything, less, least = kept([]), kept([4]), kept([1, 2, 3, 4])
     assert least < less < everything

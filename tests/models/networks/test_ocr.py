@@ -19,7 +19,7 @@ from hrseg.losses import CrossEntropyLoss, WeightedOutputsLoss
 from hrseg.models import VARIANTS, HRNetVariant, fold_batch_norm, load_weights, outputs_of, save_weights
 from hrseg.models.networks.ocr import HRNetV2OCR, gather_regions
 from hrseg.optim import parameter_groups
-from tests.networks import assert_close, assert_same_outputs, traced
+from tests.networks import assert_close, assert_same_gradients, assert_same_outputs, traced
 from tests.references.hrnet_keys import SIZES, Sizes, classification_shapes, random_weights, trunk_shapes
 from tests.references.hrnet_plain import enlarge, hrnet_plain
 from tests.references.ocr_plain import ocr_plain, ocr_shapes
@@ -403,10 +403,7 @@ def test_trains_compiled_as_one_graph() -> None:
     images = draw(2, 3, 64, 64)
     torch.compile(network, fullgraph=True, backend="aot_eager")(images).square().mean().backward()
     twin(images).square().mean().backward()
-    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+    assert_same_gradients(network, twin)
 
 
 @pytest.mark.usefixtures("fresh_compiler")

@@ -17,7 +17,7 @@ from hrseg.models import VARIANTS, HRNetV2, HRNetVariant, create_model, fold_bat
 from hrseg.models.networks.hrnet import BasicBlock, Bottleneck, HRNet
 from hrseg.models.networks.ocr import HRNetV2OCR
 from hrseg.models.networks.psa import PSA_BLOCKS, ParallelPSA, PolarizedSelfAttention, PSABlock, SequentialPSA
-from tests.networks import exported, traced
+from tests.networks import assert_same_gradients, exported, traced
 from tests.references.hrnet_keys import SIZES, Shapes, segmentation_shapes
 from tests.references.psa_plain import psa_block_plain, psa_plain
 
@@ -205,10 +205,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(key: str) -> Non
     images = torch.randn(2, 3, 40, 33, dtype=torch.float64)
     for network in (plain, saving):
         network(images).square().mean().backward()
-    for ours, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+    assert_same_gradients(saving, plain, rtol=1e-9)
     for mine, other in zip(saving.buffers(), plain.buffers(), strict=True):
         assert torch.allclose(mine, other, rtol=1e-12)
 
