@@ -70,10 +70,10 @@ def test_a_network_that_gives_a_mapping_was_a_traceback(make: Any) -> None:
         (lambda x: x.mean((2, 3)), 3, r"'out' of shape \(2, 3\)"),
         (lambda x: x[:1], 3, r"'out' of shape \(1, 3, 32, 32\)"),
         (lambda x: {"out": x, "aux": x[:, :2]}, 3, r"'aux' of shape \(2, 2, 32, 32\)"),
-        (lambda x: (x, x), 3, "Gives gives a tuple; expected logits .* returns"),
-        (lambda x: [x], 3, "Gives gives a list"),
-        (lambda x: {"main": x}, 3, "Gives gives a dict of main"),
-        (lambda x: None, 3, "Gives gives a NoneType"),
+        (lambda x: (x, x), 3, "Gives returns a tuple; expected logits .* that returns"),
+        (lambda x: [x], 3, "Gives returns a list"),
+        (lambda x: {"main": x}, 3, "Gives returns a dict of main"),
+        (lambda x: None, 3, "Gives returns a NoneType"),
     ],
 )
 def test_logits_of_another_shape_were_a_traceback(make: Any, num_classes: int, message: str) -> None:

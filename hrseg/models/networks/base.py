@@ -128,8 +128,8 @@ def outputs_of(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not isinstance(found.get("out"), Tensor):
         held = f" of {', '.join(map(str, found))}" if isinstance(found, Mapping) else ""
         raise ConfigError(
-            f"{type(network).__name__} gives a {type(found).__name__}{held}; expected logits (B, K, h, w), alone or "
-            'under "out". Give it a method `outputs` of the images that returns {"out": logits}'
+            f"{type(network).__name__} returns a {type(found).__name__}{held}; expected logits (B, K, h, w), alone or "
+            'under "out". Add a method `outputs(images)` that returns {"out": logits}'
         )
     # some networks return their own loss beside the logits
     outputs = {name: x for name, x in found.items() if isinstance(x, Tensor) and (x.ndim > 0 or name == "out")}

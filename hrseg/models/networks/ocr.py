@@ -152,10 +152,10 @@ class OCRHead(Segmenter):
         self.aux_head = nn.Sequential(
             *_conv_bn_relu(channels, aux_channels, aux_kernel, negative_slope), nn.Conv2d(aux_channels, num_classes, 1)
         )
-        for part in (self.conv3x3_ocr, self.ocr_distri_head, self.cls_head, self.aux_head):
+        for layer in (self.conv3x3_ocr, self.ocr_distri_head, self.cls_head, self.aux_head):
             if init != "official":
-                initialize(part, init, bn_momentum)
-            for module in part.modules():
+                initialize(layer, init, bn_momentum)
+            for module in layer.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = bn_momentum
 
