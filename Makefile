@@ -52,7 +52,7 @@ quickstart: install  ## train, test and predict on generated street scenes (5 mi
 
 test: install-test lint types docs pytest  ## lint, type checks, documentation and tests (under 12 minutes on 2 cores)
 
-check: install-test lint types  ## lint, type checks and the quick tests: no processes, no trainings (under 90 seconds on 2 cores)
+check: install-test lint types  ## lint, type checks and the quick tests: no processes, no trainings (90 seconds on 2 cores)
 	@echo "==> quick tests"
 	$(PYTEST) -m "not slow and not slurm and not process" $(CHECKED) $(UNCHECKED)
 

@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["hrseg.cli.lightning"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["hrseg.cli.lightning"])
 
 
 def meeting() -> dict[str, str]:
@@ -57,7 +57,7 @@ def run(script: str, folder: Path, timeout: float = 90) -> subprocess.CompletedP
     Raises:
         AssertionError: if it takes more than `timeout` seconds.
     """
-    (stdout, out), (stderr, err) = (_CONTEXT.Pipe(duplex=False) for _ in range(2))
+    (stdout, out), (stderr, err) = (CONTEXT.Pipe(duplex=False) for _ in range(2))
     process = _start(script, folder, {}, out, err)
     out.close()
     err.close()
@@ -75,7 +75,7 @@ def _start(
     environment = {**os.environ, **environment}
     environment.pop("HRSEG_RUN_DIR", None)  # of a run in this process
     arguments = script, folder, environment, stdout, stderr
-    process = _CONTEXT.Process(target=_run, args=arguments)
+    process = CONTEXT.Process(target=_run, args=arguments)
     process.start()
     return process
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from hrseg.errors import ConfigError, LabelRangeError
 from hrseg.metrics import SegmentationMetrics, confusion_matrix, mean_iou
+from tests.processes import CONTEXT
 
 K = 5
 CATEGORIES = {"left": (0, 3), "right": (1, 2, 4)}
@@ -140,7 +140,7 @@ def count_on_a_rank(rank: int, folder: str) -> None:
 
 
 def test_two_processes_sum_exactly(tmp_path: Path) -> None:
-    other = mp.get_context("spawn").Process(target=count_on_a_rank, args=(1, str(tmp_path)))
+    other = CONTEXT.Process(target=count_on_a_rank, args=(1, str(tmp_path)))
     other.start()
     count_on_a_rank(0, str(tmp_path))
     other.join()
