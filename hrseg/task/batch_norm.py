@@ -14,7 +14,7 @@ from hrseg.errors import ConfigError
 
 @contextmanager
 def single_values_as_config_error(images: Tensor) -> Iterator[None]:
-    """Names the remedy where batch norm in training gets one value per channel, for which torch raises.
+    """Adds the remedy to torch's error for batch norm in training with one value per channel.
 
     These are 1x1 features of a batch of one image: of crops of one output stride, of global pooling, as in ASPP, and of
     object regions of a single class. Synchronised batch norm has the values of all ranks.
@@ -39,10 +39,10 @@ def single_values_as_config_error(images: Tensor) -> Iterator[None]:
 
 
 def check_single_values(network: nn.Module, images: Tensor) -> None:
-    """Puts a batch through a network as a training step would, and leaves its running statistics as they are.
+    """Runs a batch through a network as in a training step, without changing its running statistics.
 
     Args:
-        network: In training mode, but for what is frozen.
+        network: In training mode, except frozen layers.
         images: (B, 3, H, W), of any values.
 
     Raises:

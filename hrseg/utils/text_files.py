@@ -78,16 +78,6 @@ def read_list(path: Path) -> list[str]:
     return found
 
 
-def _read_stdin() -> str:
-    try:
-        text = sys.stdin.read(_MOST_BYTES + 1)
-    except ValueError as error:
-        raise ConfigError(f"of the standard input cannot be read: {error}; {_TEXT}") from error
-    if len(text) > _MOST_BYTES:
-        raise ConfigError(f"of the standard input has more than {_MOST_BYTES} characters; expected settings")
-    return text
-
-
 def read_yaml(path: Path) -> Any:
     """Reads a YAML file of plain values; refuses recursive and exponentially nested anchors.
 
@@ -123,13 +113,18 @@ def read_settings(source: str | Path) -> dict[str, Any]:
     where: str | Path = expanded(source)
     try:
         if source == "-":
-            where, text = "of the standard input", _read_stdin()
+            where = "of the standard input"
+            text = sys.stdin.read(_MOST_BYTES + 1)
+            if len(text) > _MOST_BYTES:
+                raise ConfigError(f"{where} has more than {_MOST_BYTES} characters; expected settings")
         elif isinstance(source, str) and source.startswith("{"):
             where, text = f"{source[:40]} ...", source
         else:
             text = read_text(Path(where))
         _parse_yaml(text, where)
         content = get_loader("yaml")(text)
+    except ValueError as error:
+        raise ConfigError(f"the config {where} cannot be read: {error}; {_TEXT}") from error
     except ConfigError as error:
         raise ConfigError(f"the config {error}; give a recipe or RUN/config.yaml") from error
     if not isinstance(content, dict):
