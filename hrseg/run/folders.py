@@ -108,30 +108,28 @@ def in_use(run_dir: Path, is_training: bool) -> Iterator[None]:
     with ExitStack() as stack:
         if launch.is_first_process():
             if is_training:
-                stack.enter_context(_reserved(run_dir))
+                _reserve(run_dir, stack)
             stack.push(lambda error, *_: remove_unused(run_dir) if error else None)
         require_writable(run_dir)
         yield
 
 
-@contextmanager
-def _reserved(run_dir: Path) -> Iterator[None]:
+def _reserve(run_dir: Path, stack: ExitStack) -> None:
+    """Locks a run's folder until the stack is closed."""
     lock = run_dir / _LOCK
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(lock, _LOCK_TIMEOUT))
-        except TimeoutError:
-            holder = ""
-            with suppress(OSError):
-                holder = f", {lock.read_text()}"
-            raise ConfigError(
-                f"{run_dir} is in use by another training{holder}; two in one folder would mix their rows and "
-                "checkpoints: stop that one or wait for its end, or give another --run_dir"
-            ) from None
-        stack.callback(lock.unlink, missing_ok=True)
+    try:
+        stack.enter_context(locked(lock, _LOCK_TIMEOUT))
+    except TimeoutError:
+        holder = ""
         with suppress(OSError):
-            lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        yield
+            holder = f", {lock.read_text()}"
+        raise ConfigError(
+            f"{run_dir} is in use by another training{holder}; two in one folder would mix their rows and "
+            "checkpoints: stop that one or wait for its end, or give another --run_dir"
+        ) from None
+    stack.callback(lock.unlink, missing_ok=True)
+    with suppress(OSError):
+        lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
 
 
 def remove_unused(run_dir: Path) -> None:

@@ -68,8 +68,7 @@ def make_trainer(
         folder: The run's folder.
         task: What is trained or scored.
         data: The data.
-        options: Options of Lightning's `Trainer`. A `logger` is added to the run's own; False turns all off. It may be
-            a class or a partial of one, which gets the run's folder and, after a restart, the previous run's id.
+        options: Options of Lightning's `Trainer`, with `logger` as for `hrseg.fit`.
         checkpoint: What a training resumes from, or what is scored; Lightning gets its content without a second read.
         settings: Content of a training's `config.yaml`.
         comments: Comment lines at its top; None writes no file.
@@ -121,12 +120,7 @@ def _loggers(given: Any, folder: Path, checkpoint: Checkpoint | None, is_restart
 
 
 def _callbacks_of_training(config: ConfigFile, options: Mapping[str, Any]) -> Iterator[Callback]:
-    """The callbacks of every training beside score tables and progress bar.
-
-    Args:
-        config: Writes `config.yaml`.
-        options: Options of Lightning's `Trainer`.
-    """
+    """The callbacks of every training beside score tables and progress bar."""
     is_trial = bool(options.get("fast_dev_run"))
     yield Timer(options.get("max_time"))
     yield Throughput()
