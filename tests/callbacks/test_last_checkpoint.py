@@ -17,9 +17,11 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateMonitor
 from hrseg.callbacks import LastCheckpoint, MetricsCsv
 from hrseg.data.datasets.camvid import CamVidDataModule
 from hrseg.errors import ConfigError, OutputError
+from hrseg.models import HRNetV2OCR
 from hrseg.task import SegmentationTask
 from hrseg.utils import signals
 from hrseg.utils.signals import Interrupted
+from tests.networks import TINY
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
@@ -73,9 +75,8 @@ def fit(root: Path, folder: Path, *callbacks: Callback, checkpoint: Path | None 
             **settings,
         }
     )
-    network_args = {"mid_channels": 16, "key_channels": 8, "dropout": 0.5}
-    task = SegmentationTask("hrnetv2_w18_small_v1_ocr", data.labels, network_args)
-    trainer.fit(task, data, ckpt_path=checkpoint)
+    network = HRNetV2OCR(TINY, data.labels.num_classes, mid_channels=16, key_channels=8, dropout=0.5)
+    trainer.fit(SegmentationTask(network, data.labels), data, ckpt_path=checkpoint)
     return trainer
 
 
