@@ -119,5 +119,5 @@ def test_seed_everything_is_that_of_the_data_too_and_a_restart_keeps_it(
     assert main([*fit, "--seed_everything=1", "--trainer.max_epochs=1"]) == 0
     assert seeds(run) == [1, 1, 1, None]
     assert main([*fit, "--seed_everything=2", "--trainer.max_epochs=2"]) == 0
-    assert "seed_everything 1 -> 2 (without effect: the seed stays as in the checkpoint)" in capsys.readouterr().out
+    assert "seed_everything 1 -> 2 (without effect: the seed comes from the checkpoint)" in capsys.readouterr().out
     assert seeds(run) == [1, 1, 1, None]
