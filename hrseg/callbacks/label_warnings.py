@@ -104,7 +104,7 @@ def _training_warnings(task: SegmentationTask, pixels: list[int], steps: int, is
     if not total:
         yield (
             f"all {sum(pixels):,} pixels {where} are ignored ({labels.ignore_index}), and nothing is learnt; "
-            "does the class table fit the files? `hrseg verify` counts what they hold"
+            "does the class table fit the files? `hrseg verify` counts their values"
         )
     elif steps == 0:
         reason = ": with one class there is nothing to tell apart" if labels.num_classes == 1 else ""
@@ -123,7 +123,7 @@ def _score_warnings(
     if not total:
         yield (
             f"{stage}: all pixels of the {images:,} labels are ignored ({task.labels.ignore_index}), and the scores "
-            "say nothing; does the class table fit the files? `hrseg verify` counts what they hold"
+            "are meaningless; does the class table fit the files? `hrseg verify` counts their values"
         )
     elif is_whole and (missing := _never(task.labels.class_names, pixels)):
         in_mean = "counts as 0 in the means" if task.metrics.absent == "zero" else "is left out of the means"

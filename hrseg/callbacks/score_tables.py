@@ -137,7 +137,7 @@ class ScoreTables(Callback):
         write_scores(self.folder / stage, scores, task.labels, facts)
         lines = [f"{_source(facts)}; scores: {self.folder / stage}"]
         if before and any(before.get(key) != json.loads(json.dumps(facts[key])) for key in _ORIGIN):
-            lines.append(f"they replace those of {_source(before)}; --run_dir keeps several apart")
+            lines.append(f"they replace the scores of {_source(before)}; --run_dir keeps both")
         _show(scores, facts, task, *lines)
 
 

@@ -78,7 +78,7 @@ def complaint(lacks: Mapping[str, str]) -> str:
     """A line on what `config.yaml` lacks, and on the consequence."""
     listed = ", ".join(f"{name} ({reason})" for name, reason in lacks.items())
     if _is_whole(lacks):
-        return f"config.yaml is without {listed}: a training repeated from it goes without"
+        return f"config.yaml lacks {listed}, and so will a training repeated from it"
     return f"no config.yaml, as it cannot describe {listed}: hrseg validate, test and predict need a --config"
 
 

@@ -49,7 +49,7 @@ pytestmark = [
 def test_labels_that_are_all_ignored(caplog: pytest.LogCaptureFixture) -> None:
     run(loader(255), loader(255))
     of_val, of_training = told(caplog)
-    assert "val: all pixels of the 2 labels are ignored (255), and the scores say nothing" in of_val
+    assert "val: all pixels of the 2 labels are ignored (255), and the scores are meaningless" in of_val
     assert "all 128 pixels of the training crops in the first epoch are ignored (255)" in of_training
 
 

@@ -154,7 +154,7 @@ def test_after_a_training_the_table_and_the_files_are_those_of_the_best_checkpoi
     assert "CamVid train" in shown  # and not the name of the verb
     assert "CamVid test" not in shown
     assert shown.count("they replace") == 1
-    assert "they replace those of checkpoints/best.ckpt (step 4) on train, whole images; --run_dir keeps" in shown
+    assert "they replace the scores of checkpoints/best.ckpt (step 4) on train, whole images; --run_dir keeps" in shown
 
 
 @pytest.mark.parametrize("what", ["folder", "last checkpoint"])

@@ -254,7 +254,7 @@ def test_a_run_of_python_that_cannot_be_told(run: Run, capsys: pytest.CaptureFix
     assert told in capsys.readouterr().out
     assert not (folder / "config.yaml").exists()
     folder = in_python(run, "scheduled", schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1))
-    assert "config.yaml is without model.schedule (the function <lambda>)" in capsys.readouterr().out
+    assert "config.yaml lacks model.schedule (the function <lambda>)" in capsys.readouterr().out
     assert "# without model.schedule" in (folder / "config.yaml").read_text()
     assert main(["validate", f"--ckpt_path={folder / 'checkpoints' / 'best.ckpt'}"]) == 0
 
