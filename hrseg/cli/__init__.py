@@ -87,11 +87,13 @@ def _main(arguments: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hrseg",
+        usage="hrseg [-h] [--version] VERB ...",
         description="Semantic segmentation with the HRNet family on PyTorch Lightning.",
         epilog="`hrseg VERB --help` lists its options. --trace, or HRSEG_TRACE=1, shows the traceback of an error.",
     )
     parser.add_argument("--version", action="version", version=f"hrseg {__version__}")
-    verbs = parser.add_subparsers(metavar="VERB")
+    # before Python 3.13 argparse forgets the verbs' indent when it aligns the columns; this name is wide enough
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB, one of")
     for verb, (_, purpose) in VERBS.items():
         verbs.add_parser(verb, help=purpose, add_help=False)
     return parser

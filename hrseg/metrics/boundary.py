@@ -18,7 +18,7 @@ class BoundaryScores(Metric):
     Computed image by image on the CPU, with OpenCV's erosion, whose time does not depend on the distance.
 
     Args:
-        num_classes: K.
+        num_classes: Number of classes, K.
         ignore_index: Value of the pixels in the target that do not count; their edge is not a border.
         boundary_share: Width of the boundary region inside a mask, as a fraction of the image's diagonal.
         trimap_width: Largest distance in pixels of the trimap's pixels from a border of the labels.

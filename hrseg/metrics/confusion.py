@@ -26,7 +26,7 @@ def confusion_matrix(preds: Tensor, target: Tensor, num_classes: int, ignore_ind
     Args:
         preds: Predicted classes, uint8 or int64, any shape; the ignore index where the prediction is no class.
         target: Train ids and the ignore index, uint8 or int64, of the same shape.
-        num_classes: K.
+        num_classes: Number of classes, K.
         ignore_index: Value of the pixels in the target that do not count.
 
     Returns:
@@ -52,7 +52,7 @@ def count_pairs(preds: Tensor, target: Tensor, num_classes: int, ignore_index: i
     Args:
         preds: As for `confusion_matrix`.
         target: As for `confusion_matrix`.
-        num_classes: K.
+        num_classes: Number of classes, K.
         ignore_index: Value of the pixels in the target that do not count.
 
     Returns:

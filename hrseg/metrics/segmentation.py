@@ -20,7 +20,7 @@ class SegmentationMetrics(Metric):
     """Accumulates an exact confusion matrix over batches and ranks and computes all scores from it.
 
     Args:
-        num_classes: K.
+        num_classes: Number of classes, K.
         ignore_index: Value of the pixels in the target that do not count.
         absent: Whether a class that never occurs is left out of the means ("skip", the Cityscapes evaluator) or counts
             as 0 ("zero", the official HRNet code); see `mean_iou`.

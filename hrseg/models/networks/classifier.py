@@ -47,7 +47,7 @@ class ClassifierHead(Network, ABC):
 
         Args:
             widths: Channels of the backbone's four maps, finest first.
-            num_classes: K.
+            num_classes: Number of classes, K.
             block: Makes the block that widens a map, from its channels and the block's inner width.
             downsample: Makes the layer that halves the size of a map, from its channels to those of the next.
 
