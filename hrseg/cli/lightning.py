@@ -87,6 +87,14 @@ def _set_up_logging() -> None:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 
+def _make_data(kind: type[SegmentationDataModule], *args: Any, **given: Any) -> SegmentationDataModule:
+    """Reports a missing folder before the network is built, whose weights may have to be downloaded."""
+    data = kind(*args, **given)
+    if kind.prepare_data is SegmentationDataModule.prepare_data:  # others may make the folder
+        data.require_root()
+    return data
+
+
 class HrsegCLI(LightningCLI):
     """LightningCLI for one verb, with the links, the folder and the trainer of an hrseg run.
 
@@ -178,6 +186,7 @@ class HrsegCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks the options, and determines the folder and the checkpoint to resume from."""
         self.parser.add_instantiator(record, nn.Module)  # so that checkpoints can describe networks of other packages
+        self.parser.add_instantiator(_make_data, SegmentationDataModule)
         # `make_trainer` builds the loggers in the run's folder
         self.parser.add_instantiator(lambda kind, *args, **given: partial(kind, *args, **given), Logger)
         config = self.config[self._verb]

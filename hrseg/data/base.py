@@ -206,6 +206,13 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             steps.append(A.ColorJitter(strength, strength, strength, strength / 4, p=1.0))
         return A.Compose([*steps, *self.transforms])
 
+    def require_root(self) -> None:
+        """Raises a `DataNotFoundError` if the data set's folder is missing."""
+        if not os.path.isdir(self.root):
+            raise DataNotFoundError(
+                f"no folder {self.root.absolute()}; expected {self.layout} in it. {self.origin}; then set data.root"
+            )
+
     def prepare_data(self) -> None:
         """Scans the labels for `class_uniform`, on one rank of each machine."""
         if self.class_uniform and self.trainer is not None and self.trainer.state.fn == "fit":
@@ -223,10 +230,7 @@ class SegmentationDataModule(LightningDataModule, RecordsArguments, ABC):
             DataFileError: Two images of a split have the same name.
             ConfigError: A split has fewer images than ranks, or the training split fewer than a step takes.
         """
-        if not os.path.isdir(self.root):
-            raise DataNotFoundError(
-                f"no folder {self.root.absolute()}; expected {self.layout} in it. {self.origin}; then set data.root"
-            )
+        self.require_root()
         if stage == "fit":
             self._seed_of_run = self.seed  # not the one of an earlier training
         needed = {

@@ -100,6 +100,12 @@ def test_weights_of_a_custom_task_by_name_are_looked_at(recipe: Path, capsys: py
         assert "unknown weights 'nothing'" in capsys.readouterr().err
 
 
+def test_missing_data_are_reported_before_weights(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", f"--config={recipe}", "--data.root=absent", "--model.weights=absent.pth"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hrseg: no folder {Path('absent').absolute()}; expected")
+
+
 def seeds(run: Path) -> list[Any]:
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     config = yaml.safe_load((run / "config.yaml").read_text())

@@ -116,7 +116,7 @@ def get_weights(name: str, *, for_other_code: bool = False) -> Path:
     except WeightsError as error:
         page = f" {published.page_file} is also at {published.page}." if published.page else ""
         raise WeightsError(
-            f"{name}: {error}. These links were copied, never tried.{page} Download the file manually where there "
+            f"{name}: {error}. hrseg has not tried these links.{page} Download the file manually where there "
             f"is a network and put it into {folder} under its name, or give its path as weights="
         ) from error
 
