@@ -16,6 +16,7 @@ from PIL import Image
 
 from hrseg.data.datasets.cityscapes import CITYSCAPES
 from hrseg.data.datasets.pascal_context import PASCAL_CONTEXT_59
+from tests.data.datasets.test_folder import CLASSES
 
 FITTING = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1"]
 _SETTINGS: dict[str, Any] = {"batch_size": 2, "crop_size": [32, 32], "num_workers": 0}
@@ -26,13 +27,6 @@ _DATA = {
     "pascal": {"class_path": "hrseg.PascalContextDataModule", "init_args": {"root": "VOC2010"}},
 }
 RECIPES = [f"{name}.yaml" for name in _DATA]
-CLASSES = """\
-names: [ground, left arm, right arm]
-colors: [[128, 64, 128], [0, 0, 250], [250, 0, 0]]
-ids: [1, 4, 7]
-ignore: [0, [0, 0, 0]]
-flip_pairs: [[left arm, right arm]]
-"""
 
 
 def make_data(folder: Path) -> None:
