@@ -10,7 +10,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the threads of several processes wait for each other
+# before torch is imported: threads of several processes on the same cores wait for each other, and spin meanwhile
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 import numpy as np
 import pytest
