@@ -79,9 +79,7 @@ def _list(names: Sequence[str]) -> None:
         published = ZOO[name]
         here = "yes" if find_weights(name) else ""
         print(f"{name:{width}}  {_result(published):19}  {_places(published):11}  {here:4}  {published.data}")
-    print(
-        "\nResults are the publishers', not measured here. Links were copied, never tried. Give one name for details."
-    )
+    print("\nResults are the publishers', not measured here. The links were not tried. Give one name for details.")
 
 
 def _show(published: PublishedWeights) -> None:

@@ -37,7 +37,7 @@ def test_list(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     assert [row.split()[0] for row in rows] == list_weights()
     assert len(rows) == len(ZOO)
     assert blank == ""
-    assert "not measured here. Links were copied, never tried" in foot
+    assert "not measured here. The links were not tried" in foot
 
     (home / "weights" / HAND).mkdir(parents=True)
     (home / "weights" / HAND / ZOO[HAND].page_file).touch()

@@ -277,7 +277,7 @@ def test_the_message_without_a_network_names_file_and_folder(home: Path, monkeyp
     hub = "model.safetensors of timm/hrnet_w18_small.ms_in1k from the Hugging Face hub (no network)"
     assert message.startswith(f"n.t: cannot download {hub}; w.pth from http://127.0.0.1:1/folder (")
     assert message.endswith(
-        "These links were copied, never tried. v.pth is also at a page. Download the file manually where there is a "
+        "hrseg has not tried these links. v.pth is also at a page. Download the file manually where there is a "
         f"network and put it into {home}/weights/n.t under its name, or give its path as weights="
     )
     assert "\n" not in message
