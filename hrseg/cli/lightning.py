@@ -88,7 +88,7 @@ def _set_up_logging() -> None:
 
 
 def _make_data(kind: type[SegmentationDataModule], *args: Any, **given: Any) -> SegmentationDataModule:
-    """Reports a missing folder before the network is built, whose weights may have to be downloaded."""
+    """Reports a missing folder before weights are downloaded."""
     data = kind(*args, **given)
     if kind.prepare_data is SegmentationDataModule.prepare_data:  # others may make the folder
         data.require_root()
@@ -186,7 +186,6 @@ class HrsegCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks the options, and determines the folder and the checkpoint to resume from."""
         self.parser.add_instantiator(record, nn.Module)  # so that checkpoints can describe networks of other packages
-        self.parser.add_instantiator(_make_data, SegmentationDataModule)
         # `make_trainer` builds the loggers in the run's folder
         self.parser.add_instantiator(lambda kind, *args, **given: partial(kind, *args, **given), Logger)
         config = self.config[self._verb]
@@ -212,6 +211,9 @@ class HrsegCLI(LightningCLI):
         if self._checkpoint is not None:
             config.ckpt_path = str(self._checkpoint.path)
             drop_weights(self._checkpoint, config.model)
+        weights = config.get(f"{self._model}.weights")
+        if weights and not expanded(weights).is_file():
+            self.parser.add_instantiator(_make_data, SegmentationDataModule)
 
     def _apply_predict_options(self, config: Namespace) -> None:
         if config.protocol is not None:
