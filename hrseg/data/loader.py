@@ -65,6 +65,7 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
             if batch is StopIteration:
                 return
             if isinstance(batch, HrsegError):
+                self.end_workers()  # now: when the traceback is collected, PyTorch waits 5 s for each
                 raise batch
             if batch is not None:
                 yield batch
@@ -111,6 +112,7 @@ class SegmentationLoader(DataLoader[dict[str, Any]]):
             self._kill_workers()
             for worker in self._batches._workers:
                 worker.join()
+            self._iterator = None  # with persistent workers; the next iteration starts others
 
     def state_dict(self) -> dict[str, Any]:
         """Empty, as seed, epoch and step determine the batches; without it Lightning warns."""

@@ -174,6 +174,18 @@ def test_an_unusable_file_ends_the_run_with_a_one_line_error(
     assert "\n" not in str(caught.value)  # a worker's traceback would have many
 
 
+def test_a_loader_can_be_used_again_after_an_error(samples: list[Sample]) -> None:
+    content = samples[3].image.read_bytes()
+    truncate(samples[3].image)
+    dataset = SegmentationDataset(samples, TABLE)
+    loader = SegmentationLoader(dataset, batch_size=1, num_workers=1, persistent_workers=True, collate_fn=collate)
+    with pytest.raises(DataFileError):
+        list(loader)
+    samples[3].image.write_bytes(content)
+    assert [batch["name"] for batch in loader] == [[sample.name] for sample in samples]
+    loader.end_workers()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_skipping_in_training_takes_the_next_sample(
     samples: list[Sample], workers: int, caplog: pytest.LogCaptureFixture
