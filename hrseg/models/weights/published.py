@@ -40,6 +40,7 @@ class PublishedWeights:
 
     Args:
         network: Name of the network; not all of them are networks of hrseg.
+        alternative: Another network that the file may hold, if its publisher does not say which; else empty.
         tag: The rest of the name: what the weights were trained for, and by whom if not by the network's authors.
         data: Training data.
         protocol: How the published result was obtained; empty if nothing was published.
@@ -60,6 +61,7 @@ class PublishedWeights:
     network: str
     tag: str
     data: str
+    alternative: str = ""
     protocol: str = ""
     result: float | None = None
     result_ms: float | None = None

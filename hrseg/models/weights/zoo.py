@@ -201,8 +201,8 @@ def _require_network(published: PublishedWeights, path: Path) -> None:
     found = open_weights(path).description().get("name", published.network)  # files of backbones state no name
     if published.tag.startswith("imagenet"):
         fits = found in MODELS and MODELS[found].pretrained_as == MODELS[published.network].pretrained_as
-    else:  # some publishers do not say whether the network is multi-scale
-        fits = published.network in (found, found.removesuffix("_hmsa"))
+    else:
+        fits = found in (published.network, published.alternative)
     if not fits:
         raise WeightsError(
             f"{path} holds weights of {found}; expected {published.network}, the network of {published.name}"
