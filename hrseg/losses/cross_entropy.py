@@ -17,7 +17,9 @@ Upsample = Callable[[Tensor, Tensor], Tensor]
 
 
 class CrossEntropyLoss(SegmentationLoss):
-    """Cross entropy of the softmax over classes; arguments not described here as for `SegmentationLoss`.
+    """Cross entropy of the softmax over classes.
+
+    `SegmentationLoss` describes the arguments that are not listed here.
 
     Args:
         divide_by: What the sum of the weighted pixel losses is divided by: "weights", the summed weights of the valid

@@ -17,7 +17,9 @@ class ModuleLoss(SegmentationLoss):
 
     Logits are upsampled to the target's size. Ignored pixels are set to the module's own `ignore_index`; a module
     without one receives the target as it is and has to ignore them itself. A buffer `weight` (K,) is taken as class
-    weights. Arguments not described here as for `SegmentationLoss`.
+    weights.
+
+    `SegmentationLoss` describes the arguments that are not listed here.
 
     Args:
         module: The wrapped loss.

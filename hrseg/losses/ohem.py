@@ -19,8 +19,9 @@ class OhemCrossEntropyLoss(SegmentationLoss):
 
     Pixels are kept whose probability of the target class is strictly below the larger of `threshold` and the
     (`min_kept` + 1)-smallest such probability among the batch's valid pixels (the largest, if there are fewer). Their
-    class-weighted losses are divided by their number, not by the sum of their weights. Arguments not described here as
-    for `SegmentationLoss`.
+    class-weighted losses are divided by their number, not by the sum of their weights.
+
+    `SegmentationLoss` describes the arguments that are not listed here.
 
     Args:
         threshold: Probability, 0 to 1; pixels below it are kept.

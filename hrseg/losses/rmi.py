@@ -36,7 +36,9 @@ class RMILoss(SegmentationLoss):
     The loss may be negative: RMI falls towards half the logarithm of alpha for each class.
 
     The defaults are NVIDIA's; openseg's setting is `pooling="max", pool_size=3, alpha=1e-3`. With `bce_weight=1` the
-    loss is BCE alone, NVIDIA's loss of the auxiliary output. Arguments not described here as for `SegmentationLoss`.
+    loss is BCE alone, NVIDIA's loss of the auxiliary output.
+
+    `SegmentationLoss` describes the arguments that are not listed here.
 
     Args:
         num_classes: Number of channels that the logits must have; None accepts any.

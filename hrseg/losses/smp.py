@@ -20,8 +20,9 @@ _OURS = ("mode", "ignore_index", "from_logits")  # fixed: multiclass, the label 
 class SmpLoss(SegmentationLoss):
     """A loss of segmentation_models_pytorch in multiclass mode.
 
-    Ignored pixels change neither its value nor its gradient. It is always computed in float32. Arguments not described
-    here as for `SegmentationLoss`.
+    Ignored pixels change neither its value nor its gradient. It is always computed in float32.
+
+    `SegmentationLoss` describes the arguments that are not listed here.
 
     Args:
         name: "dice", "focal", "jaccard", "lovasz" or "tversky", or the name or import path of the class.
