@@ -9,6 +9,7 @@ from torch import Tensor
 
 from experiments.benchmarks.interleaved import HRSEG, Row, default_device, require_close, torch_threads
 from experiments.benchmarks.workers import compare_apart
+from hrseg.models import optimize_for_cpu
 from hrseg.models.networks.ocr import SpatialOCR, gather_regions
 
 PLAIN = "NCHW, permute, matmul, softmax, cat"
@@ -60,6 +61,8 @@ def _make(side: str, mid: int, size: tuple[int, int], training: bool) -> Callabl
         pixels, scores = (x.contiguous(memory_format=torch.channels_last) for x in (pixels, scores))
     if not training:
         ocr.eval()
+    if side == HRSEG and default_device().type == "cpu":
+        optimize_for_cpu(ocr)  # as `SegmentationTask` and `Predictor` do
 
     def forward() -> Tensor:
         if side == HRSEG:

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from hrseg.models.networks.hrnet import Maps
 from hrseg.models.networks.hrnetv2 import V2Head
+from hrseg.models.networks.ocr import SpatialOCR
 from hrseg.utils.upsample import upsample
 
 _LINE = 16  # floats in a cache line
@@ -62,6 +63,23 @@ class SplitV2Head(V2Head):
         return x
 
 
+class SplitSpatialOCR(SpatialOCR):
+    """`SpatialOCR` with its convolution of [context, pixels] as the sum of two, which saves the concatenation."""
+
+    def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
+        """Maps pixels (B, mid, h, w) and regions (B, mid, K, 1) to (B, mid, h, w)."""
+        if pixels.device.type != "cpu":
+            return super().forward(pixels, regions)
+        convolution, *layers = self.conv_bn_dropout
+        assert isinstance(convolution, nn.Conv2d)
+        for_context, for_pixels = convolution.weight.chunk(2, dim=1)
+        x = F.conv2d(self.object_context_block(pixels, regions), for_context, convolution.bias)
+        x += F.conv2d(pixels, for_pixels)
+        for layer in layers:
+            x = layer(x)
+        return x
+
+
 class NarrowBatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d`, up to twice as fast in training on less than 32 channels in channels_last.
 
@@ -101,7 +119,11 @@ class NarrowBatchNorm2d(nn.BatchNorm2d):
         )
 
 
-_LAYERS: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: NarrowBatchNorm2d, V2Head: SplitV2Head}
+_LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm2d: NarrowBatchNorm2d,
+    V2Head: SplitV2Head,
+    SpatialOCR: SplitSpatialOCR,
+}
 
 
 class _FoldedBatchNorm(torch.autograd.Function):

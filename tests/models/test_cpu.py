@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrseg.models import HRNetV2, HRNetVariant, cpu, create_model, fold_batch_norm, optimize_for_cpu
-from hrseg.models.cpu import NarrowBatchNorm2d, SplitV2Head
+from hrseg.models.cpu import NarrowBatchNorm2d, SplitSpatialOCR, SplitV2Head
+from hrseg.models.networks.ocr import SpatialOCR
 
 VARIANT = HRNetVariant(18, blocks=1, modules=(1, 1, 1), layer1_blocks=1, layer1_width=4)
 
@@ -190,6 +191,23 @@ def test_layers_are_swapped_in_place(plain: HRNetV2) -> None:
     plain.load_state_dict(network.state_dict())
     optimize_for_cpu(network)  # a second time
     assert type(network.last_layer) is SplitV2Head
+
+
+def test_ocr_without_concatenation_keeps_results_and_gradients() -> None:
+    torch.manual_seed(0)
+    plain = SpatialOCR(8, 4, dropout=0.0, bias=True, negative_slope=0.01).double()
+    optimized = optimize_for_cpu(copy.deepcopy(plain))
+    assert type(optimized) is SplitSpatialOCR
+    for is_training in (True, False):
+        results = []
+        for block in (plain.train(is_training), optimized.train(is_training)):
+            generator = torch.Generator().manual_seed(1)
+            shapes = ((2, 8, 6, 10), (2, 8, 3, 1))
+            inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+            out = block(*inputs)
+            results.append([out, *torch.autograd.grad(out.square().sum(), [*inputs, *block.parameters()])])
+        for theirs, ours in zip(*results, strict=True):
+            assert_same(ours, theirs)
 
 
 def test_subclasses_are_left_alone() -> None:
