@@ -174,7 +174,9 @@ def test_light_imports(module: str, absent: list[str]) -> None:
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("package", ["hrseg", "hrseg.data", "hrseg.data.datasets.street_scenes", "hrseg.models"])
+@pytest.mark.parametrize(
+    "package", ["hrseg", "hrseg.data", "hrseg.data.datasets.street_scenes", "hrseg.inference", "hrseg.models"]
+)
 def test_every_lazy_name_can_be_imported(package: str) -> None:
     module = importlib.import_module(package)
     star: dict[str, object] = {}
