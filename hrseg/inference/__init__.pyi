@@ -1,5 +1,5 @@
 from .checkpoint import Checkpoint as Checkpoint, read_checkpoint as read_checkpoint
-from .predictor import Predictor as Predictor
+from .predictor import Prediction as Prediction, Predictor as Predictor
 from .preprocess import (
     IMAGENET_MEAN as IMAGENET_MEAN,
     IMAGENET_STD as IMAGENET_STD,

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference.preprocess import check_normalization
-from hrseg.inference.protocol import Protocol
+from hrseg.inference.protocol import Protocol, check_temperature
 from hrseg.models import Network, create_model
 from hrseg.models.weights.file import open_weights
 from hrseg.models.weights.read import read_content
@@ -48,6 +48,7 @@ class Description:
         crop_size: (height, width) of the training crops in pixels.
         input_size: (height, width) that every image is resized to; None for its own size.
         seed: Seed of dropout.
+        temperature: Divides the logits of probabilities; see `Protocol.probabilities`.
 
     Raises:
         ConfigError: A number is outside its range.
@@ -61,8 +62,10 @@ class Description:
     crop_size: tuple[int, int] | None
     input_size: tuple[int, int] | None
     seed: NonNegativeInt | None = None
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        check_temperature(self.temperature)
         check_normalization(self.mean, self.std)
         for name in ("crop_size", "input_size"):
             size = getattr(self, name)

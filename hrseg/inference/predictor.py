@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataFileError
 from hrseg.inference.checkpoint import rebuild_network
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
-from hrseg.inference.protocol import Protocol, named_protocol, score_images
+from hrseg.inference.protocol import Protocol, check_temperature, named_protocol, score_images
 from hrseg.models import Segmenter, fold_batch_norm, optimize_for_cpu, outputs_of
 from hrseg.models.weights.read import read_content
 from hrseg.utils.images import as_rgb, read_image
@@ -29,6 +30,24 @@ _WHOLE = Protocol()
 _BYTES_PER_PIXEL = {"cpu": 100}
 
 
+class Prediction(NamedTuple):
+    """Labels and probabilities of one image.
+
+    Args:
+        labels: (H, W) uint8 train ids.
+        probabilities: (K, H, W) float32, which sum to 1 over the classes.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Probability of each pixel's label, (H, W) float32."""
+        highest: np.ndarray = self.probabilities.max(0)
+        return highest
+
+
 class Predictor:
     """Segments single images of any size.
 
@@ -40,9 +59,10 @@ class Predictor:
         device: Where to run, such as "cuda:1"; None is a GPU if there is one, else the CPU.
         protocol: How images are scored.
         input_size: (height, width) to which images are resized first, ignoring their aspect ratio; None keeps theirs.
+        temperature: Divides the logits of probabilities; labels do not depend on it. `hrseg calibrate` fits it.
 
     Raises:
-        ConfigError: The device cannot be used.
+        ConfigError: The device cannot be used, or a number is outside its range.
 
     >>> predictor = Predictor.from_checkpoint("runs/camvid/0/checkpoints/best.ckpt")  # doctest: +SKIP
     >>> labels = predictor("street.jpg")  # doctest: +SKIP
@@ -57,8 +77,10 @@ class Predictor:
         device: str | torch.device | None = None,
         protocol: Protocol = _WHOLE,
         input_size: tuple[int, int] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         check_normalization(mean, std)
+        check_temperature(temperature)
         self.device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # networks of hrseg are copied with batch norm folded: the same results, a quarter faster
         if isinstance(network, Segmenter):
@@ -70,6 +92,7 @@ class Predictor:
         self.labels = labels
         self.protocol = protocol
         self.input_size = input_size
+        self.temperature = temperature
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
 
@@ -106,17 +129,29 @@ class Predictor:
             device,
             protocol or description.protocol,
             description.input_size,
+            temperature=description.temperature,
         )
 
-    def __call__(self, image: str | Path | np.ndarray | Image.Image) -> np.ndarray:
+    @overload
+    def __call__(
+        self, image: str | Path | np.ndarray | Image.Image, probabilities: Literal[False] = False
+    ) -> np.ndarray: ...
+
+    @overload
+    def __call__(self, image: str | Path | np.ndarray | Image.Image, probabilities: Literal[True]) -> Prediction: ...
+
+    def __call__(
+        self, image: str | Path | np.ndarray | Image.Image, probabilities: bool = False
+    ) -> np.ndarray | Prediction:
         """Segments one image.
 
         Args:
             image: A file; an array (H, W, 3) uint8 RGB, (H, W, 4) with alpha, which is dropped, or (H, W) grey; or a
                 Pillow image of a mode that `read_image` supports, whose EXIF orientation is applied.
+            probabilities: Whether to return the probabilities of all classes, too.
 
         Returns:
-            (H, W) uint8 train ids, at the image's own size.
+            (H, W) uint8 train ids, at the image's own size; with `probabilities`, a `Prediction`.
 
         Raises:
             DataFileError: The file cannot be read; the image is none of these, such as an array of floats; or it is
@@ -126,15 +161,18 @@ class Predictor:
         size = pixels.shape[:2]
         if self.input_size is not None:
             pixels = resize_image(pixels, self.input_size)
-        self._require_memory(size, pixels.shape[:2], str(image) if isinstance(image, (str, Path)) else "the image")
+        what = str(image) if isinstance(image, (str, Path)) else "the image"
+        self._require_memory(size, pixels.shape[:2], what, probabilities)
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None]
-        return self._segment(batch, size)[0].cpu().numpy()
+        labels, *others = (output[0].cpu().numpy() for output in self._segment(batch, size, probabilities))
+        return Prediction(labels, *others) if others else labels
 
-    def _require_memory(self, size: tuple[int, ...], seen: tuple[int, ...], what: str) -> None:
+    def _require_memory(self, size: tuple[int, ...], seen: tuple[int, ...], what: str, probabilities: bool) -> None:
         """Raises a `DataFileError` if an image of `size`, resized to `seen`, does not fit into memory."""
         per_pixel = _BYTES_PER_PIXEL.get(self.device.type, 0) if isinstance(self.network, Segmenter) else 0
         network = per_pixel * self.protocol.largest_view((seen[0], seen[1]))
-        needed = max(network, 4 * self.labels.num_classes * size[0] * size[1]) / 2**30  # scores are float32
+        scores = 4 * self.labels.num_classes * size[0] * size[1]  # float32, as are probabilities
+        needed = max(network, scores * (1 + probabilities)) / 2**30
         available = available_memory(self.device)
         if available is not None and needed > available:
             raise DataFileError(
@@ -143,7 +181,8 @@ class Predictor:
             )
 
     @torch.inference_mode()
-    def _segment(self, images: Tensor, size: Sequence[int]) -> Tensor:
+    def _segment(self, images: Tensor, size: Sequence[int], probabilities: bool) -> Iterator[Tensor]:
+        """Yields labels (B, *size) of images (B, 3, H, W) uint8 and, if wanted, probabilities (B, K, *size)."""
         align_corners = getattr(self.network, "align_corners", False)
         (outputs,) = score_images(
             lambda views: outputs_of(self.network, views),
@@ -153,7 +192,10 @@ class Predictor:
             flip_permutation=self.labels.flip_permutation(),
             black=(-self._mean / self._std)[0],
         )
-        return upsample(outputs["out"], size, align_corners).argmax(1).to(torch.uint8)
+        scores = upsample(outputs["out"], size, align_corners)
+        yield scores.argmax(1).to(torch.uint8)
+        if probabilities:
+            yield self.protocol.probabilities(scores, self.temperature)
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.inference.sliding import LastWindow, sliding_window
-from hrseg.utils.checks import require
+from hrseg.utils.checks import is_number, require
 from hrseg.utils.resize import require_pixels, scaled_to
 from hrseg.utils.upsample import upsample
 
 _MOST_SCALES = 64
 Fusion = Literal["logits", "softmax", "exp"]
+
+_LOG_RANGE = -104.0, 88.73  # of positive float32, subnormal numbers included
 
 _FUSE: dict[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda logits: logits,
@@ -164,6 +166,43 @@ class Protocol:
             total = scores if total is None else total.add_(scores)
         assert total is not None
         return total
+
+    def fused_logits(self, scores: Tensor) -> Tensor:
+        """Logits whose softmax are the probabilities that the scores stand for.
+
+        Under the fusion "logits" the mean over the scales; under "softmax" and "exp" the logarithm of the scores, up to
+        a constant per pixel, which no softmax sees. Exponentials beyond the range of float32 (infinity, and NaN
+        where it was resized) become its ends.
+
+        Args:
+            scores: (B, K, H, W), the output of `scores`, resized or not.
+
+        Returns:
+            (B, K, H, W) float32, a new tensor.
+        """
+        if self.fusion == "logits":
+            return scores.float() / len(self.scales)
+        low, high = _LOG_RANGE
+        return scores.float().log().nan_to_num_(nan=high, posinf=high, neginf=low)
+
+    def probabilities(self, scores: Tensor, temperature: float = 1.0) -> Tensor:
+        """Class probabilities of each pixel; the most probable class is the one with the largest score.
+
+        Args:
+            scores: As for `fused_logits`.
+            temperature: Divides the logits (Guo et al. 2017); above 1, probabilities are less extreme.
+
+        Returns:
+            (B, K, H, W) float32, which sum to 1 over the classes.
+        """
+        exponentials = self.fused_logits(scores).div_(temperature)  # one tensor, as it may take gigabytes
+        exponentials.sub_(exponentials.amax(1, keepdim=True)).exp_()
+        return exponentials.div_(exponentials.sum(1, keepdim=True))
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises a `ConfigError` unless the temperature of probabilities is a number from 0.001 to 1000."""
+    require(is_number(temperature, 1e-3) and temperature <= 1e3, "temperature", temperature, "0.001 to 1000")
 
 
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

@@ -129,6 +129,59 @@ def test_images_are_scored_by_the_protocol() -> None:
     assert (predictor(image()) == expected).mean() > 0.999  # ties may fall either way
 
 
+PROTOCOLS = [
+    Protocol(),
+    Protocol((0.5, 1.5), flip=True),
+    Protocol((1.0, 1.5), flip=True, fusion="softmax"),
+    Protocol((1.0, 1.5), flip=True, fusion="exp", window=(48, 48), stride=(32, 32)),
+    named_protocol("lip"),
+    named_protocol("slide", (48, 48)),
+]
+
+
+@pytest.mark.parametrize("input_size", [None, (64, 80)])
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: f"{protocol.fusion}-{protocol.window}")
+def test_probabilities_belong_to_the_labels(protocol: Protocol, input_size: tuple[int, int] | None) -> None:
+    torch.manual_seed(0)
+    network = create_model(TINY, num_classes=5, init="kaiming")
+    table = LabelTable("five", tuple("abcde"), tuple((40 * i, 0, 0) for i in range(5)), flip_pairs=((1, 2),))
+    made = [
+        Predictor(network, table, device="cpu", protocol=protocol, input_size=input_size, temperature=temperature)
+        for temperature in (1.0, 3.0)
+    ]
+    labels = made[0](image())
+    results = [predictor(image(), probabilities=True) for predictor in made]
+    for found in results:
+        assert found.probabilities.shape == (5, 40, 67)
+        assert found.probabilities.dtype == np.float32
+        np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
+        assert (found.labels == labels).mean() > 0.999  # ties may fall either way
+        of_labels = np.take_along_axis(found.probabilities, found.labels[None], 0)[0]
+        assert (of_labels >= found.confidence - 1e-6).all()  # the highest, but for ties
+        assert (found.probabilities.argmax(0) == found.labels).mean() > 0.99
+        np.testing.assert_array_equal(found.confidence, found.probabilities.max(0))
+    np.testing.assert_array_equal(results[0].labels, results[1].labels)  # whatever the temperature
+    powers = results[0].probabilities.astype(float) ** (1 / 3)
+    np.testing.assert_allclose(results[1].probabilities, powers / powers.sum(0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf"), True, "warm"])
+def test_a_temperature_out_of_range(temperature: Any) -> None:
+    with pytest.raises(ConfigError, match=r"temperature is .*; expected 0\.001 to 1000"):
+        Predictor(torch.nn.Conv2d(3, 2, 1), TABLE, device="cpu", temperature=temperature)
+
+
+def test_the_temperature_of_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    """Files from before it was kept have none."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["hrseg"].pop("temperature", None)
+    torch.save(content, tmp_path / "old.ckpt")
+    assert Predictor.from_checkpoint(tmp_path / "old.ckpt", device="cpu").temperature == 1
+    content["hrseg"]["temperature"] = 1.7
+    torch.save(content, tmp_path / "new.ckpt")
+    assert Predictor.from_checkpoint(tmp_path / "new.ckpt", device="cpu").temperature == 1.7
+
+
 def test_a_checkpoint_holds_protocol_and_input_size(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     task = SegmentationTask(TINY, TABLE, test_protocol="lip", crop_size=(96, 64), input_size=(64, 80))
@@ -188,6 +241,8 @@ ALTERED: list[tuple[dict[str, Any], str]] = [
     ({"protocol": {"scales": [float("inf")]}}, "protocol: scales is"),
     ({"protocol": {"window": [1, 1]}}, "protocol: window is"),
     ({"seed": -1}, "seed is -1"),
+    ({"temperature": "warm"}, "temperature is 'warm'"),
+    ({"temperature": 0}, "temperature is 0.0; expected 0.001 to 1000"),
 ]
 ALTERED_LABELS: list[tuple[dict[str, Any], str]] = [
     ({"class_names": [1, 2]}, "labels.class_names.0 is 1: input should be a valid string"),
@@ -340,5 +395,11 @@ def test_an_image_too_large_for_memory_is_refused_before_the_network_runs(
     assert Predictor(network, TABLE, device="cpu", protocol=Protocol(window=(64, 64)))(path).shape == (160, 256)
     with pytest.raises(DataFileError, match="640x512"):  # its scores alone
         Predictor(network, TABLE, device="cpu", input_size=(64, 64))(image(640, 512))
+    scores = 4 * 2 * 160 * 256 / 2**30
+    monkeypatch.setattr("hrseg.inference.predictor.available_memory", lambda _: 1.5 * scores)
+    plain = Predictor(torch.nn.Conv2d(3, 2, 1), TABLE, device="cpu")
+    assert plain(path).shape == (160, 256)
+    with pytest.raises(DataFileError, match="160x256"):  # scores and probabilities
+        plain(path, probabilities=True)
     monkeypatch.setattr("hrseg.inference.predictor.available_memory", lambda _: None)
     assert Predictor(network, TABLE, device="cpu")(path).shape == (160, 256)

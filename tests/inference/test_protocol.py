@@ -172,3 +172,45 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 )
 def test_the_largest_view_of_an_image(protocol: Protocol, pixels: int) -> None:
     assert protocol.largest_view((200, 300)) == pixels
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("fusion", ["logits", "softmax", "exp"])
+def test_probabilities_of_each_fusion(network: Stride4, fusion: Any, temperature: float) -> None:
+    """Against the views one by one, in numpy: the softmax of mean logits, or of the logarithm of fused scores."""
+    images, protocol = tensor(image(64, 96)), Protocol((0.5, 1.0, 1.5), flip=True, fusion=fusion)
+    fused = {"logits": lambda z: z, "exp": np.exp, "softmax": lambda z: np.exp(z) / np.exp(z).sum(0)}[fusion]
+    of_scales = []
+    for scale in protocol.scales:
+        view = nn.functional.interpolate(images, scale_factor=scale, mode="bilinear")
+        maps = [Protocol().scores(network, x)[0].numpy() for x in (view, view.flip(-1))]
+        logits = maps[0], maps[1][..., ::-1]
+        mean = (fused(logits[0]) + fused(logits[1])) / 2 if fusion == "softmax" else fused((logits[0] + logits[1]) / 2)
+        of_scales.append(nn.functional.interpolate(torch.from_numpy(mean)[None], (64, 96), mode="bilinear")[0].numpy())
+    mean = np.mean(of_scales, 0)
+    powers = np.exp((mean if fusion == "logits" else np.log(mean)) / temperature)
+    scores = protocol.scores(network, images)
+    before = scores.clone()
+    found = protocol.probabilities(scores, temperature)
+    np.testing.assert_allclose(found[0].numpy(), powers / powers.sum(0), rtol=1e-4)
+    assert torch.equal(scores, before)  # which labels and losses are made of
+    assert torch.equal(found.argmax(1), scores.argmax(1))
+
+
+def test_probabilities_beyond_the_range_of_exponentials() -> None:
+    logits = torch.tensor([[200.0, 3.0, -200.0], [-200.0, -201.0, -202.0], [200.0, 201.0, 0.0], [90.0, 80.0, 0.0]])
+    maps = logits.T[None, :, :, None]  # four pixels of three classes
+    scores = Protocol(fusion="exp").scores(lambda views: maps, torch.zeros(1, 3, 4, 1))
+    found = Protocol(fusion="exp").probabilities(scores)[0, :, :, 0].T
+    torch.testing.assert_close(found[0], torch.tensor([1.0, 0.0, 0.0]))
+    torch.testing.assert_close(found[1], torch.full((3,), 1 / 3))  # all vanish
+    torch.testing.assert_close(found[2], torch.tensor([0.5, 0.5, 0.0]))  # both overflow
+    assert found[3, 0] > 0.999
+    assert torch.equal(found.argmax(1), scores[0, :, :, 0].T.argmax(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_of_half_precision_are_float32(dtype: torch.dtype) -> None:
+    scores = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = Protocol().probabilities(scores, 0.5)
+    torch.testing.assert_close(found, (scores.float() / 0.5).softmax(1))
