@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, overload
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataFileError
 from hrseg.inference.checkpoint import rebuild_network
+from hrseg.inference.cuda_graphs import graphed
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, check_temperature, named_protocol, score_images
 from hrseg.models import Segmenter, fold_batch_norm, optimize_for_cpu, outputs_of
@@ -89,6 +91,9 @@ class Predictor:
                 optimize_for_cpu(network)
         network.eval()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self._outputs: Callable[[Tensor], dict[str, Tensor]] = partial(outputs_of, self.network)
+        if isinstance(network, Segmenter):  # others may compute what a CUDA graph cannot hold
+            self._outputs = graphed(self._outputs, self.device)
         self.labels = labels
         self.protocol = protocol
         self.input_size = input_size
@@ -185,7 +190,7 @@ class Predictor:
         """Yields labels (B, *size) of images (B, 3, H, W) uint8 and, if wanted, probabilities (B, K, *size)."""
         align_corners = getattr(self.network, "align_corners", False)
         (outputs,) = score_images(
-            lambda views: outputs_of(self.network, views),
+            self._outputs,
             normalize(images, self._mean, self._std, getattr(self.network, "channel_order", "rgb")),
             self.protocol,
             align_corners=align_corners,

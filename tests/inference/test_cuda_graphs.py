@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest.mock import MagicMock, create_autospec
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from hrseg.inference import Protocol, cuda_graphs, score_images
+from hrseg.data.datasets.camvid import CAMVID
+from hrseg.inference import Predictor, Protocol, cuda_graphs, predictor, score_images
 from hrseg.inference.cuda_graphs import CudaCapture, Function, GraphedFunction, Outputs, graphed
+from hrseg.models import HRNetV2
+from tests.networks import TINY
 
 
 class Network:
@@ -264,6 +268,18 @@ def test_threads_do_not_mix_their_images() -> None:
 def test_a_cpu_needs_no_graphs() -> None:
     network = Network()
     assert graphed(network, torch.device("cpu")) is network
+
+
+def test_a_predictor_with_graphs_gives_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = HRNetV2(TINY, CAMVID.num_classes)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    expected = Predictor(network, CAMVID, device="cpu")(pixels)
+    capture = FakeCapture()
+    monkeypatch.setattr(predictor, "graphed", lambda function, _: GraphedFunction(function, capture.new_pool))
+    predict = Predictor(network, CAMVID, device="cpu")
+    for _ in range(4):
+        assert np.array_equal(predict(pixels), expected)
+    assert capture.captured == [(1, 3, 40, 56)]
 
 
 class FakeCuda:
