@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.benchmarks.interleaved import (
     HRSEG,
@@ -17,6 +17,7 @@ from experiments.benchmarks.interleaved import (
     time_interleaved,
     torch_threads,
 )
+from experiments.benchmarks.settled import settled
 from hrseg import CITYSCAPES
 from hrseg.inference import Predictor
 from hrseg.models import create_model
@@ -67,16 +68,3 @@ def _peers(images: Tensor) -> dict[str, Callable[[], object]]:
     backbone = settled(timm.create_model("hrnet_w18", features_only=True), images)
     fpn = settled(smp.FPN("tu-hrnet_w18", encoder_weights=None, classes=19), images)
     return {"timm hrnet_w18, features only": lambda: backbone(images), "SMP FPN(tu-hrnet_w18)": lambda: fpn(images)}
-
-
-def settled(network: nn.Module, images: Tensor) -> nn.Module:
-    """Sets the statistics of batch norm to those of the images.
-
-    Random weights would otherwise shrink or amplify activations layer by layer, down to denormals, which are slow.
-    """
-    network.to(images.device)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    network.train()(images)
-    return network.eval()

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.benchmarks.forward import settled
 from experiments.benchmarks.interleaved import HRSEG, Row, default_device, torch_threads
+from experiments.benchmarks.settled import settled
 from experiments.benchmarks.workers import compare_apart
 from hrseg.models import create_model
 from hrseg.models.networks.folding import fold_batch_norm

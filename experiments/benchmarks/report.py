@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.benchmarks.interleaved import Row
 from hrseg.errors import ConfigError
-from hrseg.inference.benchmark import describe_environment
+from hrseg.utils.environment import describe_environment
 from hrseg.utils.files import replacing
 
 _PACKAGES = ("hrseg", "torch", "torchmetrics", "opencv-python-headless", "timm", "segmentation-models-pytorch")

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.benchmarks.forward import settled
 from experiments.benchmarks.interleaved import (
     HRSEG,
     Row,
@@ -19,6 +18,7 @@ from experiments.benchmarks.interleaved import (
     time_interleaved,
     torch_threads,
 )
+from experiments.benchmarks.settled import settled
 from hrseg import CITYSCAPES
 from hrseg.inference import Predictor, Protocol
 from hrseg.models import create_model

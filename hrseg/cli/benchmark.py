@@ -82,7 +82,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         if path.exists() and path.read_bytes().splitlines()[:1] != [",".join(_COLUMNS).encode()]:
             raise ConfigError(f"{path} is not a CSV file of `hrseg benchmark`; give --output another name")
 
-    from hrseg.inference.benchmark import describe_environment  # torch: not for --help
+    from hrseg.utils.environment import describe_environment  # torch: not for --help
 
     environment = describe_environment()
     *origin, hardware = filter(None, environment.values())

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -29,7 +25,6 @@ Measured = dict[str, float | str]
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WARM_UP_RUNS = 3  # cuDNN selects its algorithms, torch.compile compiles
 _QUANTILES = torch.tensor([0.5, 0.0, 0.9], dtype=torch.float64)
-_CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX"}  # by flag in /proc/cpuinfo
 
 
 @dataclass(frozen=True)
@@ -155,31 +150,3 @@ def measure_here(case: Case) -> Measured:
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
-
-
-def describe_environment(packages: tuple[str, ...] = ("hrseg", "torch")) -> dict[str, str]:
-    """Describes where a measurement is made: "date", "commit" of a clone, "versions" and "hardware"."""
-    cpuinfo = Path("/proc/cpuinfo")  # Linux
-    fields = dict(re.findall(r"^(model name|flags)\s*: (.+)", cpuinfo.read_text() if cpuinfo.exists() else "", re.M))
-    features = [feature for flag, feature in _CPU_FEATURES.items() if flag in fields.get("flags", "").split()]
-    hardware = [f"{os.cpu_count()} cores", fields.get("model name", platform.machine()), *features]
-    if torch.cuda.is_available():
-        hardware.append(torch.cuda.get_device_name())
-    versions = [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
-    return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "commit": _commit(),
-        "versions": ", ".join(versions),
-        "hardware": ", ".join(hardware),
-    }
-
-
-def _commit() -> str:
-    """The commit of the clone that hrseg is imported from; empty where it was installed from a release."""
-    git = ["git", "-C", str(Path(__file__).parents[1])]
-    try:
-        # an environment may lie inside the clone of something else
-        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
-        return subprocess.check_output([*git, "describe", "--always", "--dirty"], text=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -29,6 +29,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks.__main__ import COMMAND, SUBJECTS, main
 from experiments.benchmarks.interleaved import HRSEG, Row, compare, require_close, time_interleaved, torch_threads
 from experiments.benchmarks.report import describe_run, format_table, write_csv
+from experiments.benchmarks.settled import settled
 from hrseg.errors import ConfigError, DataNotFoundError, LabelRangeError
 from hrseg.metrics import SegmentationMetrics
 
@@ -106,7 +107,7 @@ def test_a_settled_network_neither_amplifies_nor_shrinks_activations() -> None:
         torch.nn.init.normal_(conv.weight, std=0.03, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert network.eval()(images).std() < 1e-9
-        assert 0.1 < forward.settled(network, images)(images).std() < 10
+        assert 0.1 < settled(network, images)(images).std() < 10
     assert not network.training
 
 
