@@ -28,7 +28,8 @@ def overlay(image: np.ndarray, target: np.ndarray, labels: LabelTable, opacity: 
         opacity: Weight of the colours, 0 to 1.
     """
     blended = cv2.addWeighted(labels.colorize(target), opacity, image, 1 - opacity, 0)
-    return np.where((target < labels.num_classes)[..., None], blended, image)
+    cv2.copyTo(image, (target >= labels.num_classes).view(np.uint8), blended)
+    return blended
 
 
 def errors(prediction: np.ndarray, target: np.ndarray, labels: LabelTable) -> np.ndarray:

@@ -22,6 +22,7 @@ COMMAND = "python -m experiments.benchmarks"
 SUBJECTS = {
     "forward": "the forward pass of one image",
     "windows": "sliding-window inference of one image",
+    "predict": "prediction of image files, from reading to writing",
     "train": "time and memory of one training step",
     "deterministic": "time and memory of one training step in deterministic mode",
     "ddp": "one training step of two ranks and of one",
@@ -59,6 +60,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--repeats", type=int, metavar="N", default=10, help="rounds of each measurement (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", default=2, help="CPU threads of PyTorch (%(default)s)")
     parser.add_argument("--cityscapes", type=Path, metavar="FOLDER", help="for `data`; generated scenes by default")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="for `predict`; generated scenes by default")
     parser.add_argument("--output", type=Path, metavar="CSV", help="file to write; its rows of other subjects are kept")
     scaling = parser.add_argument_group("for `scaling`")
     scaling.add_argument("--network", metavar="NAME", help="network, see `hrseg models`; four of them by default")
@@ -115,7 +117,8 @@ def _measure(subject: str, options: argparse.Namespace) -> list[Row]:
         return scaling.rows()
     # only the module of this subject: start-up is measured without Lightning in memory
     measure = getattr(import_module(f"experiments.benchmarks.{subject}"), f"measure_{subject}")
-    arguments = {"ddp": (), "startup": (), "data": (options.cityscapes,)}.get(subject, (options.threads,))
+    others = {"ddp": (), "startup": (), "data": (options.cityscapes,), "predict": (options.threads, options.images)}
+    arguments = others.get(subject, (options.threads,))
     rows: list[Row] = measure(options.repeats, *arguments)
     return rows
 
@@ -142,7 +145,8 @@ def _command(subject: str, options: argparse.Namespace) -> str:
     if subject == "ddp":
         return command  # one thread a rank
     command += f" --threads {options.threads}"
-    return command + (" --cityscapes FOLDER" if subject == "data" and options.cityscapes else "")
+    command += " --cityscapes FOLDER" if subject == "data" and options.cityscapes else ""
+    return command + (" --images FOLDER" if subject == "predict" and options.images else "")
 
 
 if __name__ == "__main__":

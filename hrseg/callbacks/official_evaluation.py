@@ -14,6 +14,7 @@ from hrseg.metrics import mean_iou
 from hrseg.task import SegmentationTask
 from hrseg.utils.files import write_json
 from hrseg.utils.images import write_image
+from hrseg.utils.threads import OrderedThreads
 
 _TITLES = {"miou": "mIoU", "category_miou": "categories", "iiou": "iIoU", "category_iiou": "iIoU of categories"}
 
@@ -35,6 +36,7 @@ class OfficialEvaluation(Callback):
         self.folder = folder / "test"
         self.evaluator = evaluator
         self.evaluate_files = evaluate_files
+        self._writing: OrderedThreads[None] | None = None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Removes the predictions and scores of an earlier test."""
@@ -42,18 +44,23 @@ class OfficialEvaluation(Callback):
             shutil.rmtree(self.folder / "labels", ignore_errors=True)
             self._scores_file.unlink(missing_ok=True)
         trainer.strategy.barrier()
+        self._writing = OrderedThreads()
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
-        """Writes one batch of predictions."""
+        """Writes one batch of predictions, later; raises the errors of earlier ones."""
         assert isinstance(pl_module, SegmentationTask)
+        assert self._writing is not None
         for name, prediction in zip(batch["name"], outputs["prediction"], strict=True):
-            write_image(self._label_file(name), pl_module.labels.decode(prediction.cpu().numpy()))
+            self._writing.submit(write_image, self._label_file(name), pl_module.labels.decode(prediction.cpu().numpy()))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Scores the files of all ranks, on rank 0."""
         assert isinstance(pl_module, SegmentationTask)
+        assert self._writing is not None
+        self._writing.finish()
+        self._writing.close()
         trainer.strategy.barrier()
         matrix = pl_module.metrics.compute()["matrix"]
         if not trainer.is_global_zero:
@@ -71,6 +78,11 @@ class OfficialEvaluation(Callback):
             f"{self.evaluator}, from the files: {', '.join(scores)}; "
             f"its mIoU differs from ours by {abs(official['miou'] - mean_iou(matrix).item()):.0e}"
         )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends the threads."""
+        if self._writing is not None:
+            self._writing.close()
 
     @property
     def _scores_file(self) -> Path:

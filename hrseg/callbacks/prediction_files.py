@@ -10,10 +10,11 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from hrseg.inference.writer import IMAGES, write_prediction, written_files
 from hrseg.task import SegmentationTask
 from hrseg.utils.resize import resize_image
+from hrseg.utils.threads import OrderedThreads
 
 
 class PredictionFiles(Callback):
-    """Writes label ids and overlays, batch by batch.
+    """Writes label ids and overlays, in threads behind the network.
 
     Args:
         folder: Parent of the folders `labels` and `overlays`.
@@ -21,22 +22,34 @@ class PredictionFiles(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._writing: OrderedThreads[None] | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Removes the record of `--images`: their predictions with a sample's name are overwritten."""
+        self._writing = OrderedThreads()
         if trainer.is_global_zero:
             (self.folder / IMAGES).unlink(missing_ok=True)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
     ) -> None:
-        """Writes the files of one batch."""
+        """Writes the files of one batch, later; raises the errors of earlier ones."""
         assert isinstance(pl_module, SegmentationTask)
+        assert self._writing is not None
         for name, image, prediction in zip(batch["name"], batch["image"], outputs["prediction"], strict=True):
             pixels = resize_image(image.permute(1, 2, 0).cpu().numpy(), prediction.shape)
-            write_prediction(self.folder, name, pixels, prediction.cpu().numpy(), pl_module.labels)
+            arguments = self.folder, name, pixels, prediction.cpu().numpy(), pl_module.labels
+            self._writing.submit(write_prediction, *arguments)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints where the files are."""
+        """Waits for the last files, and prints where all are."""
+        assert self._writing is not None
+        self._writing.finish()
+        self._writing.close()
         if trainer.is_global_zero:
             print(written_files(self.folder), flush=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends the threads."""
+        if self._writing is not None:
+            self._writing.close()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from hrseg.cli import one_line
 from hrseg.cli.config_errors import as_config_error
@@ -20,10 +15,9 @@ from hrseg.cli.image_search import find_images
 from hrseg.cli.label_tables import ACCEPTED, read_labels
 from hrseg.cli.option_parser import OptionParser
 from hrseg.cli.predict_options import OPTIONS, TRUST
-from hrseg.errors import ConfigError, DataFileError, OutputError
+from hrseg.errors import ConfigError
 from hrseg.run.folders import run_dir_of
 from hrseg.utils.files import require_writable, write_json
-from hrseg.utils.images import read_image
 from hrseg.utils.paths import expanded
 from hrseg.utils.progress import track_progress
 from hrseg.utils.text_files import read_json
@@ -59,7 +53,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     labels = None if options.labels is None else read_labels(options.labels)
 
     from hrseg.inference import Predictor  # torch: only once the input was found
-    from hrseg.inference.writer import IMAGES, write_prediction, written_files
+    from hrseg.inference.image_files import predict_files
+    from hrseg.inference.writer import IMAGES, written_files
 
     with as_config_error():
         if labels is None:
@@ -70,22 +65,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if (output.parent / "config.yaml").is_file():  # of a run, whose predictions `hrseg submit` packs
         read = {name: os.path.realpath(path) for name, path in images.items()}
         write_json(output / IMAGES, read_json(output / IMAGES) | read)
-    left_out: list[str] = []
-    for name, pixels in track_progress(_read_ahead(images), "predicting", len(images)):
-        if isinstance(pixels, DataFileError):
-            left_out.append(str(pixels))
-            continue
-        try:
-            prediction = predictor(pixels)
-        except (ConfigError, DataFileError) as error:  # too small for the network, or too large for memory
-            left_out.append(f"{images[name]}: {error}")
-            continue
-        try:
-            write_prediction(output, name, pixels, prediction, predictor.labels)
-        except OutputError as error:
-            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENAMETOOLONG:
-                raise  # the others cannot be written either
-            left_out.append(f"{images[name]}: its output has too long a name; rename it")
+    done = predict_files(predictor, images, output)
+    left_out = [reason for reason in track_progress(done, "predicting", len(images)) if reason is not None]
     print(f"{len(images) - len(left_out)} of {len(images)} images predicted")
     for line in (*notes, *written_files(output).splitlines()):
         print(one_line(line))
@@ -109,22 +90,3 @@ def _predictor_of_weights(
         )
     size = None if input_size is None else (input_size[0], input_size[1])
     return Predictor(network, labels, device=device, protocol=named_protocol(protocol), input_size=size)
-
-
-def _read_ahead(images: dict[str, Path]) -> Iterator[tuple[str, np.ndarray | DataFileError]]:
-    """Reads the next image while the current one is processed; at most two are in memory."""
-
-    def read(path: Path) -> np.ndarray | DataFileError:
-        try:
-            return read_image(path)
-        except DataFileError as error:
-            return error
-
-    first, *others = images.values()
-    with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(read, first)
-        for name, path in zip_longest(images, others):
-            pixels = following.result()
-            if path is not None:
-                following = reader.submit(read, path)
-            yield name, pixels

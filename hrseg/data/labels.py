@@ -178,8 +178,7 @@ class LabelTable:
 
     def colorize(self, target: np.ndarray) -> np.ndarray:
         """Paints train ids (H, W) uint8 as an RGB image (H, W, 3) uint8; ignored pixels are black."""
-        colors: np.ndarray = self._to_color[target]
-        return colors
+        return np.take(self._to_color, target, axis=0)  # several times as fast as indexing
 
     def flip_permutation(self) -> list[int]:
         """Train ids after mirroring: entry k is the class that class k turns into.

@@ -19,6 +19,7 @@ from experiments.benchmarks import (
     hrformer,
     metric,
     ocr,
+    predict,
     rmi,
     scaling,
     startup,
@@ -198,6 +199,16 @@ def test_data_from_generated_scenes() -> None:
     assert all(row.value > 0 for row in rows)
 
 
+def test_prediction_of_files(tmp_path: Path) -> None:
+    rows = predict.measure_predict(1, 1, size=(64, 128), name="hrnetv2_w18_small_v1", frames=3)
+    case = "hrnetv2_w18_small_v1, 3 images 64x128"
+    sides = [HRSEG, predict.SERIAL, predict.ALONE]
+    assert [(row.case, row.side, row.unit) for row in rows] == [(case, side, "images/s") for side in sides]
+    assert all(row.value > 0 for row in rows)
+    with pytest.raises(DataNotFoundError, match="no image in"):
+        predict.measure_predict(1, 1, tmp_path)
+
+
 def test_data_from_cityscapes(shared_data: Path) -> None:
     rows = data.measure_data(1, shared_data / "cityscapes", crop_size=(64, 128))
     assert {row.case for row in rows} == {"Cityscapes 1024x2048, crops 64x128"}
@@ -310,7 +321,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_command_measures_all_subjects_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    for module in (forward, windows, train, deterministic, ddp, hrformer, ocr, rmi, data, metric, startup):
+    for module in (forward, windows, predict, train, deterministic, ddp, hrformer, ocr, rmi, data, metric, startup):
         name = module.__name__.split(".")[-1]
         monkeypatch.setattr(module, f"measure_{name}", lambda *_, name=name: seen.append(name) or [ROW])
     monkeypatch.setattr(scaling.Scaling, "rows", lambda _: seen.append("scaling") or [ROW])
