@@ -12,7 +12,7 @@ from torch import Tensor
 from experiments.benchmarks.interleaved import HRSEG, Row, default_device
 from experiments.benchmarks.workers import compare_apart
 from hrseg.losses import CrossEntropyLoss
-from hrseg.models import Segmenter, create_model, optimize_for_cpu
+from hrseg.models import Segmenter, create_model, optimize_for_cpu, outputs_of
 from hrseg.utils.malloc import keep_freed_memory
 
 PLAIN = "NCHW, F.interpolate, F.cross_entropy"
@@ -57,7 +57,9 @@ def measure_train(repeats: int = 10, threads: int = 2, step: Step = STEP) -> lis
     return compare_apart("train", step.case, training_step, sides, tuple(step), repeats, threads, *targets)
 
 
-def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) -> Callable[[], Tensor]:
+def training_step(
+    side: str, name: str, batch_size: int, size: tuple[int, int], dtype: torch.dtype | None = None
+) -> Callable[[], Tensor]:
     """Returns a function that runs one step and returns the loss.
 
     Args:
@@ -65,6 +67,7 @@ def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) 
         name: Name of the network.
         batch_size: As in `Step`.
         size: As in `Step`.
+        dtype: Of autocast; None for none.
     """
     device = default_device()
     if side == HRSEG:
@@ -86,7 +89,7 @@ def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) 
 
     def loss_of_batch() -> Tensor:
         if side == HRSEG:
-            loss: Tensor = criterion(network.outputs(images)["out"], target)
+            loss: Tensor = criterion(outputs_of(network, images)["out"], target)
             return loss
         finest, *coarser = network.features(images)
         logits = torch.cat([finest, *(upsample(maps, finest.shape[-2:]) for maps in coarser)], 1)
@@ -96,7 +99,8 @@ def training_step(side: str, name: str, batch_size: int, size: tuple[int, int]) 
 
     def step() -> Tensor:
         optimizer.zero_grad()
-        loss = loss_of_batch()
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            loss = loss_of_batch()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.detach()

@@ -129,6 +129,11 @@ class GraphedFunction:
         self._sights: OrderedDict[Key, _Sights] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def num_graphs(self) -> int:
+        """Number of shapes that are replayed from a graph."""
+        return len(self._graphs)
+
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Outputs:
         """Maps images (B, C, H, W) to the outputs, which are the caller's own."""

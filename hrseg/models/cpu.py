@@ -48,11 +48,17 @@ class SplitV2Head(V2Head):
 
     def forward(self, maps: Maps) -> Tensor:
         """Maps (B, C * 2**k, h / 2**k, w / 2**k), finest first, to logits (B, K, h, w)."""
-        convolution, *layers = self
+        convolution = self[0]
         assert isinstance(convolution, nn.Conv2d)
         as_published = not self.training and isinstance(self[1], nn.BatchNorm2d)
         if as_published or convolution.kernel_size != (1, 1) or maps[0].device.type != "cpu":
             return super().forward(maps)
+        return self.split(maps)
+
+    def split(self, maps: Maps) -> Tensor:
+        """As `forward`, with the convolution before upsampling in any mode and on any device; it must be 1x1."""
+        convolution, *layers = self
+        assert isinstance(convolution, nn.Conv2d)
         finest, *coarser = maps
         weight, *weights = torch.split(convolution.weight, [x.shape[1] for x in maps], dim=1)
         x = F.conv2d(finest, weight, convolution.bias)

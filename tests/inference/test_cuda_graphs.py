@@ -206,10 +206,10 @@ def test_the_pool_is_emptied_when_it_is_too_large() -> None:
     graphs = GraphedFunction(Network(), capture.new_pool, max_bytes=3 * 8 * 10)
     for height in (4, 4, 6, 6):
         graphs(image(height))
-    assert len(graphs._graphs) == 2
+    assert graphs.num_graphs == 2
     graphs(image(2))
     graphs(image(2))
-    assert len(graphs._graphs) == 0
+    assert graphs.num_graphs == 0
     for _ in range(4):
         graphs(image(4))
     assert [key[0][2] for key in graphs._graphs] == [4]
@@ -219,7 +219,7 @@ def test_the_pool_is_emptied_when_it_is_too_large() -> None:
 def test_graphs_make_room_for_an_image_that_does_not_fit() -> None:
     class Full(Network):
         def __call__(self, images: Tensor) -> Outputs:
-            if images.shape[2] > 16 and graphs._graphs:
+            if images.shape[2] > 16 and graphs.num_graphs:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().__call__(images)
 
@@ -227,7 +227,7 @@ def test_graphs_make_room_for_an_image_that_does_not_fit() -> None:
     for _ in range(3):
         graphs(image(8))
     assert torch.equal(graphs(image(32))["out"], 3 * image(32)[..., ::2, ::2])
-    assert len(graphs._graphs) == 0
+    assert graphs.num_graphs == 0
 
 
 def test_memory_that_does_not_suffice_is_the_callers_error() -> None:
