@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from hrseg.errors import ConfigError, DataFileError, DataNotFoundError
 from hrseg.utils.files import replacing
 from hrseg.utils.images import read_file, read_image, read_label, write_image
+from hrseg.utils.packages import require_packages
 from hrseg.utils.parallel import map_in_processes
 from hrseg.utils.text_files import read_list, read_text
 
@@ -51,7 +51,7 @@ def prepare_from_json(root: Path, path: Path, workers: int | None = None, overwr
     Source:
         zhanghang1989/detail-api, PythonAPI/detail/__init__.py.
     """
-    _require_packages("ijson", "pycocotools")
+    require_packages("prepare", "ijson", "pycocotools")
     splits: dict[str, list[str]] = {"train": [], "val": []}
     names: dict[int, str] = {}
     taken: set[str] = set()
@@ -94,7 +94,7 @@ def prepare_from_mat(root: Path, folder: Path, workers: int | None = None, overw
     Raises:
         ConfigError: scipy is missing.
     """
-    _require_packages("scipy")
+    require_packages("prepare", "scipy")
     class_ids = _read_label_names(folder / "labels.txt")
     lists = {split: root / "ImageSets" / "Main" / f"{split}.txt" for split in ("train", "val")}
     splits = {split: read_list(path) for split, path in lists.items()}
@@ -126,11 +126,6 @@ def prepare_from_voc_first(
     names = chain(*splits.values())
     draws = {name: partial(_draw_renumbered, folder / f"{name}.png", class_ids) for name in names}
     return _write(root, splits, draws, workers, overwrite)
-
-
-def _require_packages(*names: str) -> None:
-    if missing := [name for name in names if find_spec(name) is None]:
-        raise ConfigError(f"{' and '.join(missing)} cannot be imported; install with pip install 'hrseg[prepare]'")
 
 
 def _read_array(path: Path, array: str, **types: type) -> Iterator[tuple[Any, ...]]:

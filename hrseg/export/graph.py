@@ -1,0 +1,156 @@
+"""The graph that an exported file holds: from uint8 images to labels, with everything in between."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from hrseg.errors import ConfigError
+from hrseg.inference import normalize
+from hrseg.inference.exported.description import (
+    CONFIDENCE,
+    LABELS,
+    LOGITS,
+    NORMALIZED,
+    PROBABILITIES,
+    ExportDescription,
+)
+from hrseg.models import Segmenter, fold_batch_norm, outputs_of
+from hrseg.utils.upsample import upsample
+
+SMALLEST = 33  # pixels of a side; torch.export specialises a side of 1, which 32 pixels have at stride 32
+_MULTIPLES = (1, 32)  # of the sides; encoders of segmentation_models_pytorch need 32
+_DTYPES = {"fp32": torch.float32, "int8": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class SegmentationGraph(nn.Module):
+    """Maps images (N, H, W, 3) uint8 RGB to the outputs of an exported file, by name.
+
+    Args:
+        network: Maps normalised images (N, 3, H, W) to logits; in evaluation mode.
+        description: Preprocessing and outputs.
+        with_steps: Whether to return the normalised images and the logits, too, so that they have names in the graph.
+    """
+
+    def __init__(self, network: nn.Module, description: ExportDescription, with_steps: bool) -> None:
+        super().__init__()
+        self.description = description
+        self.with_steps = with_steps
+        self.normalization = _Normalization(description)
+        self.network = _Network(network, _DTYPES[description.precision])
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps (N, H, W, 3) uint8 to the outputs."""
+        normalized = self.normalization(images)
+        logits = self.network(normalized)
+        scores = upsample(logits, images.shape[1:3], self.description.align_corners)
+        wanted = self.description.outputs
+        outputs = {LABELS: scores.argmax(1).to(torch.uint8)}
+        if CONFIDENCE in wanted or PROBABILITIES in wanted:
+            probabilities = (scores / self.description.temperature).softmax(1)
+            if CONFIDENCE in wanted:
+                outputs[CONFIDENCE] = probabilities.amax(1)
+            if PROBABILITIES in wanted:
+                outputs[PROBABILITIES] = probabilities
+        return outputs | ({NORMALIZED: normalized, LOGITS: logits} if self.with_steps else {})
+
+
+class _Normalization(nn.Module):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, description: ExportDescription) -> None:
+        super().__init__()
+        self.input_size = description.input_size
+        self.channel_order = description.channel_order
+        self.register_buffer("mean", torch.tensor(description.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(description.std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps (N, H, W, 3) uint8 to (N, 3, h, w) float32."""
+        x = images.permute(0, 3, 1, 2).float()
+        if self.input_size is not None:
+            # whole grey levels, as OpenCV rounds them
+            x = F.interpolate(x, self.input_size, mode="bilinear", align_corners=False).round()
+        return normalize(x, self.mean, self.std, self.channel_order)
+
+
+class _Network(nn.Module):
+    """The network alone: normalised images to float32 logits, whatever its own precision."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        """Maps (N, 3, h, w) to (N, K, h', w')."""
+        return outputs_of(self.network, normalized.to(self.dtype))["out"]
+
+
+def capture(
+    network: nn.Module, description: ExportDescription, with_steps: bool
+) -> tuple[ExportedProgram, ExportDescription]:
+    """Captures the graph with `torch.export`: for any batch and size, or for any batch of `description.size`.
+
+    Args:
+        network: Not changed.
+        description: Preprocessing, outputs and size.
+        with_steps: As for `SegmentationGraph`.
+
+    Returns:
+        The program, and the description with the multiple that sides must be of.
+
+    Raises:
+        ConfigError: The network cannot be captured.
+    """
+    own = fold_batch_norm(network) if isinstance(network, Segmenter) else network
+    graph = SegmentationGraph(own, description, with_steps).eval()
+    height, width = description.size or (67, 99)
+    reason = ""
+    for multiple in (1,) if description.size else _MULTIPLES:
+        sides = [-(-side // multiple) * multiple for side in (height, width)]
+        least = -(-SMALLEST // multiple)
+        dims = (
+            {}
+            if description.size
+            else {
+                axis: multiple * Dim(name, min=least) if multiple > 1 else Dim(name, min=least)
+                for axis, name in ((1, "height"), (2, "width"))
+            }
+        )
+        images = torch.zeros(2, *sides, 3, dtype=torch.uint8)
+        try:
+            with torch.no_grad(), quiet():
+                program = torch.export.export(graph, (images,), dynamic_shapes=({0: Dim("batch"), **dims},))
+        except Exception as error:  # whatever the network's own code and torch's tracing raise
+            reason = reason or f"{type(error).__name__}: {error}"
+        else:
+            return program, description.replaced(multiple=multiple)
+    kind = description.network
+    size = f"for {height}x{width}" if description.size else "for any size"
+    remedy = "its code must not depend on values" if description.size else "try --size HEIGHTxWIDTH"
+    raise ConfigError(f"{kind} cannot be exported {size}: {' '.join(reason.split())[:300]}; {remedy}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what the exporters say about themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "torch", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

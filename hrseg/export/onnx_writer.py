@@ -1,0 +1,61 @@
+"""ONNX files, by torch's exporter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hrseg.export.graph import capture, quiet
+from hrseg.inference.exported.description import IMAGES, KEY, LOGITS, NORMALIZED, ExportDescription
+from hrseg.utils.packages import require_packages
+
+_OPSET = 18
+
+
+def write_onnx(network: nn.Module, description: ExportDescription, path: Path) -> ExportDescription:
+    """Exports a network to ONNX.
+
+    Args:
+        network: Maps normalised images to logits; in evaluation mode.
+        description: What the file is to hold.
+        path: The file; weights of more than 2 GB go beside it.
+
+    Returns:
+        The description as stored.
+
+    Raises:
+        ConfigError: The network cannot be exported, or a package is missing.
+    """
+    require_packages("onnx", "onnx", "onnxscript", "onnxruntime")
+    program, description = capture(network, description, with_steps=True)
+    names = [*description.outputs, NORMALIZED, LOGITS]
+    with quiet():
+        exported = torch.onnx.export(
+            program, dynamo=True, input_names=[IMAGES], output_names=names, opset_version=_OPSET, verbose=False
+        )
+    assert exported is not None
+    model = exported.model
+    del model.graph.outputs[len(description.outputs) :]  # their names stay
+    model.metadata_props.update({KEY: description.to_json(), **deepness_keys(description)})
+    exported.save(path)
+    return description
+
+
+def deepness_keys(description: ExportDescription) -> dict[str, str]:
+    """Metadata that the QGIS plugin Deepness reads.
+
+    Source:
+        PUTvision/qgis-plugin-deepness, docs/source/creators/creators_add_metadata_to_model.rst and
+        src/deepness/processing/models/model_base.py.
+    """
+    values: dict[str, Any] = {
+        "model_type": "Segmentor",
+        "class_names": dict(enumerate(description.labels.class_names)),
+    }
+    if description.size is not None and description.size[0] == description.size[1]:
+        values["tile_size"] = description.size[0]
+    return {key: json.dumps(value) for key, value in values.items()}

@@ -1,0 +1,103 @@
+"""OpenVINO files."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.inference.exported.description import (
+    IMAGES,
+    KEY,
+    LOGITS,
+    NORMALIZED,
+    ExportDescription,
+    description_from_json,
+)
+from hrseg.inference.exported.network import ExportedNetwork
+from hrseg.utils.packages import require_packages
+
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # of the layers that are not quantised
+
+
+def open_file(path: Path, device: str | None, trust: bool) -> ExportedNetwork:
+    """See `open_exported`."""
+    require_packages("openvino", "openvino")
+    import openvino
+
+    if not path.with_suffix(".bin").is_file():
+        raise WeightsError(
+            f"no file {path.with_suffix('.bin')}, which holds the weights of {path.name}; keep both together"
+        )
+    core = openvino.Core()
+    usable = [name.lower() for name in core.available_devices]
+    kind = (device or "cpu").lower()
+    if kind not in usable:
+        raise ConfigError(f"OpenVINO cannot use device {device}; expected {' or '.join(usable)}")
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} cannot be read by OpenVINO: {' '.join(str(error).split())[:300]}") from error
+    text = str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None
+    description = description_from_json(text, path)
+    version = openvino.__version__.partition("-")[0]
+    return _OpenVinoNetwork(core, model, kind.upper(), description, f"OpenVINO {version} on {kind}", path)
+
+
+class _OpenVinoNetwork(ExportedNetwork):
+    def __init__(
+        self, core: Any, model: Any, device: str, description: ExportDescription, runs_on: str, path: Path
+    ) -> None:
+        super().__init__(description, f"{runs_on}, {description.precision}")
+        self._core = core
+        self._model = model
+        self._device = device
+        self._path = path
+
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        results = self._whole({IMAGES: images})
+        return {name: results[name] for name in self.description.outputs}
+
+    def _run_network(self, normalized: np.ndarray) -> np.ndarray:
+        logits: np.ndarray = self._network({NORMALIZED: normalized})[LOGITS]
+        return logits
+
+    def _compiled(self, model: Any) -> Any:
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[self.description.precision]}
+        if self._device == "CPU":
+            options["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+        return self._core.compile_model(model, self._device, options)
+
+    @cached_property
+    def _whole(self) -> Any:
+        return self._compiled(self._model)
+
+    @cached_property
+    def _network(self) -> Any:
+        """The network alone, compiled."""
+        return self._compiled(_network_alone(self._model, self._path))
+
+
+def _network_alone(whole: Any, path: Path) -> Any:
+    """The model from the normalised images to the logits."""
+    import openvino
+    from openvino import opset13 as ops
+
+    model = whole.clone()
+    values = {name: output for op in model.get_ops() for output in op.outputs() for name in output.get_names()}
+    if NORMALIZED not in values or LOGITS not in values:
+        raise WeightsError(f"{path} lacks the values {NORMALIZED} and {LOGITS}; export it again")
+    normalized = ops.parameter([-1, 3, -1, -1], np.float32)
+    normalized.output(0).get_tensor().set_names({NORMALIZED})
+    # sizes are read from the images; those of the normalised ones are the same
+    images = ops.transpose(normalized, np.array([0, 2, 3, 1]))
+    for value, substitute in ((values[NORMALIZED], normalized), (model.input(0), images)):
+        for target in value.get_target_inputs():
+            if target.get_node().get_friendly_name() != images.get_friendly_name():
+                target.replace_source_output(substitute.output(0))
+    result = ops.result(values[LOGITS])
+    return openvino.Model([result], [normalized], "network")
