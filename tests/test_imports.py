@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "inference": {"models", "data.labels", "visualize"},
     "task": {"models", "losses", "metrics", "optim", "inference", "data.labels"},
     "callbacks": {"task", "models", "inference", "metrics", "optim", "visualize", "data.labels"},
+    "export": {"run", "callbacks", "task", "inference", "metrics", "data", "data.datasets", "models", "data.labels"},
     "run": {"callbacks", "task", "inference", "data", "data.datasets", "models"},
 }
 EVERYTHING = {"cli", "__main__"}

@@ -27,6 +27,7 @@ VERBS = {
     "submit": ("hrseg.cli.submit", "pack predictions for a benchmark's server"),
     "models": ("hrseg.cli.models", "list the networks with parameters and multiply-adds"),
     "weights": ("hrseg.cli.weights", "list published weights, fetch them, check those that are here"),
+    "export": ("hrseg.cli.export", "write a network as a file for ONNX Runtime, OpenVINO or PyTorch, certified"),
     "benchmark": ("hrseg.cli.benchmark", "measure speed and memory on this machine"),
 }
 

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from hrseg.cli import one_line
-from hrseg.cli.option_parser import OptionParser
+from hrseg.cli.option_parser import OptionParser, image_size
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.models.catalog import MODELS
 from hrseg.utils.files import require_file_or_nothing, writing
@@ -101,18 +101,12 @@ def _add_network_options(parser: OptionParser) -> None:
     parser.add_argument("--ckpt_path", metavar="FILE", help="best.ckpt or last.ckpt of a run, instead of NETWORK")
     parser.add_argument("--trust", action="store_true", help="build a network of any class that the checkpoint names")
     parser.add_argument(
-        "--size", nargs="+", type=_size, metavar="HxW", default=[(512, 1024)], help="in pixels (512x1024)"
+        "--size", nargs="+", type=image_size, metavar="HxW", default=[(512, 1024)], help="in pixels (512x1024)"
     )
     parser.add_argument("--batch_size", nargs="+", type=_count, metavar="N", default=[1], help="images per run (1)")
     parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16", "fp16"), default=["fp32"], help="(fp32)")
     parser.add_argument("--device", help="such as cuda:1 or cpu; the GPU by default, if there is one")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
-
-
-def _size(text: str) -> tuple[int, int]:
-    if not (sides := re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 512x1024")
-    return int(sides[1]), int(sides[2])
 
 
 def _count(text: str) -> int:

@@ -1,1 +1,6 @@
-"""From a trained network to files that run elsewhere."""
+"""From a trained network to files that run elsewhere, with a certificate of what they change."""
+
+from hrseg.export.certificate import Certificate, Scored, certify
+from hrseg.export.export import FILE_SUFFIXES, export
+
+__all__ = ["FILE_SUFFIXES", "Certificate", "Scored", "certify", "export"]

@@ -52,7 +52,7 @@ class SegmentationGraph(nn.Module):
         logits = self.network(normalized)
         scores = upsample(logits, images.shape[1:3], self.description.align_corners)
         wanted = self.description.outputs
-        outputs = {LABELS: scores.argmax(1).to(torch.uint8)}
+        outputs: dict[str, Tensor] = {LABELS: scores.argmax(1).to(torch.uint8)}
         if CONFIDENCE in wanted or PROBABILITIES in wanted:
             probabilities = (scores / self.description.temperature).softmax(1)
             if CONFIDENCE in wanted:

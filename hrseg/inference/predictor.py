@@ -17,6 +17,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataFileError
 from hrseg.inference.checkpoint import rebuild_network
 from hrseg.inference.cuda_graphs import graphed
+from hrseg.inference.exported import ExportedNetwork, is_exported, open_exported
 from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normalization, normalize
 from hrseg.inference.protocol import Protocol, check_temperature, named_protocol, score_images
 from hrseg.models import Segmenter, fold_batch_norm, optimize_for_cpu, outputs_of
@@ -137,6 +138,45 @@ class Predictor:
             temperature=description.temperature,
         )
 
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        device: str | None = None,
+        protocol: str | Protocol | None = None,
+        trust: bool = False,
+    ) -> Predictor:
+        """Opens a run's checkpoint, or a file of `hrseg export`, which its own runtime then runs.
+
+        Args:
+            path: best.ckpt or last.ckpt of a run, or a file with the suffix .onnx, .xml, .pt2 or .engine.
+            device: As for `Predictor`; an exported file runs where its runtime can.
+            protocol: As for `from_checkpoint`. Under "whole", an exported file runs as it is, from the image to the
+                labels; under other protocols, hrseg combines the logits of the file's network.
+            trust: As for `from_checkpoint`; .pt2 and .engine files hold code, and always need it.
+
+        Raises:
+            ConfigError: The runtime is not installed, the device cannot be used, or the file is not trusted.
+            WeightsError: The file is missing, damaged, or neither of the two.
+            UnknownNameError: There is no protocol of that name.
+        """
+        if not is_exported(path):
+            return cls.from_checkpoint(path, device, protocol, trust)
+        network = open_exported(path, device, trust)
+        stated = network.description
+        if isinstance(protocol, str):
+            protocol = named_protocol(protocol, stated.crop_size)
+        return cls(
+            network,
+            stated.labels,
+            stated.mean,
+            stated.std,
+            "cpu",
+            protocol or stated.protocol,
+            stated.input_size,
+            temperature=stated.temperature,
+        )
+
     @overload
     def __call__(
         self, image: str | Path | np.ndarray | Image.Image, probabilities: Literal[False] = False
@@ -164,6 +204,9 @@ class Predictor:
         """
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else as_rgb(image)
         size = pixels.shape[:2]
+        if isinstance(self.network, ExportedNetwork) and self.protocol.is_plain and not probabilities:
+            labels: np.ndarray = self.network.predict(pixels[None])["labels"][0]
+            return labels
         if self.input_size is not None:
             pixels = resize_image(pixels, self.input_size)
         what = str(image) if isinstance(image, (str, Path)) else "the image"

@@ -15,13 +15,12 @@ from hrseg.inference.protocol import Protocol
 
 KEY = "hrseg"  # of the description in a file's metadata
 IMAGES, NORMALIZED, LOGITS = "images", "normalized", "logits"  # names of values in the graph
-LABELS: Literal["labels"] = "labels"  # names of outputs
-CONFIDENCE: Literal["confidence"] = "confidence"
-PROBABILITIES: Literal["probabilities"] = "probabilities"
 
+Output = Literal["labels", "confidence", "probabilities"]
+OUTPUTS: tuple[Output, ...] = ("labels", "confidence", "probabilities")
+LABELS, CONFIDENCE, PROBABILITIES = OUTPUTS
 Runtime = Literal["onnx", "openvino", "torch", "tensorrt"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-Output = Literal["labels", "confidence", "probabilities"]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -72,7 +71,7 @@ class ExportDescription:
     size: tuple[PositiveInt, PositiveInt] | None = None
     multiple: PositiveInt = 1
     smallest: PositiveInt = 1
-    outputs: tuple[Output, ...] = (LABELS,)
+    outputs: tuple[Output, ...] = OUTPUTS[:1]
     temperature: _Positive = 1.0
     weights: str = ""
     config: str = ""

@@ -40,8 +40,19 @@ def open_file(path: Path, device: str | None, trust: bool) -> ExportedNetwork:
     options: dict[str, str] = {"device_id": index} if index else {}
     provider = (_PROVIDERS[kind], options)
     session = _session(str(path), provider, path)
-    description = description_from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    description = description_from_json(_stored(session), path)
     return _OnnxNetwork(path, session, provider, description, f"ONNX Runtime {onnxruntime.__version__} on {kind}")
+
+
+def stored_description(path: Path) -> str | None:
+    """See `read_description`."""
+    require_packages("onnx", "onnxruntime")
+    return _stored(_session(str(path), ("CPUExecutionProvider", {}), path))
+
+
+def _stored(session: Any) -> str | None:
+    text: str | None = session.get_modelmeta().custom_metadata_map.get(KEY)
+    return text
 
 
 def _session(model: str | bytes, provider: _Provider, path: Path) -> Any:

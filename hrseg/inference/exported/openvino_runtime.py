@@ -26,26 +26,39 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # of the
 
 def open_file(path: Path, device: str | None, trust: bool) -> ExportedNetwork:
     """See `open_exported`."""
-    require_packages("openvino", "openvino")
+    model = _read(path)
     import openvino
 
-    if not path.with_suffix(".bin").is_file():
-        raise WeightsError(
-            f"no file {path.with_suffix('.bin')}, which holds the weights of {path.name}; keep both together"
-        )
     core = openvino.Core()
     usable = [name.lower() for name in core.available_devices]
     kind = (device or "cpu").lower()
     if kind not in usable:
         raise ConfigError(f"OpenVINO cannot use device {device}; expected {' or '.join(usable)}")
-    try:
-        model = core.read_model(path)
-    except RuntimeError as error:
-        raise WeightsError(f"{path} cannot be read by OpenVINO: {' '.join(str(error).split())[:300]}") from error
-    text = str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None
-    description = description_from_json(text, path)
+    description = description_from_json(_stored(model), path)
     version = openvino.__version__.partition("-")[0]
     return _OpenVinoNetwork(core, model, kind.upper(), description, f"OpenVINO {version} on {kind}", path)
+
+
+def stored_description(path: Path) -> str | None:
+    """See `read_description`."""
+    return _stored(_read(path))
+
+
+def _read(path: Path) -> Any:
+    require_packages("openvino", "openvino")
+    import openvino
+
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise WeightsError(f"no file {weights}, which holds the weights of {path.name}; keep both together")
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} cannot be read by OpenVINO: {' '.join(str(error).split())[:300]}") from error
+
+
+def _stored(model: Any) -> str | None:
+    return str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None
 
 
 class _OpenVinoNetwork(ExportedNetwork):

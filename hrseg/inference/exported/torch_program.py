@@ -18,17 +18,27 @@ from hrseg.inference.exported.description import KEY, NORMALIZED, ExportDescript
 from hrseg.inference.exported.network import ExportedNetwork
 
 
-def open_file(path: Path, device: str | None, trust: bool) -> ExportedNetwork:
-    """See `open_exported`."""
+def stored_description(path: Path) -> str | None:
+    """See `read_description`."""
+    return _read_archive(path)[1]
+
+
+def _read_archive(path: Path) -> tuple[list[str], str | None]:
+    """Names of the entries, and the description."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             stored = next((name for name in names if name.endswith(f"extra/{KEY}")), None)
-            text = None if stored is None else archive.read(stored).decode()
+            return names, None if stored is None else archive.read(stored).decode()
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise WeightsError(
             f"{path} is no archive of torch.export ({error}); expected a file of `hrseg export`"
         ) from error
+
+
+def open_file(path: Path, device: str | None, trust: bool) -> ExportedNetwork:
+    """See `open_exported`."""
+    names, text = _read_archive(path)
     description = description_from_json(text, path)
     if not trust:
         raise ConfigError(

@@ -1,0 +1,58 @@
+"""Images of a run's data set, evenly spread over a split, for verbs that measure on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from hrseg.cli.run_config import read_run_config
+
+if TYPE_CHECKING:
+    from hrseg.data.dataset import Sample
+    from hrseg.data.labels import LabelTable
+
+
+def samples_of_run(
+    run_dir: Path, split: Literal["train", "val"], limit: int, trust: bool
+) -> tuple[list[Sample], LabelTable]:
+    """Lists images with labels of the data that a run was trained on.
+
+    Args:
+        run_dir: The run's folder, with its config.yaml.
+        split: The split that the run trained on, or the one that it was validated on.
+        limit: The largest number of images.
+        trust: Whether to build any class that config.yaml names.
+
+    Returns:
+        The samples, and the table of their label files.
+
+    Raises:
+        ConfigError: config.yaml cannot be used.
+        DataNotFoundError: The data set is not here.
+    """
+    from hrseg.cli.data_options import parse_data  # Lightning
+
+    data = parse_data(["--config", read_run_config(run_dir / "config.yaml", trust)[0]])
+    data.require_root()
+    data.setup("validate" if split == "val" else "fit")
+    samples = data.find_samples(data.val_split if split == "val" else data.train_split)
+    return evenly_spread(samples, limit), data.labels
+
+
+def evenly_spread(samples: list[Sample], limit: int) -> list[Sample]:
+    """At most `limit` samples, from the first to the last at equal distances."""
+    if len(samples) <= limit:
+        return samples
+    return [samples[index] for index in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
+
+
+def read_targets(samples: list[Sample], labels: LabelTable) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Reads samples one at a time: the image (H, W, 3) uint8 RGB, and train ids (H, W) uint8 if there is a label."""
+    from hrseg.data.dataset import read_sample
+
+    for sample in samples:
+        arrays = read_sample(sample, labels)
+        yield arrays["image"], arrays.get("mask")

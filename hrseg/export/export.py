@@ -1,0 +1,92 @@
+"""`export`: writes the files of an exported network, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import nn
+
+from hrseg.errors import ConfigError, WeightsError
+from hrseg.export.onnx_writer import write_onnx
+from hrseg.export.openvino_writer import write_openvino
+from hrseg.export.script import write_script
+from hrseg.export.torch_writer import write_torch
+from hrseg.inference.exported import ExportDescription, open_exported
+from hrseg.utils.files import TEMPORARY, require_file_or_nothing, writing
+
+_WRITERS: dict[str, Callable[[nn.Module, ExportDescription, Path], ExportDescription]] = {
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+    "torch": write_torch,
+}
+FILE_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+_PACKAGES = {
+    "onnx": ("hrseg", "torch", "onnx", "onnxscript"),
+    "openvino": ("hrseg", "torch", "openvino"),
+    "torch": ("hrseg", "torch"),
+}
+_ENOUGH = 2**20  # bytes; with less room left, a failed write is the disk's fault
+
+
+def export(
+    network: nn.Module,
+    description: ExportDescription,
+    path: Path,
+    compiled: bool = False,
+) -> list[Path]:
+    """Writes an exported network, and beside it a script that runs it without hrseg.
+
+    The file is loaded into its runtime before it takes its name.
+
+    Args:
+        network: Maps normalised images to logits; in evaluation mode.
+        description: What the file is to hold; the hash of the weights and versions are added.
+        path: The file.
+        compiled: Whether a file for torch gets machine code, too; see `write_torch`.
+
+    Returns:
+        The files, without the script.
+
+    Raises:
+        ConfigError: The network cannot be exported, or a package is missing.
+        OutputError: The files cannot be written.
+    """
+    suffix = FILE_SUFFIXES[description.runtime]
+    if path.suffix != suffix:
+        raise ConfigError(f"{path} is to be a file for {description.runtime}; expected the suffix {suffix}")
+    write = partial(write_torch, compiled=True) if compiled else _WRITERS[description.runtime]
+    versions = {name: version(name) for name in _PACKAGES[description.runtime]}
+    description = description.replaced(weights=hash_of_weights(network), versions=versions)
+    with writing(path):
+        require_file_or_nothing(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
+            made = Path(folder, path.name)
+            try:
+                write(network, description, made)
+                open_exported(made, trust=True)
+            except (RuntimeError, OSError, WeightsError) as error:
+                if shutil.disk_usage(folder).free > _ENOUGH:
+                    raise
+                raise OSError("no space left on the device") from error  # runtimes raise errors of their own
+            files = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)  # the weights first
+            for file in files:
+                os.replace(file, path.parent / file.name)
+    write_script(description.runtime, path.parent)
+    return [path.parent / file.name for file in files]
+
+
+def hash_of_weights(network: nn.Module) -> str:
+    """SHA-256 of the names and values of a network's state dict, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

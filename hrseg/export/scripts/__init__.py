@@ -1,0 +1,1 @@
+"""Scripts that run exported files without hrseg; `hrseg export` copies one beside each file."""
