@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
+@torch.no_grad()
 def settled(network: nn.Module, images: Tensor) -> nn.Module:
     """Sets the statistics of batch norm to those of the images.
 
