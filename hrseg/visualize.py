@@ -105,9 +105,7 @@ def legend(labels: LabelTable, classes: Sequence[int], width: int) -> np.ndarray
     Returns:
         (h, width, 3) uint8 on white, with as many rows as needed.
     """
-    scale = max(0.4, min(1.0, width / 1600))
-    size = round(24 * scale)
-    line = 2 * size
+    line, size, scale = _row_of_legend(width)
     rows: list[list[tuple[int, int]]] = [[]]
     x = size
     for train_id in classes:
@@ -122,16 +120,56 @@ def legend(labels: LabelTable, classes: Sequence[int], width: int) -> np.ndarray
         top = index * line + size // 2
         for train_id, left in row:
             cv2.rectangle(picture, (left, top), (left + size, top + size), labels.colors[train_id], -1)
-            position = (left + size + size // 2, top + size - size // 6)
-            name = labels.class_names[train_id]
-            cv2.putText(picture, name, position, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+            _write(picture, labels.class_names[train_id], (left + size + size // 2, top + size - size // 6), scale)
     return picture
 
 
-def overlay_with_legend(image: np.ndarray, target: np.ndarray, labels: LabelTable) -> np.ndarray:
-    """The overlay above a legend of its classes, as (H + h, W, 3) uint8."""
+def _row_of_legend(width: int) -> tuple[int, int, float]:
+    """Height of a row and of a swatch in pixels, and the scale of the font, in a legend of a width."""
+    scale = max(0.4, min(1.0, width / 1600))
+    size = round(24 * scale)
+    return 2 * size, size, scale
+
+
+def _write(picture: np.ndarray, text: str, position: tuple[int, int], scale: float) -> None:
+    cv2.putText(picture, text, position, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def overlay_with_legend(
+    image: np.ndarray, target: np.ndarray, labels: LabelTable, confidence: np.ndarray | None = None
+) -> np.ndarray:
+    """The overlay above a legend of its classes, as (H + h, W, 3) uint8.
+
+    Args:
+        image: (H, W, 3) uint8.
+        target: (H, W) uint8 train ids.
+        labels: The label table.
+        confidence: (H, W) uint8 or uint16, whose largest value stands for 1; drawn as a heat map with its scale to the
+            right of the overlay, (H + h, 2 W + gap, 3).
+    """
     present = [int(train_id) for train_id in np.unique(target) if train_id < labels.num_classes]
-    return np.vstack([overlay(image, target, labels), legend(labels, present, image.shape[1])])
+    picture = np.vstack([overlay(image, target, labels), legend(labels, present, image.shape[1])])
+    if confidence is None:
+        return picture
+    below = np.full((len(picture) - len(image), *picture.shape[1:]), 255, np.uint8)
+    scale = _scale("confidence", image.shape[1])[: len(below)]
+    below[: len(scale)] = scale
+    return side_by_side([picture, np.vstack([heat(confidence, 0, np.iinfo(confidence.dtype).max), below])])
+
+
+def _scale(name: str, width: int) -> np.ndarray:
+    """The colours of `heat` from 0 to 1 in a bar below their name, as tall as one row of a legend of this width."""
+    height, size, scale = _row_of_legend(width)
+    picture = np.full((height, width, 3), 255, np.uint8)
+    bar = heat(np.linspace(0, 1, max(1, width // 3))[None], 0, 1).repeat(size, 0)
+    texts = f"{name} 0", "1"
+    left = size + cv2.getTextSize(texts[0], cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] + size // 2
+    top = size // 2
+    visible = bar[:, : max(0, width - left)]
+    picture[top : top + size, left : left + visible.shape[1]] = visible
+    for text, x in zip(texts, (size, left + bar.shape[1] + size // 2), strict=True):
+        _write(picture, text, (x, top + size - size // 6), scale)
+    return picture
 
 
 def contact_sheet(panels: Sequence[np.ndarray], labels: LabelTable) -> np.ndarray:
@@ -176,6 +214,5 @@ def _names(names: Sequence[str], width: int, line: int, scale: float) -> np.ndar
     """Draws names on one line each, as (line * names, width, 3) uint8."""
     picture = np.full((line * len(names), width, 3), 255, np.uint8)
     for index, name in enumerate(names):
-        position = (6, index * line + line // 2 + 5)
-        cv2.putText(picture, name, position, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+        _write(picture, name, (6, index * line + line // 2 + 5), scale)
     return picture

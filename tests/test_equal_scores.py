@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from pytorch_lightning import Trainer
 
 from hrseg.callbacks import PredictionFiles, ScoreTables
 from hrseg.data.datasets.camvid import CamVidDataModule
+from hrseg.inference.certainty import CertaintyOptions
 from hrseg.task import SegmentationTask
 from hrseg.utils.images import read_label, write_image
 from tests.processes import exit_codes, start
@@ -35,7 +37,7 @@ def run(root: Path, out: Path, devices: int) -> None:
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[PredictionFiles(folder), ScoreTables(folder)],
+            callbacks=[PredictionFiles(folder, CertaintyOptions(16, True)), ScoreTables(folder)],
         )
         scores: dict[str, Any] = {}
         for verb in (trainer.validate, trainer.test):
@@ -71,4 +73,11 @@ def test_two_processes_score_and_predict_what_one_does(tmp_path: Path) -> None:
         for frame in range(number):
             maps = [read_label(tmp_path / way / str(number) / "labels" / f"{frame}.png") for way in ("one", "two")]
             assert np.array_equal(*maps)
-        assert len(list((tmp_path / "two" / str(number) / "labels").iterdir())) == number
+            folders = [tmp_path / way / str(number) for way in ("one", "two")]
+            shades = [cv2.imread(str(folder / f"confidence/{frame}.png"), cv2.IMREAD_UNCHANGED) for folder in folders]
+            assert all(shade.dtype == np.uint16 for shade in shades)
+            np.testing.assert_allclose(*(shade / 65535 for shade in shades), atol=1e-4)  # batches differ
+            found = [np.load(folder / f"probabilities/{frame}.npz")["probabilities"] for folder in folders]
+            np.testing.assert_allclose(*found, atol=1e-3)
+        for kind in ("labels", "overlays", "confidence", "probabilities"):
+            assert len(list((tmp_path / "two" / str(number) / kind).iterdir())) == number

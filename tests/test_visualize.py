@@ -46,6 +46,23 @@ def test_overlay_blends_classes_and_keeps_ignored_pixels(image: np.ndarray, targ
     np.testing.assert_array_equal(overlay(image, target, TABLE, opacity=1)[0, 100], TABLE.colors[0])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("width", [300, 20])
+def test_confidence_is_drawn_beside_the_overlay(width: int, dtype: type) -> None:
+    most = np.iinfo(dtype).max
+    confidence = np.full((30, width), most, dtype)
+    confidence[:, :10] = 0
+    image, target = np.full((30, width, 3), 90, np.uint8), np.ones((30, width), np.uint8)
+    alone = overlay_with_legend(image, target, TABLE)
+    picture = overlay_with_legend(image, target, TABLE, confidence)
+    np.testing.assert_array_equal(picture[:, :width], alone)
+    drawn = picture[:, -width:]
+    np.testing.assert_array_equal(drawn[:30], heat(confidence / most, 0, 1))
+    assert (drawn[30:] == 255).any()  # the scale, black on white
+    if width == 300:
+        assert (drawn[30:] == heat(np.ones((1, 1)), 0, 1)).all(2).any()  # the scale's brightest colour
+
+
 def test_errors_mark_wrong_right_and_ignored(target: np.ndarray) -> None:
     prediction = target.copy()
     prediction[0, 100] = 1

@@ -7,26 +7,33 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from hrseg.inference.certainty import Certainty, CertaintyOptions
 from hrseg.inference.writer import IMAGES, write_prediction, written_files
 from hrseg.task import SegmentationTask
 from hrseg.utils.resize import resize_image
 from hrseg.utils.threads import OrderedThreads
+
+_NONE = CertaintyOptions()
 
 
 class PredictionFiles(Callback):
     """Writes label ids and overlays, in threads behind the network.
 
     Args:
-        folder: Parent of the folders `labels` and `overlays`.
+        folder: Parent of the folders of files; see `write_prediction`.
+        certainty: What to write beside labels and overlays.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certainty: CertaintyOptions = _NONE) -> None:
         self.folder = folder
+        self.certainty = certainty
         self._writing: OrderedThreads[None] | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Removes the record of `--images`: their predictions with a sample's name are overwritten."""
-        self._writing = OrderedThreads()
+        assert isinstance(pl_module, SegmentationTask)
+        pl_module.reduce_probabilities = self.certainty.reduce if self.certainty.is_needed else None
+        self._writing = OrderedThreads(1 if self.certainty.probabilities else None)  # they are large
         if trainer.is_global_zero:
             (self.folder / IMAGES).unlink(missing_ok=True)
 
@@ -36,9 +43,11 @@ class PredictionFiles(Callback):
         """Writes the files of one batch, later; raises the errors of earlier ones."""
         assert isinstance(pl_module, SegmentationTask)
         assert self._writing is not None
-        for name, image, prediction in zip(batch["name"], batch["image"], outputs["prediction"], strict=True):
+        certainties = outputs.get("probabilities") or [Certainty()] * len(batch["name"])
+        found = zip(batch["name"], batch["image"], outputs["prediction"], certainties, strict=True)
+        for name, image, prediction, certainty in found:
             pixels = resize_image(image.permute(1, 2, 0).cpu().numpy(), prediction.shape)
-            arguments = self.folder, name, pixels, prediction.cpu().numpy(), pl_module.labels
+            arguments = self.folder, name, pixels, prediction.cpu().numpy(), pl_module.labels, certainty
             self._writing.submit(write_prediction, *arguments)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -47,7 +56,7 @@ class PredictionFiles(Callback):
         self._writing.finish()
         self._writing.close()
         if trainer.is_global_zero:
-            print(written_files(self.folder), flush=True)
+            print(written_files(self.folder, self.certainty), flush=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Ends the threads."""

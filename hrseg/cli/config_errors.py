@@ -17,6 +17,8 @@ _REFUSING = ("pytorch_lightning", "lightning_fabric", "torch.optim")
 _LONGEST = 1000  # characters; torch lists every key of a state dict
 # lines around the reasons in jsonargparse's messages, and reasons that are uninformative beside others
 _FRAME = ("Does not validate against any of the Union subtypes", "Subtypes:", "Errors:", "Given value")
+_NONE = "Expected a <class 'NoneType'>"
+_NAMES = re.compile(r"Expected a typing\.Literal\[(.*?)\]")
 _OTHER_TYPES = (
     "Expected a <class",
     "Expected a path",
@@ -110,7 +112,9 @@ def _gist(error: Exception) -> str:
     lines = [line.strip().removeprefix("- ") for line in (reasons if found else str(error)).splitlines()]
     lines = [line for line in dict.fromkeys(lines) if line and not line.startswith(_FRAME)]
     # of several accepted types, the reason of the one that was meant
-    text = " - ".join([line for line in lines if not line.startswith(_OTHER_TYPES)] or lines).replace(": - ", ": ")
+    lines = [line for line in lines if not line.startswith(_OTHER_TYPES)] or lines
+    text = " - ".join([line for line in lines if line != _NONE] or lines).replace(": - ", ": ")
+    text = _NAMES.sub(r"expected one of \1", text)
     text = text.split(". Got value: Namespace(")[0]
     if text.endswith(("SegmentationDataModule is abstract", "arguments are required: fit.data")):
         text = "no data set is named; give --config with a recipe, or --data with a class (hrseg.FolderDataModule)"
@@ -137,9 +141,7 @@ def _known_classes(key: str) -> list[str]:
 
 def _expected(reasons: str) -> str:
     """The accepted values of a key whose class was not found."""
-    names = [
-        name for names in re.findall(r"Expected a typing\.Literal\[(.*?)\]", reasons) for name in names.split(", ")
-    ]
+    names = [name for names in _NAMES.findall(reasons) for name in names.split(", ")]
     types = re.findall(r"Expected a <class '(bool|int|float)'>", reasons)
     return "expected " + ", ".join([*names, *types, "or " * bool(names or types) + "the import path of a class"])
 

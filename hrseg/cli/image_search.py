@@ -12,7 +12,8 @@ from hrseg.errors import DataNotFoundError
 from hrseg.utils.images import IMAGE_SUFFIXES
 from hrseg.utils.paths import files_below
 
-_OUTPUTS = ("labels", "overlays")  # the folders that `hrseg.inference.write_prediction` makes
+# the folders that `hrseg.inference.write_prediction` makes: always, and if asked to
+_OUTPUTS, _MORE_OUTPUTS = ("labels", "overlays"), ("confidence", "probabilities")
 
 
 def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], list[str]]:
@@ -75,7 +76,7 @@ def find_images(places: Sequence[str], output: Path) -> tuple[dict[str, Path], l
 
 def _is_output(folder: Path, output: Path) -> bool:
     """Whether a folder is a run, or holds predictions."""
-    if folder.name in _OUTPUTS:
+    if folder.name in (*_OUTPUTS, *_MORE_OUTPUTS):
         is_given = output.is_dir() and folder.parent.samefile(output)
         return is_given or all((folder.parent / name).is_dir() for name in _OUTPUTS)
     return (folder / "checkpoints").is_dir() and any(

@@ -24,7 +24,7 @@ from hrseg.cli.arguments import experiment_of, names_a_task, value_of, with_stdi
 from hrseg.cli.checkpoint import drop_weights, open_checkpoint, require_head, require_loaded_head, require_weights
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.output import say
-from hrseg.cli.predict_options import OPTIONS, TRUST, trainer_options
+from hrseg.cli.predict_options import OPTIONS, TRUST, certainty_options, trainer_options
 from hrseg.cli.run_config import config_of_run
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
@@ -42,10 +42,12 @@ from hrseg.utils.paths import expanded
 from hrseg.utils.signals import Interrupted
 
 _MINUTES_OF_A_YEAR = 365 * 24 * 60
-_OPTIONS = {
-    "--experiment": "Name of the folder under runs/; the recipe's by default.",
-    "--run_dir": "The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that "
-    "holds checkpoints/last.ckpt resumes from it.",
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--experiment": {"help": "Name of the folder under runs/; the recipe's by default."},
+    "--run_dir": {
+        "help": "The run's folder; runs/EXPERIMENT/N with the next free N by default. A training in a folder that "
+        "holds checkpoints/last.ckpt resumes from it."
+    },
 }
 
 
@@ -155,8 +157,8 @@ class HrsegCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options of a run, and links the task's arguments to the data."""
-        for option, help_text in (_OPTIONS | (OPTIONS if self._verb == "predict" else {})).items():
-            parser.add_argument(option, type=str | None, default=None, help=help_text)
+        for option, settings in (_OPTIONS | (OPTIONS if self._verb == "predict" else {})).items():
+            parser.add_argument(option, default=None, **{**settings, "type": settings.get("type", str) | None})
         parser.add_argument(
             "--timeout_minutes",
             type=float,
@@ -257,6 +259,7 @@ class HrsegCLI(LightningCLI):
             settings=self._settings if self._verb == "fit" else None,
             callbacks=[*as_list(options.pop("callbacks")), self._faults],
             output=config.get("output") and expanded(config.output),
+            certainty=certainty_options(config.get("confidence"), config.get("probabilities")),
             timeout_minutes=config.timeout_minutes,
         )
 

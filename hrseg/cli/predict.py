@@ -14,7 +14,7 @@ from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.image_search import find_images
 from hrseg.cli.label_tables import ACCEPTED, read_labels
 from hrseg.cli.option_parser import OptionParser
-from hrseg.cli.predict_options import OPTIONS, TRUST
+from hrseg.cli.predict_options import TRUST, add_predict_options, certainty_options
 from hrseg.errors import ConfigError
 from hrseg.run.folders import run_dir_of
 from hrseg.utils.files import require_writable, write_json
@@ -43,8 +43,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         "`hrseg weights list` shows",
     )
     parser.add_argument("--labels", help=f"the classes of weights from elsewhere than a run: {ACCEPTED}")
-    for option, help_text in OPTIONS.items():
-        parser.add_argument(option, help=help_text)
+    add_predict_options(parser)
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(["--help"] if wants_help else arguments)
     run_dir = run_dir_of(expanded(options.ckpt_path))
@@ -65,10 +64,11 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if (output.parent / "config.yaml").is_file():  # of a run, whose predictions `hrseg submit` packs
         read = {name: os.path.realpath(path) for name, path in images.items()}
         write_json(output / IMAGES, read_json(output / IMAGES) | read)
-    done = predict_files(predictor, images, output)
+    certainty = certainty_options(options.confidence, options.probabilities)
+    done = predict_files(predictor, images, output, certainty)
     left_out = [reason for reason in track_progress(done, "predicting", len(images)) if reason is not None]
     print(f"{len(images) - len(left_out)} of {len(images)} images predicted")
-    for line in (*notes, *written_files(output).splitlines()):
+    for line in (*notes, *written_files(output, certainty).splitlines()):
         print(one_line(line))
     for reason in left_out:
         print(f"left out: {one_line(reason)}", file=sys.stderr)

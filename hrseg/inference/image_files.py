@@ -5,18 +5,24 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from hrseg.errors import ConfigError, DataFileError, OutputError
+from hrseg.inference.certainty import Certainty, CertaintyOptions
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.writer import write_prediction
 from hrseg.utils.images import read_image
 from hrseg.utils.threads import map_in_threads
 
+_NONE = CertaintyOptions()
 
-def predict_files(predictor: Predictor, images: Mapping[str, Path], output: Path) -> Iterator[str | None]:
-    """Predicts image files one by one, and writes labels and overlays; see `write_prediction`.
+
+def predict_files(
+    predictor: Predictor, images: Mapping[str, Path], output: Path, certainty: CertaintyOptions = _NONE
+) -> Iterator[str | None]:
+    """Predicts image files one by one, and writes labels, overlays and certainty; see `write_prediction`.
 
     Threads read the next images while the network runs, and encode and write the previous ones; a few images are in
     memory at a time.
@@ -25,6 +31,7 @@ def predict_files(predictor: Predictor, images: Mapping[str, Path], output: Path
         predictor: The network.
         images: The files by the name of their output.
         output: The folder of all outputs.
+        certainty: What to write beside labels and overlays.
 
     Yields:
         For each image, in their order, None once its files are written, or why it was left out: it cannot be read, it
@@ -40,24 +47,33 @@ def predict_files(predictor: Predictor, images: Mapping[str, Path], output: Path
         except DataFileError as error:
             return name, error
 
-    def segment(name: str, pixels: np.ndarray | DataFileError) -> tuple[str, np.ndarray, np.ndarray] | str:
+    def segment(name: str, pixels: np.ndarray | DataFileError) -> _Segmented | str:
         if isinstance(pixels, DataFileError):
             return str(pixels)
         try:
-            return name, pixels, predictor(pixels)
+            return _Segmented(name, pixels, *predictor.segment(pixels, reduce))
         except (ConfigError, DataFileError) as error:
             return f"{images[name]}: {error}"
 
-    def write(segmented: tuple[str, np.ndarray, np.ndarray] | str) -> str | None:
+    def write(segmented: _Segmented | str) -> str | None:
         if isinstance(segmented, str):
             return segmented
-        name, pixels, labels = segmented
+        name, pixels, prediction, found = segmented
         try:
-            write_prediction(output, name, pixels, labels, predictor.labels)
+            write_prediction(output, name, pixels, prediction, predictor.labels, found or Certainty())
         except OutputError as error:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENAMETOOLONG:
                 raise  # the others cannot be written either
             return f"{images[name]}: its output has too long a name; rename it"
         return None
 
-    yield from map_in_threads(write, (segment(*pair) for pair in map_in_threads(read, images)))
+    reduce = certainty.reduce if certainty.is_needed else None
+    segmented = (segment(*pair) for pair in map_in_threads(read, images))
+    yield from map_in_threads(write, segmented, threads=1 if certainty.probabilities else None)  # they are large
+
+
+class _Segmented(NamedTuple):
+    name: str
+    image: np.ndarray
+    prediction: np.ndarray
+    certainty: Certainty | None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from hrseg.utils.images import as_rgb, read_image
 from hrseg.utils.memory import available_memory
 from hrseg.utils.resize import resize_image
 from hrseg.utils.upsample import upsample
+
+T = TypeVar("T")
 
 _WHOLE = Protocol()
 # a lower bound for all networks of hrseg: the smallest took 108 (HRNetV1) and 169 to 177 (HRNetV2). No bound for GPUs,
@@ -202,18 +204,36 @@ class Predictor:
             DataFileError: The file cannot be read; the image is none of these, such as an array of floats; or it is
                 too large for the available memory.
         """
+        labels, of_classes = self.segment(image, (lambda found: found.cpu().numpy()) if probabilities else None)
+        return labels if of_classes is None else Prediction(labels, of_classes)
+
+    def segment(
+        self, image: str | Path | np.ndarray | Image.Image, reduce: Callable[[Tensor], T] | None = None
+    ) -> tuple[np.ndarray, T | None]:
+        """Segments one image, and takes what is wanted of its probabilities, which may be gigabytes, on the device.
+
+        Args:
+            image: As for a call.
+            reduce: Takes the probabilities (K, H, W) float32; None if they are not wanted.
+
+        Returns:
+            (H, W) uint8 train ids, and the result of `reduce`.
+
+        Raises:
+            DataFileError: As for a call.
+        """
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else as_rgb(image)
         size = pixels.shape[:2]
-        if isinstance(self.network, ExportedNetwork) and self.protocol.is_plain and not probabilities:
-            labels: np.ndarray = self.network.predict(pixels[None])["labels"][0]
-            return labels
+        if isinstance(self.network, ExportedNetwork) and self.protocol.is_plain and reduce is None:
+            return self.network.predict(pixels[None])["labels"][0], None
         if self.input_size is not None:
             pixels = resize_image(pixels, self.input_size)
         what = str(image) if isinstance(image, (str, Path)) else "the image"
-        self._require_memory(size, pixels.shape[:2], what, probabilities)
+        self._require_memory(size, pixels.shape[:2], what, reduce is not None)
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None]
-        labels, *others = (output[0].cpu().numpy() for output in self._segment(batch, size, probabilities))
-        return Prediction(labels, *others) if others else labels
+        labels, probabilities = self._segment(batch, size, reduce is not None)
+        reduced = None if reduce is None or probabilities is None else reduce(probabilities[0])
+        return labels[0].cpu().numpy(), reduced
 
     def _require_memory(self, size: tuple[int, ...], seen: tuple[int, ...], what: str, probabilities: bool) -> None:
         """Raises a `DataFileError` if an image of `size`, resized to `seen`, does not fit into memory."""
@@ -229,8 +249,8 @@ class Predictor:
             )
 
     @torch.inference_mode()
-    def _segment(self, images: Tensor, size: Sequence[int], probabilities: bool) -> Iterator[Tensor]:
-        """Yields labels (B, *size) of images (B, 3, H, W) uint8 and, if wanted, probabilities (B, K, *size)."""
+    def _segment(self, images: Tensor, size: Sequence[int], probabilities: bool) -> tuple[Tensor, Tensor | None]:
+        """Labels (B, *size) of images (B, 3, H, W) uint8 and, if wanted, probabilities (B, K, *size)."""
         align_corners = getattr(self.network, "align_corners", False)
         (outputs,) = score_images(
             self._outputs,
@@ -241,9 +261,8 @@ class Predictor:
             black=(-self._mean / self._std)[0],
         )
         scores = upsample(outputs["out"], size, align_corners)
-        yield scores.argmax(1).to(torch.uint8)
-        if probabilities:
-            yield self.protocol.probabilities(scores, self.temperature)
+        labels = scores.argmax(1).to(torch.uint8)
+        return labels, self.protocol.probabilities(scores, self.temperature) if probabilities else None
 
 
 def usable_device(device: str | torch.device) -> torch.device:

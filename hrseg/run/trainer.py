@@ -37,6 +37,7 @@ from hrseg.callbacks import (
 from hrseg.callbacks.loggers import Events, made_loggers
 from hrseg.data import SegmentationDataModule
 from hrseg.inference import Checkpoint
+from hrseg.inference.certainty import CertaintyOptions
 from hrseg.run import launch, slurm
 from hrseg.run.changes import going_on
 from hrseg.run.config import ConfigFile
@@ -45,6 +46,8 @@ from hrseg.run.messages import description
 from hrseg.run.options import DEFAULTS
 from hrseg.task import SegmentationTask
 from hrseg.utils.checks import as_list
+
+_NO_CERTAINTY = CertaintyOptions()
 
 
 def make_trainer(
@@ -59,6 +62,7 @@ def make_trainer(
     comments: Sequence[str] | None = (),
     callbacks: Sequence[Callback] = (),
     output: Path | None = None,
+    certainty: CertaintyOptions = _NO_CERTAINTY,
     timeout_minutes: float | None = None,
 ) -> Trainer:
     """Builds the trainer of a run, with its loggers, callbacks and plugins, and prints a line on the run.
@@ -74,6 +78,7 @@ def make_trainer(
         comments: Comment lines at its top; None writes no file.
         callbacks: The user's callbacks; one of a class that every run has replaces the run's own.
         output: Where `predict` writes; FOLDER/predict by default.
+        certainty: What `predict` writes beside labels and overlays.
         timeout_minutes: How long ranks wait for one that does not answer; None is Lightning's default.
 
     Raises:
@@ -92,7 +97,7 @@ def make_trainer(
         if isinstance(data, SegmentationDataModule) and data.evaluator is not None:
             of_run.append(OfficialEvaluation(folder, data.evaluator, data.evaluate_files))
     elif verb == "predict":
-        of_run.append(PredictionFiles(output or folder / "predict"))
+        of_run.append(PredictionFiles(output or folder / "predict", certainty))
     if options.get("enable_progress_bar") is not False:
         of_run.append(progress_bar())
     options["callbacks"] = _replaced(of_run, callbacks)

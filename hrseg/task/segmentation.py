@@ -194,6 +194,8 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self.restored = (0, 0)  # optimiser steps and epoch of the checkpoint that was loaded
         self.lr: float | None = None  # overrides the optimiser's; Lightning's Tuner sets it
         self.seed: int | None = None  # of dropout; None before the training starts
+        self.temperature = 1.0  # of probabilities; `hrseg calibrate` fits it to the weights
+        self.reduce_probabilities: Callable[[Tensor], Any] | None = None  # see `predict_step`
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.metrics = SegmentationMetrics(
@@ -232,7 +234,11 @@ class SegmentationTask(LightningModule, RecordsArguments):
             self.network.get_submodule(name).eval()
 
     def on_fit_start(self) -> None:
-        """Tunes malloc on CPUs, records the seed, and checks that batches of one image can be trained on."""
+        """Tunes malloc on CPUs, records the seed, and checks that batches of one image can be trained on.
+
+        A temperature belongs to the weights that it was fitted to, and is dropped.
+        """
+        self.temperature = 1.0
         if self.device.type == "cpu":
             keep_freed_memory()
         if self.seed is None:
@@ -302,14 +308,24 @@ class SegmentationTask(LightningModule, RecordsArguments):
         """Updates the metrics at the labels' own sizes; returns the predictions for callbacks."""
         return self._score(batch, self.test_protocol)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
-        """Returns the train ids (H, W) uint8 of each image at its file's size."""
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Any]]:
+        """Returns the train ids (H, W) uint8 of each image at its file's size, as "prediction".
+
+        With `reduce_probabilities`, a function of an image's probabilities (K, H, W) float32, also its results, as
+        "probabilities": those of a batch may take gigabytes.
+        """
         require_batch(batch, "image", "size")
         predictions: dict[int, Tensor] = {}
+        reduced: dict[int, Any] = {}
         for index, outputs in self._scored_images(batch["image"], self.test_protocol):
             scores = upsample(outputs["out"], batch["size"][index], self.align_corners)
             predictions[index] = scores.argmax(1)[0].to(torch.uint8)
-        return {"prediction": [predictions[index] for index in range(len(batch["size"]))]}
+            if self.reduce_probabilities is not None:
+                reduced[index] = self.reduce_probabilities(
+                    self.test_protocol.probabilities(scores, self.temperature)[0]
+                )
+        results = {"prediction": predictions, "probabilities": reduced}
+        return {name: [of[index] for index in range(len(batch["size"]))] for name, of in results.items() if of}
 
     def _score(self, batch: dict[str, Any], protocol: Protocol) -> dict[str, list[Tensor]]:
         """Updates the metrics image by image, as images and labels of a batch may differ in size."""
@@ -434,6 +450,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
             "crop_size": self.crop_size,
             "input_size": self.input_size,
             "seed": self.seed,
+            "temperature": self.temperature,
         }
 
     @classmethod
@@ -463,6 +480,8 @@ class SegmentationTask(LightningModule, RecordsArguments):
         return task if map_location is None else task.to(map_location)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the seed, and records how long the weights were trained."""
+        """Restores seed and temperature, and records how long the weights were trained."""
         self.restored = (checkpoint.get("global_step", 0), checkpoint.get("epoch", 0))
-        self.seed = checkpoint.get("hrseg", {}).get("seed")
+        own = checkpoint.get("hrseg", {})
+        self.seed = own.get("seed")
+        self.temperature = own.get("temperature", 1.0)

@@ -42,9 +42,11 @@ def test_a_file_with_brackets_in_its_name_is_found() -> None:
 def test_predicting_a_folder_twice_does_not_predict_the_predictions() -> None:
     make("a.jpg", "predictions/labels/a.png", "predictions/overlays/a.png", "old/labels/a.png", "old/overlays/a.png")
     make("runs/toy/0/config.yaml", "runs/toy/0/checkpoints/best.ckpt", "runs/toy/0/test/contact_sheet.png")
-    make("scenes/labels/b.jpg")  # a user's folder of this name
-    assert found(".") == {"a": "a.jpg", "scenes/labels/b": "scenes/labels/b.jpg"}
-    assert "skipped files written by hrseg: old/labels, old/overlays, predictions/labels" in told(".")
+    make("predictions/confidence/a.png", "old/confidence/a.png", "old/probabilities/a.npz")
+    make("scenes/labels/b.jpg", "c/confidence/d.jpg")  # a user's folders of these names
+    users = {"b": "scenes/labels/b.jpg", "d": "c/confidence/d.jpg"}
+    assert found(".") == {"a": "a.jpg", "scenes/labels/b": users["b"], "c/confidence/d": users["d"]}
+    assert "skipped files written by hrseg: old/confidence, old/labels, old/overlays" in told(".")
     assert found("predictions/overlays") == {"a": "predictions/overlays/a.png"}  # unless given explicitly
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import albumentations as A
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -146,6 +147,36 @@ def test_a_split_and_any_images_are_predicted_with_the_same_options_to_the_same_
     )
     assert split == images
     assert {path.parent.name for path in split} == {"labels", "overlays"}
+
+
+@pytest.mark.parametrize("run", ["CamVid"], indirect=True)
+def test_a_split_and_any_images_have_the_same_certainty(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Up to rounding, as only `--images` folds batch norm."""
+    options = ["--device=cpu", "--protocol=lip", "--confidence", "--probabilities=npz"]
+    assert main(["predict", run.best, "--output=one", *options]) == 0
+    assert main(["predict", run.best, "--output=other", *options, "--images", str(run.root / "val")]) == 0
+    printed = capsys.readouterr().out
+    for folder in ("one", "other"):
+        assert f"confidence: {folder}/confidence, times 255" in printed
+        assert f"probabilities of all classes: {folder}/probabilities" in printed
+    names = sorted(path.relative_to("one") for path in Path("one").rglob("*.*"))
+    assert names == sorted(path.relative_to("other") for path in Path("other").rglob("*.*"))
+    assert len(names) == 4 * run.predicted
+    for name in names:
+        if name.parent.name == "confidence":
+            one, other = (read_label(Path(folder, name)).astype(int) for folder in ("one", "other"))
+            assert abs(one - other).max() <= 1
+        elif name.suffix == ".npz":
+            one, other = (np.load(Path(folder, name))["probabilities"] for folder in ("one", "other"))
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("run", ["CamVid"], indirect=True)
+def test_confidence_of_12_bits_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", run.best, "--confidence=12"]) == 2
+    assert capsys.readouterr().err == "hrseg: confidence: expected one of 8, 16\n"
+    assert main(["predict", run.best, "--images", str(run.root), "--confidence=12"]) == 2
+    assert "--confidence: invalid choice: 12 (choose from 8, 16)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("run", ["CamVid"], indirect=True)

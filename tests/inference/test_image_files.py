@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import weakref
 from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from hrseg.data.labels import LabelTable
 from hrseg.errors import DataFileError, OutputError
 from hrseg.inference import Predictor
+from hrseg.inference.certainty import CertaintyOptions
 from hrseg.inference.image_files import predict_files
 from hrseg.utils.images import read_image, read_label, write_image
 
@@ -38,20 +41,47 @@ def test_every_file_gets_its_own_labels(predictor: Predictor, tmp_path: Path) ->
         assert read_image(tmp_path / "out" / "overlays" / f"{name}.png").shape[1] == 9 + int(name)
 
 
-def test_what_is_left_out_keeps_its_place(predictor: Predictor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [8, 16])
+def test_certainty_is_that_of_the_predictor(bits: Literal[8, 16], predictor: Predictor, tmp_path: Path) -> None:
+    """Confidence to half a level of its bits, all classes to the precision of float16."""
+    found = images(tmp_path / "in", 5)
+    assert not any(predict_files(predictor, found, tmp_path / "out", CertaintyOptions(bits, True)))
+    for name, path in found.items():
+        labels, probabilities = predictor(path, probabilities=True)
+        stored = cv2.imread(str(tmp_path / "out" / "confidence" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert stored is not None
+        assert stored.dtype == f"uint{bits}"
+        confidence = np.take_along_axis(probabilities, labels[None], 0)[0]
+        np.testing.assert_allclose(stored / (2**bits - 1), confidence, atol=0.5001 / (2**bits - 1))
+        with np.load(tmp_path / "out" / "probabilities" / f"{name}.npz") as file:
+            assert file["probabilities"].dtype == np.float16
+            np.testing.assert_array_equal(file["probabilities"], probabilities.astype(np.float16))
+        written = read_label(tmp_path / "out" / "labels" / f"{name}.png")
+        np.testing.assert_array_equal(written, TABLE.decode(labels))
+
+
+def test_only_what_is_wanted_is_written(predictor: Predictor, tmp_path: Path) -> None:
+    found = images(tmp_path / "in", 1)
+    for options, kinds in ((CertaintyOptions(), set()), (CertaintyOptions(8), {"confidence"})):
+        assert not any(predict_files(predictor, found, tmp_path / "out", options))
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"labels", "overlays", *kinds}
+
+
+def test_what_is_left_out_keeps_its_place(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever part finds out: reading, the network or writing."""
     found = images(tmp_path / "in", 6)
     found["1"].write_bytes(b"no image")
     found = {"n" * 300 if name == "2" else name: path for name, path in found.items()}
-    segment = predictor.__class__.__call__
+    segment = predictor.segment
 
-    class Refusing(Predictor):
-        def __call__(self, image: object, probabilities: bool = False) -> object:  # type: ignore[override]
-            if np.shape(image)[1] == 9 + 4:
-                raise DataFileError("too large")
-            return segment(self, image)  # type: ignore[arg-type]
+    def refusing(image: np.ndarray, reduce: None) -> tuple[np.ndarray, None]:
+        if image.shape[1] == 9 + 4:
+            raise DataFileError("too large")
+        return segment(image, reduce)
 
-    predictor.__class__ = Refusing
+    monkeypatch.setattr(predictor, "segment", refusing)
     reasons = list(predict_files(predictor, found, tmp_path / "out"))
     assert [reason is None for reason in reasons] == [True, False, False, True, False, True]
     assert reasons[1] is not None
