@@ -2,6 +2,7 @@ from .catalog import MODELS as MODELS, ModelInfo as ModelInfo, list_models as li
 from .convert import convert_weights as convert_weights
 from .cpu import optimize_for_cpu as optimize_for_cpu
 from .factory import create_model as create_model
+from .fused import fuse_for_cpu as fuse_for_cpu
 from .hub import from_pretrained as from_pretrained, push_to_hub as push_to_hub, save_pretrained as save_pretrained
 from .networks.base import Network as Network, Segmenter as Segmenter, outputs_of as outputs_of
 from .networks.classifier import HRNetClassifier as HRNetClassifier

@@ -15,7 +15,8 @@ Network = TypeVar("Network", bound=nn.Module)
 def fold_batch_norm(network: Network) -> Network:
     """Copies a network with every batch norm folded into its convolution, for inference only.
 
-    Each batch norm must be registered right after its convolution, as in all networks of hrseg.
+    Each batch norm must be registered right after its convolution, or be the first layer of a sequence there, as in all
+    networks of hrseg.
 
     Args:
         network: Not changed; its running statistics are folded.
@@ -27,7 +28,10 @@ def fold_batch_norm(network: Network) -> Network:
     folded = copy.deepcopy(network).eval()
     for parent in list(folded.modules()):
         for (conv_name, conv), (norm_name, norm) in pairwise(list(parent.named_children())):
+            place: nn.Module = parent
+            if isinstance(norm, nn.Sequential) and len(norm) > 0:
+                place, norm_name, norm = norm, "0", norm[0]
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, norm_name, nn.Identity())
+                setattr(place, norm_name, nn.Identity())
     return folded

@@ -248,6 +248,7 @@ class HRNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.conv2 = nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(64)
+        self.relu: nn.Module = nn.ReLU(inplace=True)
         layer1_width = variant.layer1_width * Bottleneck.expansion
         self.layer1 = nn.Sequential(
             Bottleneck(64, variant.layer1_width),
@@ -279,8 +280,8 @@ class HRNet(nn.Module):
             ConfigError: The images have another type, number of channels, or are too small.
         """
         self._check(images)
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = self.relu(self.bn1(self.conv1(images)))
+        x = self.relu(self.bn2(self.conv2(x)))
         x = self._run(1, self.layer1, x)
         maps: Maps = self._run(2, self.stage2, self.transition1((x,)))
         maps = self._run(3, self.stage3, self.transition2(maps))

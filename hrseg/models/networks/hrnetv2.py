@@ -45,6 +45,7 @@ class V2Head(nn.Sequential):
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, num_classes, 1),
         )
+        self.widths = tuple(widths)
         self.align_corners = align_corners
 
     def forward(self, maps: Maps) -> Tensor:
