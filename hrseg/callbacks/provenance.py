@@ -14,6 +14,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
 import hrseg
+from hrseg.inference.backend import network_name, runs_on
+from hrseg.inference.exported import ExportedNetwork
 from hrseg.task import SegmentationTask
 
 
@@ -28,8 +30,8 @@ def provenance(trainer: Trainer, task: SegmentationTask, stage: str, folder: Pat
 
     Returns:
         "data", "split", "network", "checkpoint" (relative to `folder` if inside it; None for weights from elsewhere),
-        "weights" (the name or file of those), "step" and "epoch" (optimiser steps done, and the epoch they ended in,
-        from 0), "protocol", "absent_classes" and "versions".
+        "weights" (the name or file of those; an exported file), "step" and "epoch" (optimiser steps done, and the epoch
+        they ended in, from 0), "protocol", "absent_classes", "runs_on" and "versions".
     """
     is_training = trainer.state.fn == TrainerFn.FITTING
     checkpoint = None if is_training else trainer.ckpt_path
@@ -39,13 +41,14 @@ def provenance(trainer: Trainer, task: SegmentationTask, stage: str, folder: Pat
     return {
         "data": task.labels.name,
         "split": getattr(getattr(trainer, "datamodule", None), f"{stage}_split", stage),
-        "network": getattr(task.network, "config", {}).get("name", type(task.network).__name__),
+        "network": network_name(task.network),
         "checkpoint": _relative(Path(checkpoint), folder) if checkpoint else None,
-        "weights": None if checkpoint or step else task.weights,
+        "weights": None if checkpoint or step else _weights(task),
         "step": step,
         "epoch": epoch,
         "protocol": asdict(task.val_protocol if stage == "val" else task.test_protocol),
         "absent_classes": task.metrics.absent,
+        "runs_on": runs_on(task.network, trainer.strategy.root_device.type, str(trainer.precision)),
         "versions": {
             "hrseg": hrseg.__version__,
             "torch": str(torch.__version__),  # a plain string for checkpoints
@@ -65,6 +68,10 @@ def protocol_in_words(protocol: Mapping[str, Any]) -> str:
     if tuple(scales) != (1.0,):
         parts.append(f"scales {' '.join(f'{scale:g}' for scale in scales)}")
     return ", ".join([*parts, "mirrored too"] if protocol["flip"] else parts)
+
+
+def _weights(task: SegmentationTask) -> str | None:
+    return str(task.network.path) if isinstance(task.network, ExportedNetwork) else task.weights
 
 
 def _relative(path: Path, folder: Path) -> str:

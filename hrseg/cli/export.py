@@ -115,6 +115,7 @@ def _describe(file: str, trust: bool) -> int:
 
 
 def _description(source: Source, options: Namespace) -> ExportDescription:
+    from hrseg.inference.backend import network_name
     from hrseg.inference.exported import ExportDescription
     from hrseg.inference.exported.description import OUTPUTS
 
@@ -125,7 +126,7 @@ def _description(source: Source, options: Namespace) -> ExportDescription:
     return ExportDescription(
         runtime=options.to,
         precision=options.precision,
-        network=getattr(network, "config", {}).get("name") or type(network).__name__,
+        network=network_name(network),
         labels=stated.labels,
         mean=stated.mean,
         std=stated.std,

@@ -23,14 +23,16 @@ from hrseg.callbacks import Faults
 from hrseg.cli.arguments import experiment_of, names_a_task, value_of, with_stdin_read
 from hrseg.cli.checkpoint import drop_weights, open_checkpoint, require_head, require_loaded_head, require_weights
 from hrseg.cli.config_errors import as_config_error
+from hrseg.cli.exported import open_for, use_exported
 from hrseg.cli.output import say
 from hrseg.cli.predict_options import OPTIONS, TRUST, certainty_options, trainer_options
 from hrseg.cli.run_config import config_of_run
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.inference import Checkpoint
+from hrseg.inference.exported import ExportedNetwork, is_exported
 from hrseg.run import launch, slurm
-from hrseg.run.folders import in_use, last_checkpoint, run_dir_of, shared_run_dir
+from hrseg.run.folders import in_use, last_checkpoint, results_dir_of, shared_run_dir
 from hrseg.run.messages import quiet
 from hrseg.run.options import DEFAULTS, check_options
 from hrseg.run.trainer import make_trainer
@@ -108,10 +110,12 @@ class HrsegCLI(LightningCLI):
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self._verb = verb
         self._checkpoint: Checkpoint | None = None
+        self._exported: ExportedNetwork | None = None
         self._faults = Faults()
         if not arguments:
             raise ConfigError(f"hrseg {verb} needs settings; give --config with one of the recipes in experiments/")
         self._default_experiment = experiment_of(arguments)
+        self._arguments_given = arguments
         self._arguments = [*self._config_of_run(arguments), *with_stdin_read(arguments)]
         self._with_task_class = names_a_task(self._arguments)
         try:
@@ -144,7 +148,10 @@ class HrsegCLI(LightningCLI):
         return config_of_run(expanded(path), arguments)
 
     def _open_checkpoint(self, path: str) -> None:
-        if self._checkpoint is None or not path or expanded(path) != self._checkpoint.path:
+        if is_exported(path):
+            if self._exported is None or expanded(path) != self._exported.path:
+                self._exported = open_for(self._verb, path, self._arguments_given)
+        elif self._checkpoint is None or not path or expanded(path) != self._checkpoint.path:
             self._checkpoint = open_checkpoint(self._verb, path)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # the other verbs' parsers take seconds
@@ -181,8 +188,8 @@ class HrsegCLI(LightningCLI):
         config = self.config[self._verb]
         if config.get("ckpt_path") is not None:
             self._open_checkpoint(config.ckpt_path)
-            assert self._checkpoint is not None
-            if not self._checkpoint.content.get("hyper_parameters"):  # LightningCLI would read it again for these
+            # LightningCLI would read a checkpoint again for these
+            if self._checkpoint is None or not self._checkpoint.content.get("hyper_parameters"):
                 config.ckpt_path = None
 
     def before_instantiate_classes(self) -> None:
@@ -191,7 +198,9 @@ class HrsegCLI(LightningCLI):
         # `make_trainer` builds the loggers in the run's folder
         self.parser.add_instantiator(lambda kind, *args, **given: partial(kind, *args, **given), Logger)
         config = self.config[self._verb]
-        if self._verb != "fit" and self._checkpoint is None:
+        if self._exported is not None:
+            use_exported(self._exported, config, self._model, self._arguments)
+        elif self._verb != "fit" and self._checkpoint is None:
             require_head(*(config.get(f"{self._model}.{key}") for key in ("network", "weights", "reinit_head")))
         if not 0 < config.timeout_minutes < _MINUTES_OF_A_YEAR:
             raise ConfigError(
@@ -220,7 +229,7 @@ class HrsegCLI(LightningCLI):
     def _apply_predict_options(self, config: Namespace) -> None:
         if config.protocol is not None:
             config[f"{self._model}.test_protocol"] = config.protocol
-        if config.device is not None:
+        if config.device is not None and self._exported is None:
             for name, value in trainer_options(config.device).items():
                 config.trainer[name] = value
 
@@ -237,8 +246,9 @@ class HrsegCLI(LightningCLI):
     def _run_dir(self, config: Namespace) -> Path:
         if config.run_dir:
             return expanded(config.run_dir)
-        if self._verb != "fit" and self._checkpoint is not None and (home := run_dir_of(self._checkpoint.path)):
-            return home
+        scored = self._exported or self._checkpoint
+        if self._verb != "fit" and scored is not None and (folder := results_dir_of(scored.path)):
+            return folder
         return shared_run_dir(config.experiment)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -246,7 +256,7 @@ class HrsegCLI(LightningCLI):
         config = self.config_init[self._verb]
         options = {**config.trainer.as_dict(), **self._processes, **kwargs}
         del options["default_root_dir"]  # the run's folder
-        if self._verb != "fit" and self._checkpoint is None:
+        if self._verb != "fit" and self._checkpoint is None and self._exported is None:
             require_loaded_head(self.model.network)
         self.datamodule.timeout_minutes = config.timeout_minutes
         return make_trainer(

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hrseg.cli import one_line
 from hrseg.cli.config_errors import as_config_error
@@ -15,16 +14,12 @@ from hrseg.cli.image_search import find_images
 from hrseg.cli.label_tables import ACCEPTED, read_labels
 from hrseg.cli.option_parser import OptionParser
 from hrseg.cli.predict_options import TRUST, add_predict_options, certainty_options
-from hrseg.errors import ConfigError
-from hrseg.run.folders import run_dir_of
+from hrseg.cli.source import open_source
+from hrseg.run.folders import results_dir_of
 from hrseg.utils.files import require_writable, write_json
 from hrseg.utils.paths import expanded
 from hrseg.utils.progress import track_progress
 from hrseg.utils.text_files import read_json
-
-if TYPE_CHECKING:
-    from hrseg.data.labels import LabelTable
-    from hrseg.inference import Predictor
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -39,27 +34,32 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--ckpt_path",
         required=True,
-        help="best.ckpt or last.ckpt of a run; with --labels, weights of any code base, or a name that "
-        "`hrseg weights list` shows",
+        help="best.ckpt or last.ckpt of a run; a file of `hrseg export`; with --labels, weights of any code base, or a "
+        "name that `hrseg weights list` shows",
     )
     parser.add_argument("--labels", help=f"the classes of weights from elsewhere than a run: {ACCEPTED}")
     add_predict_options(parser)
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(["--help"] if wants_help else arguments)
-    run_dir = run_dir_of(expanded(options.ckpt_path))
-    output = expanded(options.output) if options.output else (run_dir or Path()) / "predict"
+    folder = results_dir_of(expanded(options.ckpt_path)) or Path()
+    output = expanded(options.output) if options.output else folder / "predict"
     images, notes = find_images(options.images, output)
-    labels = None if options.labels is None else read_labels(options.labels)
+    if options.labels is not None:
+        read_labels(options.labels)
 
     from hrseg.inference import Predictor  # torch: only once the input was found
+    from hrseg.inference.backend import network_name
     from hrseg.inference.image_files import predict_files
     from hrseg.inference.writer import IMAGES, written_files
 
     with as_config_error():
-        if labels is None:
-            predictor = Predictor.from_checkpoint(options.ckpt_path, options.device, options.protocol, options.trust)
+        if options.labels is None:
+            predictor = Predictor.from_file(options.ckpt_path, options.device, options.protocol, options.trust)
         else:
-            predictor = _predictor_of_weights(options.ckpt_path, *labels, options.device, options.protocol or "whole")
+            predictor = open_source(options.ckpt_path, options.labels, options.trust).predictor(
+                options.device, options.protocol
+            )
+    print(f"{network_name(predictor.network)}: {predictor.runs_on}", flush=True)
     require_writable(output)
     if (output.parent / "config.yaml").is_file():  # of a run, whose predictions `hrseg submit` packs
         read = {name: os.path.realpath(path) for name, path in images.items()}
@@ -73,20 +73,3 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     for reason in left_out:
         print(f"left out: {one_line(reason)}", file=sys.stderr)
     return 1 if left_out else 0
-
-
-def _predictor_of_weights(
-    source: str, labels: LabelTable, input_size: Sequence[int] | None, device: str | None, protocol: str
-) -> Predictor:
-    """A predictor with ImageNet's mean and std, which all code bases with known weights use."""
-    from hrseg.inference import Predictor, named_protocol
-    from hrseg.models import create_model
-
-    network = create_model(from_file=source)
-    classes = getattr(network, "num_classes", None)
-    if classes != labels.num_classes:
-        raise ConfigError(
-            f"{source} has {classes} classes, {labels.name} has {labels.num_classes}; give other --labels: {ACCEPTED}"
-        )
-    size = None if input_size is None else (input_size[0], input_size[1])
-    return Predictor(network, labels, device=device, protocol=named_protocol(protocol), input_size=size)

@@ -13,6 +13,7 @@ from hrseg.utils.paths import expanded
 if TYPE_CHECKING:
     from torch import nn
 
+    from hrseg.inference import Predictor
     from hrseg.inference.checkpoint import Description
 
 
@@ -30,6 +31,31 @@ class Source(NamedTuple):
     description: Description
     run_dir: Path | None
     licence: str
+
+    def predictor(self, device: str | None, protocol: str | None) -> Predictor:
+        """A predictor with the network.
+
+        Args:
+            device: As for `Predictor`.
+            protocol: Name of a protocol; None is that of the description.
+
+        Raises:
+            ConfigError: The device cannot be used.
+            UnknownNameError: There is no protocol of that name.
+        """
+        from hrseg.inference import Predictor, named_protocol
+
+        stated = self.description
+        return Predictor(
+            self.network,
+            stated.labels,
+            stated.mean,
+            stated.std,
+            device,
+            stated.protocol if protocol is None else named_protocol(protocol, stated.crop_size),
+            stated.input_size,
+            temperature=stated.temperature,
+        )
 
 
 def open_source(given: str, labels: str | None, trust: bool) -> Source:

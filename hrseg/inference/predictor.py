@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, DataFileError
+from hrseg.inference.backend import runs_on
 from hrseg.inference.checkpoint import rebuild_network
 from hrseg.inference.cuda_graphs import graphed
 from hrseg.inference.exported import ExportedNetwork, is_exported, open_exported
@@ -184,6 +185,11 @@ class Predictor:
             stated.input_size,
             temperature=stated.temperature,
         )
+
+    @property
+    def runs_on(self) -> str:
+        """Runtime with its version, device and precision."""
+        return runs_on(self.network, self.device)
 
     @overload
     def __call__(

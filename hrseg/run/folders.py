@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hrseg.inference import Checkpoint
 
 _LOCK = ".lock"
+_EXPORT = "export"  # where `hrseg export` writes
 _LOCK_TIMEOUT = 10.0  # seconds; dataloader workers of a killed training may hold its lock for five
 _NO_RESULTS = ("config*.yaml", "events.out.tfevents.*", _LOCK)  # files of a run that failed before its first step
 
@@ -165,9 +166,21 @@ def is_of_run(checkpoint: Path, run_dir: Path) -> bool:
     return checkpoint.resolve().parent.parent == run_dir.resolve()
 
 
-def run_dir_of(checkpoint: Path) -> Path | None:
-    """The folder RUN of a checkpoint RUN/checkpoints/best.ckpt, if there is a RUN/config.yaml."""
-    folder = checkpoint.absolute().parent
-    if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file():
+def run_dir_of(file: Path) -> Path | None:
+    """The folder RUN of a checkpoint in RUN/checkpoints or a file in RUN/export, if there is a RUN/config.yaml."""
+    folder = file.absolute().parent
+    if folder.name in ("checkpoints", _EXPORT) and (folder.parent / "config.yaml").is_file():
         return Path(os.path.relpath(folder.parent))
     return None
+
+
+def results_dir_of(file: Path) -> Path | None:
+    """Where scores and predictions of a run's checkpoint or exported file go: RUN, or RUN/export/NAME.results.
+
+    Returns:
+        None for a file of no run.
+    """
+    run_dir = run_dir_of(file)
+    if run_dir is None or file.absolute().parent.name != _EXPORT:
+        return run_dir
+    return run_dir / _EXPORT / f"{file.name}.results"

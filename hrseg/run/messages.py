@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hrseg.inference.backend import network_name
+from hrseg.inference.exported import ExportedNetwork
 from hrseg.models import Network
 from hrseg.task import SegmentationTask
 
@@ -42,12 +44,12 @@ def description(task: SegmentationTask, starts: bool = False) -> str:
         task: The task.
         starts: Whether a new training starts, so that the line also states the initial weights.
     """
+    name, data = network_name(task.network), f"{task.labels.name}, {task.labels.num_classes} classes"
+    if isinstance(task.network, ExportedNetwork):
+        return f"{name} of {task.network.path} on {data}"
     parameters = sum(parameter.numel() for parameter in task.network.parameters())
-    name = getattr(task.network, "config", {}).get("name", type(task.network).__name__)
     start = f", {_initialization(task.network)}" if starts and isinstance(task.network, Network) else ""
-    return (
-        f"{name} ({parameters / 1e6:.2f} M parameters{start}) on {task.labels.name}, {task.labels.num_classes} classes"
-    )
+    return f"{name} ({parameters / 1e6:.2f} M parameters{start}) on {data}"
 
 
 def _initialization(network: Network) -> str:

@@ -37,6 +37,7 @@ from hrseg.callbacks import (
 from hrseg.callbacks.loggers import Events, made_loggers
 from hrseg.data import SegmentationDataModule
 from hrseg.inference import Checkpoint
+from hrseg.inference.backend import runs_on
 from hrseg.inference.certainty import CertaintyOptions
 from hrseg.run import launch, slurm
 from hrseg.run.changes import going_on
@@ -110,8 +111,9 @@ def make_trainer(
             home = folder if is_restart else run_dir_of(checkpoint.path) or folder
             print(going_on(checkpoint.path, home / "config.yaml", settings or {}), flush=True)
         about = description(task, starts=verb == "fit" and checkpoint is None)
-        devices = f"{trainer.num_devices} x {trainer.strategy.root_device.type}"
-        print(f"{verb}: {about}; {devices}; files in {folder}", flush=True)
+        kind = trainer.strategy.root_device.type
+        backend = runs_on(task.network, kind, str(trainer.precision))
+        print(f"{verb}: {about}; {backend}, {trainer.num_devices} x {kind}; files in {folder}", flush=True)
     return trainer
 
 

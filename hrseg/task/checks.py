@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.inference import Protocol, check_normalization
+from hrseg.inference.exported import ExportedNetwork
 from hrseg.losses import Criterion, ModuleLoss
 from hrseg.models import MODELS, Network, Segmenter
 
@@ -61,6 +63,36 @@ def check_network(network: object, labels: LabelTable) -> None:
             f"a network of {network.num_classes} classes for the {labels.num_classes} of {labels.name}; "
             f"build it with num_classes={labels.num_classes}"
         )
+
+
+def check_exported(
+    network: ExportedNetwork,
+    labels: LabelTable,
+    mean: Sequence[float],
+    std: Sequence[float],
+    input_size: Sequence[int] | None,
+) -> None:
+    """Checks that an exported file gets the images it was made for, and that its classes are the data's.
+
+    Raises:
+        ConfigError: Something differs from the file's description.
+    """
+    stated = network.description
+    if stated.labels.num_classes != labels.num_classes:
+        raise ConfigError(
+            f"{network.path} has {stated.labels.num_classes} classes, {labels.name} has {labels.num_classes}; give the "
+            "data that it was trained on"
+        )
+    for name, given in {"mean": mean, "std": std}.items():
+        expected = getattr(stated, name)
+        if not np.allclose(given, expected, rtol=0, atol=1e-6):  # checkpoints hold single precision
+            raise _contradiction(name, given, network, expected)
+    if (None if input_size is None else tuple(input_size)) != stated.input_size:
+        raise _contradiction("input_size", input_size, network, stated.input_size)
+
+
+def _contradiction(name: str, given: object, network: ExportedNetwork, expected: object) -> ConfigError:
+    return ConfigError(f"{name} is {given}, but {network.path} was exported with {expected}; give that")
 
 
 def check_named_network(name: str, network_args: Mapping[str, object], labels: LabelTable) -> None:

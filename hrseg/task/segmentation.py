@@ -23,6 +23,7 @@ from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, named_protocol, normalize, score_images
 from hrseg.inference.checkpoint import describe_network
+from hrseg.inference.exported import ExportedNetwork
 from hrseg.losses import Criterion, CrossEntropyLoss, LossReduction, SegmentationLoss, WeightedOutputsLoss
 from hrseg.metrics import SegmentationMetrics
 from hrseg.metrics.segmentation import MEANS
@@ -32,6 +33,7 @@ from hrseg.task.batch_norm import check_single_values, single_values_as_config_e
 from hrseg.task.checkpoint import task_description, task_of_checkpoint
 from hrseg.task.checks import (
     check_clipping,
+    check_exported,
     check_logits,
     check_loss,
     check_monitors,
@@ -195,6 +197,9 @@ class SegmentationTask(LightningModule, RecordsArguments):
         self.lr: float | None = None  # overrides the optimiser's; Lightning's Tuner sets it
         self.seed: int | None = None  # of dropout; None before the training starts
         self.temperature = 1.0  # of probabilities; `hrseg calibrate` fits it to the weights
+        if isinstance(self.network, ExportedNetwork):
+            check_exported(self.network, self.labels, mean, std, input_size)
+            self.temperature = self.network.description.temperature
         self.reduce_probabilities: Callable[[Tensor], Any] | None = None  # see `predict_step`
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)

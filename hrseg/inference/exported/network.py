@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,19 +17,24 @@ class ExportedNetwork(nn.Module, ABC):
     """A file of `hrseg export`, to be run whole, or as a network without pre- and postprocessing for any protocol.
 
     Args:
+        path: The file.
         description: The file's own.
-        runs_on: Runtime with version, device and precision, for messages.
+        runs_on: Runtime with version, and device; the precision is the file's.
 
     Attributes:
+        path: The file.
+        description: The file's own.
+        runs_on: Runtime with version, device and precision, for messages.
         num_classes: K, the channels of the logits.
         align_corners: How logits are upsampled.
         channel_order: What the network expects.
     """
 
-    def __init__(self, description: ExportDescription, runs_on: str) -> None:
+    def __init__(self, path: Path, description: ExportDescription, runs_on: str) -> None:
         super().__init__()
+        self.path = path
         self.description = description
-        self.runs_on = runs_on
+        self.runs_on = f"{runs_on}, {description.precision}"
         self.num_classes = description.labels.num_classes
         self.align_corners = description.align_corners
         self.channel_order = description.channel_order

@@ -76,8 +76,7 @@ class _OnnxNetwork(ExportedNetwork):
         description: ExportDescription,
         runs_on: str,
     ) -> None:
-        super().__init__(description, f"{runs_on}, {description.precision}")
-        self._path = path
+        super().__init__(path, description, runs_on)
         self._provider = provider
         self._whole = session
 
@@ -92,7 +91,7 @@ class _OnnxNetwork(ExportedNetwork):
     @cached_property
     def _network(self) -> Any:
         """A session of the network alone."""
-        return _session(_network_alone(self._path), self._provider, self._path)
+        return _session(_network_alone(self.path), self._provider, self.path)
 
 
 def _network_alone(path: Path) -> bytes:

@@ -36,7 +36,7 @@ def open_file(path: Path, device: str | None, trust: bool) -> ExportedNetwork:
         raise ConfigError(f"OpenVINO cannot use device {device}; expected {' or '.join(usable)}")
     description = description_from_json(_stored(model), path)
     version = openvino.__version__.partition("-")[0]
-    return _OpenVinoNetwork(core, model, kind.upper(), description, f"OpenVINO {version} on {kind}", path)
+    return _OpenVinoNetwork(path, core, model, kind.upper(), description, f"OpenVINO {version} on {kind}")
 
 
 def stored_description(path: Path) -> str | None:
@@ -63,13 +63,12 @@ def _stored(model: Any) -> str | None:
 
 class _OpenVinoNetwork(ExportedNetwork):
     def __init__(
-        self, core: Any, model: Any, device: str, description: ExportDescription, runs_on: str, path: Path
+        self, path: Path, core: Any, model: Any, device: str, description: ExportDescription, runs_on: str
     ) -> None:
-        super().__init__(description, f"{runs_on}, {description.precision}")
+        super().__init__(path, description, runs_on)
         self._core = core
         self._model = model
         self._device = device
-        self._path = path
 
     def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         results = self._whole({IMAGES: images})
@@ -92,7 +91,7 @@ class _OpenVinoNetwork(ExportedNetwork):
     @cached_property
     def _network(self) -> Any:
         """The network alone, compiled."""
-        return self._compiled(_network_alone(self._model, self._path))
+        return self._compiled(_network_alone(self._model, self.path))
 
 
 def _network_alone(whole: Any, path: Path) -> Any:

@@ -58,18 +58,19 @@ def open_file(path: Path, device: str | None, trust: bool) -> ExportedNetwork:
             f"{description.versions.get('torch', '?')}: export it again"
         ) from error
     runs_on = f"torch {torch.__version__.partition('+')[0]} {'AOTInductor' if is_compiled else 'program'} on cpu"
-    return _TorchNetwork(program, whole, description, runs_on)
+    return _TorchNetwork(path, program, whole, description, runs_on)
 
 
 class _TorchNetwork(ExportedNetwork):
     def __init__(
         self,
+        path: Path,
         program: ExportedProgram,
         whole: Callable[[Tensor], dict[str, Tensor]],
         description: ExportDescription,
         runs_on: str,
     ) -> None:
-        super().__init__(description, f"{runs_on}, {description.precision}")
+        super().__init__(path, description, runs_on)
         # not as attributes of the module, whose parameters they would become
         self._hidden: dict[str, Any] = {"program": program, "whole": whole}
 

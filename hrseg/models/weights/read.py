@@ -42,6 +42,7 @@ _OTHER_FILES = {
     rb"\x1f\x8b": ("it is compressed with gzip", _UNPACK),
     rb"(?s).{257}ustar": ("it is a tar archive", _UNPACK),
 }
+_EXPORTED = (".onnx", ".xml", ".pt2", ".engine")  # of `hrseg export`
 _PICKLE = rb"\x80[\x02-\x05]"
 _TORCH = rb"(?s)PK\x03\x04|\x80[\x02-\x05].{0,11}l\xfc\x9cF\xf9 j\xa8P\x19"  # zip archive, or pickle before torch 1.6
 _READ_PROTOCOL = 2  # of the pickles that torch.save writes
@@ -108,6 +109,11 @@ def _complaint(path: Path, error: Exception) -> str:
         return f"{path} is a folder; {_EXPECTED}"
     if isinstance(error, OSError):
         return f"{path} cannot be read ({error.strerror or error}); give a file that you may read"
+    if path.suffix in _EXPORTED:
+        return (
+            f"{path} is a network exported for another runtime, whose weights no network can load; give the checkpoint "
+            "or weights that it comes from"
+        )
     if foreign := _foreign_objects(path, error):
         named = ", ".join(foreign[:_NAMES_LISTED]) + (", ..." if len(foreign) > _NAMES_LISTED else "")
         loader = _TORCH_LOAD if _is_torch_file(path) else _PICKLE_LOAD
