@@ -27,7 +27,7 @@ from hrseg.utils.images import as_rgb, read_image
 from hrseg.utils.malloc import keep_freed_memory
 from hrseg.utils.memory import available_memory
 from hrseg.utils.resize import resize_image
-from hrseg.utils.upsample import upsample
+from hrseg.utils.upsample import upsample, upsampled_argmax
 
 T = TypeVar("T")
 
@@ -271,10 +271,12 @@ class Predictor:
             align_corners=align_corners,
             flip_permutation=self.labels.flip_permutation(),
             black=(-self._mean / self._std)[0],
+            upsampled=probabilities or tuple(images.shape[-2:]) != tuple(size),
         )
+        if not probabilities:
+            return upsampled_argmax(outputs["out"], size, align_corners), None
         scores = upsample(outputs["out"], size, align_corners)
-        labels = scores.argmax(1).to(torch.uint8)
-        return labels, self.protocol.probabilities(scores, self.temperature) if probabilities else None
+        return upsampled_argmax(scores, size, align_corners), self.protocol.probabilities(scores, self.temperature)
 
 
 def usable_device(device: str | torch.device) -> torch.device:

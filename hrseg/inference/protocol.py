@@ -230,6 +230,7 @@ def score_images(
     align_corners: bool = False,
     flip_permutation: Sequence[int] | None = None,
     black: Tensor | float = 0.0,
+    upsampled: bool = True,
 ) -> Iterator[dict[str, Tensor]]:
     """Computes class scores under a protocol, image by image, as full-size scores of a batch take too much memory.
 
@@ -240,6 +241,7 @@ def score_images(
         align_corners: As for `Protocol.scores`.
         flip_permutation: As for `Protocol.scores`.
         black: As for `Protocol.scores`.
+        upsampled: Whether scores have the images' size; otherwise those of a plain protocol have the network's own.
 
     Yields:
         For each image its scores (1, K, H, W) under "out"; under a plain protocol also the other outputs, for losses.
@@ -257,7 +259,9 @@ def score_images(
         outputs = {"out": scores}
     for index in range(len(images)):
         of_image = {name: output[index : index + 1] for name, output in outputs.items()}
-        yield of_image | {"out": upsample(of_image["out"], images.shape[-2:], align_corners)}
+        if upsampled:
+            of_image["out"] = upsample(of_image["out"], images.shape[-2:], align_corners)
+        yield of_image
 
 
 def named_protocol(name: str, crop_size: tuple[int, int] | None = None) -> Protocol:

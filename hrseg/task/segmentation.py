@@ -46,7 +46,7 @@ from hrseg.task.checks import (
 )
 from hrseg.utils.construct import RecordsArguments
 from hrseg.utils.malloc import keep_freed_memory
-from hrseg.utils.upsample import upsample
+from hrseg.utils.upsample import upsample, upsampled_argmax
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -322,9 +322,12 @@ class SegmentationTask(LightningModule, RecordsArguments):
         require_batch(batch, "image", "size")
         predictions: dict[int, Tensor] = {}
         reduced: dict[int, Any] = {}
-        for index, outputs in self._scored_images(batch["image"], self.test_protocol):
-            scores = upsample(outputs["out"], batch["size"][index], self.align_corners)
-            predictions[index] = scores.argmax(1)[0].to(torch.uint8)
+        sizes = [tuple(map(int, size)) for size in batch["size"]]
+        is_resized = any(tuple(image.shape[-2:]) != size for image, size in zip(batch["image"], sizes, strict=True))
+        upsampled = is_resized or self.reduce_probabilities is not None
+        for index, outputs in self._scored_images(batch["image"], self.test_protocol, upsampled):
+            scores = upsample(outputs["out"], sizes[index], self.align_corners) if upsampled else outputs["out"]
+            (predictions[index],) = upsampled_argmax(scores, sizes[index], self.align_corners)
             if self.reduce_probabilities is not None:
                 reduced[index] = self.reduce_probabilities(
                     self.test_protocol.probabilities(scores, self.temperature)[0]
@@ -339,14 +342,14 @@ class SegmentationTask(LightningModule, RecordsArguments):
         for index, outputs in self._scored_images(batch["image"], protocol):
             target = batch["target"][index][None]
             scores = upsample(outputs["out"], target.shape[-2:], self.align_corners)
-            predictions[index] = scores.argmax(1)[0].to(torch.uint8)
+            (predictions[index],) = upsampled_argmax(scores, target.shape[-2:], self.align_corners)
             self.metrics.update(predictions[index][None], target)
             if protocol.is_plain:
                 self.mean_loss.update(self.loss({**outputs, "out": scores}, target))
         return {"prediction": [predictions[index] for index in range(len(batch["target"]))]}
 
     def _scored_images(
-        self, images: Tensor | Sequence[Tensor], protocol: Protocol
+        self, images: Tensor | Sequence[Tensor], protocol: Protocol, upsampled: bool = True
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Yields index and outputs of each image, see `score_images`; images of equal size share a batch."""
         by_size: defaultdict[torch.Size, list[int]] = defaultdict(list)
@@ -361,6 +364,7 @@ class SegmentationTask(LightningModule, RecordsArguments):
                 align_corners=self.align_corners,
                 flip_permutation=self.labels.flip_permutation(),
                 black=(-self.mean / self.std)[0],
+                upsampled=upsampled,
             )
             yield from zip(indices, outputs, strict=True)
 
