@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, product, repeat
 from pathlib import Path
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
-
-from hrseg.cli import one_line
+from hrseg.cli.benchmark_rows import Row, append_row, require_rows_or_nothing, show_rows
 from hrseg.cli.option_parser import OptionParser, image_size
 from hrseg.errors import ConfigError, UnknownNameError
 from hrseg.models.catalog import MODELS
-from hrseg.utils.files import require_file_or_nothing, writing
 from hrseg.utils.progress import track_progress
 
 # facts printed above the table if all rows share them
@@ -48,14 +41,17 @@ _HEADINGS = {
 }
 _COLUMNS = (*(_SHARED | _HEADINGS), "failure", "date", "commit", "versions", "hardware")  # of the CSV file
 
-Row = Mapping[str, object]
-
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Measures, prints a table, and appends rows to a CSV file if asked to."""
+    if arguments[:1] == ["predict"]:
+        from hrseg.cli import benchmark_predict  # numpy and OpenCV: not for --help
+
+        return benchmark_predict.run(f"{verb} predict", arguments[1:])
     parser = OptionParser(
         prog=f"hrseg {verb}",
         usage="hrseg benchmark NETWORK | --ckpt_path FILE [options]\n"
+        "       hrseg benchmark predict RUN|FILE... [options]\n"
         "       hrseg benchmark --loader --config RECIPE [--data.KEY VALUE] [--seconds S] [--output FILE]",
         description="Measure the forward pass of a network for each combination of --size, --batch_size and "
         "--precision, each in a new process, or the throughput of a recipe's training dataloader. OMP_NUM_THREADS "
@@ -78,9 +74,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         raise ConfigError(f"--seconds is {options.seconds}; expected 0 to 3600")
     path = options.output
     if path is not None:
-        require_file_or_nothing(path)
-        if path.exists() and path.read_bytes().splitlines()[:1] != [",".join(_COLUMNS).encode()]:
-            raise ConfigError(f"{path} is not a CSV file of `hrseg benchmark`; give --output another name")
+        require_rows_or_nothing(path, _COLUMNS)
 
     from hrseg.utils.environment import describe_environment  # torch: not for --help
 
@@ -91,8 +85,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     for row in _measure_loader(of_data, options.seconds) if options.loader else _measure_network(options):
         rows.append(row)
         if path is not None:
-            _append(path, {**row, **environment})
-    _show(rows)
+            append_row(path, _COLUMNS, {**row, **environment})
+    show_rows(
+        rows, _SHARED, _HEADINGS, lambda row: f"{row['size']}, batch size {row['batch_size']}, {row['precision']}"
+    )
     return 1 if any(row.get("failure") for row in rows) else 0
 
 
@@ -148,37 +144,3 @@ def _measure_loader(arguments: Sequence[str], seconds: float) -> Iterator[Row]:
     subject, size = f"dataloader of {data.labels.name}", f"{data.crop_size[0]}x{data.crop_size[1]}"
     setting = {"size": size, "batch_size": data.batch_size, "workers": loader.num_workers}
     yield {"subject": subject, **setting, "images_per_s": images / elapsed}
-
-
-def _show(rows: Sequence[Row]) -> None:
-    """Prints facts shared by all rows, a table of the others that fits into 80 columns, and failures."""
-    console = Console(highlight=False)
-    if measured := [row for row in rows if not row.get("failure")]:
-        shared = [name for name in _SHARED if len({row.get(name) for row in measured}) == 1 and measured[0].get(name)]
-        console.print(Text(", ".join(_SHARED[name].format(_cell(measured[0][name])) for name in shared)))
-        shown = [name for name in _HEADINGS if name not in shared and measured[0].get(name)]
-        columns = [Column(_HEADINGS[name], justify="right") for name in shown]
-        table = Table(*columns, box=SIMPLE, padding=(0, 0, 0, 1))
-        for row in measured:
-            table.add_row(*(_cell(row[name]) for name in shown))
-        console.print(table)
-    for row in rows:
-        if row.get("failure"):
-            setting = f"{row['size']}, batch size {row['batch_size']}, {row['precision']}"
-            console.print(Text(f"{setting}: {one_line(str(row['failure']))}"))
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.0f}" if value >= 999.5 else f"{value:#.4g}"
-    return one_line(str(value))
-
-
-def _append(path: Path, row: Row) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)

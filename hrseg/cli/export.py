@@ -10,22 +10,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from hrseg.cli import one_line
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.image_search import find_images
 from hrseg.cli.label_tables import ACCEPTED
 from hrseg.cli.option_parser import OptionParser, image_size
 from hrseg.cli.predict_options import TRUST
-from hrseg.cli.run_images import read_targets, samples_of_run
+from hrseg.cli.run_images import images_to_measure
 from hrseg.cli.source import Source, open_source
-from hrseg.errors import ConfigError, HrsegError
+from hrseg.errors import ConfigError
 from hrseg.utils.files import write_json
-from hrseg.utils.images import read_image
 from hrseg.utils.paths import expanded
 from hrseg.utils.progress import track_progress
 
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("onnx", "openvino", "torch", "tensorrt")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-_SCENE = (360, 480)  # pixels of generated images
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -160,25 +156,8 @@ def _samples(
     """Images for the certificate, at a size that the file takes: given, of the run's val split, or generated."""
     from hrseg.export.certificate import Scored, fitted
 
-    given: Iterator[tuple[np.ndarray, np.ndarray | None]]
-    if images is not None:
-        given = ((read_image(path), None) for path in images[: options.limit])
-    elif source.run_dir is not None:
-        try:
-            given = read_targets(*samples_of_run(source.run_dir, "val", options.limit, options.trust))
-        except HrsegError as error:
-            print(f"no val split for the certificate, which takes generated scenes instead: {one_line(str(error))}")
-            given = _generated(options.limit)
-    else:
-        print("the certificate takes generated scenes; --images takes others")
-        given = _generated(options.limit)
+    given, _ = images_to_measure(images, source.run_dir, options.limit, options.trust)
     return (fitted(Scored(*pair), description) for pair in given)
-
-
-def _generated(number: int) -> Iterator[tuple[np.ndarray, None]]:
-    from hrseg.data.datasets.street_scenes import generate_scene
-
-    return ((generate_scene(0, "val", index, _SCENE).image, None) for index in range(number))
 
 
 def _show(certificate: Certificate) -> None:

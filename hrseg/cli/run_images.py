@@ -1,14 +1,19 @@
-"""Images of a run's data set, evenly spread over a split, for verbs that measure on them."""
+"""Images for verbs that measure on them: given, of a run's data set, or generated."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from hrseg.cli import one_line
 from hrseg.cli.run_config import read_run_config
+from hrseg.errors import HrsegError
+from hrseg.utils.images import read_image
+
+_SCENE = (360, 480)  # pixels of generated images
 
 if TYPE_CHECKING:
     from hrseg.data.dataset import Sample
@@ -56,3 +61,36 @@ def read_targets(samples: list[Sample], labels: LabelTable) -> Iterator[tuple[np
     for sample in samples:
         arrays = read_sample(sample, labels)
         yield arrays["image"], arrays.get("mask")
+
+
+def images_to_measure(
+    images: Sequence[Path] | None, run_dir: Path | None, limit: int, trust: bool
+) -> tuple[Iterator[tuple[np.ndarray, np.ndarray | None]], LabelTable | None]:
+    """Returns given images, or those of a run's val split, or generated scenes; prints why they are generated.
+
+    Args:
+        images: Files; None to use the run's.
+        run_dir: The run's folder; None without one.
+        limit: The largest number of images.
+        trust: As for `samples_of_run`.
+
+    Returns:
+        Images (H, W, 3) uint8 RGB with train ids (H, W) uint8 if they are known; and the table of these.
+    """
+    if images is not None:
+        return ((read_image(path), None) for path in images[:limit]), None
+    reason = "give --images for others"
+    if run_dir is not None:
+        try:
+            samples, labels = samples_of_run(run_dir, "val", limit, trust)
+            return read_targets(samples, labels), labels
+        except HrsegError as error:
+            reason = f"no val split: {one_line(str(error))}"
+    print(f"measured on generated scenes ({reason})", flush=True)
+    return _generated(limit), None
+
+
+def _generated(number: int) -> Iterator[tuple[np.ndarray, None]]:
+    from hrseg.data.datasets.street_scenes import generate_scene
+
+    return ((generate_scene(0, "val", index, _SCENE).image, None) for index in range(number))

@@ -79,7 +79,7 @@ def open_source(given: str, labels: str | None, trust: bool) -> Source:
     from hrseg.models.weights.read import read_content
 
     if labels is None:
-        path = _checkpoint_in(expanded(given))
+        path = checkpoint_in(expanded(given))
         network, description = rebuild_network(read_content(path), path, trust)
         return Source(network.eval(), description, run_dir_of(path), "")
     table, input_size = read_labels(labels)
@@ -97,8 +97,12 @@ def open_source(given: str, labels: str | None, trust: bool) -> Source:
     return Source(found.eval(), described, None, published.licence if published else "")
 
 
-def _checkpoint_in(path: Path) -> Path:
-    """The checkpoint of a run's folder; a file is returned as it is."""
+def checkpoint_in(path: Path) -> Path:
+    """The checkpoint of a run's folder; a file is returned as it is.
+
+    Raises:
+        ConfigError: The folder has no checkpoint.
+    """
     if not path.is_dir():
         return path
     found = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]

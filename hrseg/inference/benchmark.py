@@ -65,9 +65,8 @@ def measure(case: Case) -> Measured:
     """
     code = "from hrseg.inference.benchmark import _serve; _serve()"
     process = subprocess.run([sys.executable, "-c", code, json.dumps(asdict(case))], capture_output=True, text=True)
-    if process.returncode:  # -9 is by Linux, when memory runs out
-        last = "out of memory" if process.returncode == -9 else f"{process.stderr}".strip().rpartition("\n")[2]
-        return {"failure": last or f"exit code {process.returncode}"}
+    if process.returncode:
+        return {"failure": failure_of_exit(process.returncode, process.stderr)}
     answer: Measured = json.loads(process.stdout.splitlines()[-1])
     if "error" in answer:
         raise ConfigError(str(answer["error"]))
@@ -78,22 +77,39 @@ def _serve() -> None:
     """Entry point of the subprocess."""
     torch.backends.cudnn.benchmark = True  # as in the recipes
     torch.set_flush_denormal(True)  # random weights may shrink activations to numbers that are slow to compute with
-    available = available_memory(torch.device("cpu"))
-    if sys.platform == "linux" and available is not None:  # allocations are to fail before Linux kills a process
-        import resource
-
-        used = int(re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 2**10
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (used + int(available * 2**30), hard))
+    limit_memory()
     answer: Measured
     try:
         answer = measure_here(Case(**json.loads(sys.argv[1])))
     except HrsegError as error:
         answer = {"error": str(error)}
     except (MemoryError, RuntimeError) as error:
-        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
-        answer = {"failure": "out of memory" if is_memory else f"{type(error).__name__}: {error}".partition("\n")[0]}
+        answer = {"failure": failure_of_error(error)}
     print(f"\n{json.dumps(answer)}")
+
+
+def limit_memory() -> None:
+    """Limits this process to the available memory: allocations are to fail before Linux kills a process."""
+    available = available_memory(torch.device("cpu"))
+    if sys.platform == "linux" and available is not None:
+        import resource
+
+        used = int(re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 2**10
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (used + int(available * 2**30), hard))
+
+
+def failure_of_error(error: Exception) -> str:
+    """Says in one line why PyTorch or a runtime cannot run a network."""
+    is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+    return "out of memory" if is_memory else f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def failure_of_exit(code: int, errors: str) -> str:
+    """Says in one line why a process ended, from its exit code and what it wrote to stderr."""
+    if code == -9:  # by Linux, when memory runs out
+        return "out of memory"
+    return errors.strip().rpartition("\n")[2] or f"exit code {code}"
 
 
 def measure_here(case: Case) -> Measured:
