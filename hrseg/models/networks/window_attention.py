@@ -55,7 +55,10 @@ class RelativeAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
         # four dimensions: the fast kernels take no three-dimensional mask
         x = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype).unsqueeze(0))
-        out: Tensor = self.out_proj(x.transpose(1, 2).flatten(2))
+        x = x.transpose(1, 2)
+        if torch.compiler.is_compiling():  # the memory layout here is not that of a decomposed attention, as in ONNX
+            x = x.clone(memory_format=torch.contiguous_format)
+        out: Tensor = self.out_proj(x.flatten(2))
         return out
 
 
@@ -105,8 +108,10 @@ class WindowAttention(nn.Module):
 
         token = torch.arange(rows * columns * side * side, device=x.device)
         window, place = token // (side * side), token % (side * side)
-        row = window // columns * side + place // side - top
-        column = window % columns * side + place % side - left
+        # differences instead of %: the exporter to ONNX takes no remainder by a size
+        window_row = window // columns
+        row = window_row * side + place // side - top
+        column = (window - window_row * columns) * side + place % side - left
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         source = torch.where(inside, row * width + column, height * width)  # the last is a pixel of zeros
         windows = F.pad(x.reshape(batch, height * width, channels), (0, 0, 0, 1)).index_select(1, source)
@@ -114,7 +119,8 @@ class WindowAttention(nn.Module):
         windows = self.attn(windows.reshape(-1, channels).reshape(-1, side * side, channels))
 
         pixel = torch.arange(height * width, device=x.device)
-        row, column = pixel // width + top, pixel % width + left
+        pixel_row = pixel // width
+        row, column = pixel_row + top, pixel - pixel_row * width + left
         source = (row // side * columns + column // side) * (side * side) + row % side * side + column % side
         x = windows.reshape(-1, channels).reshape(batch, -1, channels)
         return x.index_select(1, source).reshape(batch, height, width, channels)
