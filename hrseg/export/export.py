@@ -17,6 +17,7 @@ from hrseg.errors import ConfigError, WeightsError
 from hrseg.export.onnx_writer import write_onnx
 from hrseg.export.openvino_writer import write_openvino
 from hrseg.export.script import write_script
+from hrseg.export.tensorrt_writer import write_tensorrt
 from hrseg.export.torch_writer import write_torch
 from hrseg.inference.exported import ExportDescription, open_exported
 from hrseg.utils.files import TEMPORARY, require_file_or_nothing, writing
@@ -24,12 +25,14 @@ from hrseg.utils.files import TEMPORARY, require_file_or_nothing, writing
 _WRITERS: dict[str, Callable[[nn.Module, ExportDescription, Path], ExportDescription]] = {
     "onnx": write_onnx,
     "openvino": write_openvino,
+    "tensorrt": write_tensorrt,
     "torch": write_torch,
 }
-FILE_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+FILE_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".engine", "torch": ".pt2"}
 _PACKAGES = {
     "onnx": ("hrseg", "torch", "onnx", "onnxscript"),
     "openvino": ("hrseg", "torch", "openvino"),
+    "tensorrt": ("hrseg", "torch", "onnx", "onnxscript"),
     "torch": ("hrseg", "torch"),
 }
 _ENOUGH = 2**20  # bytes; with less room left, a failed write is the disk's fault

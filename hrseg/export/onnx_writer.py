@@ -31,6 +31,23 @@ def write_onnx(network: nn.Module, description: ExportDescription, path: Path) -
         ConfigError: The network cannot be exported, or a package is missing.
     """
     require_packages("onnx", "onnx", "onnxscript", "onnxruntime")
+    exported, description = convert(network, description)
+    model = exported.model
+    del model.graph.outputs[len(description.outputs) :]  # their names stay
+    model.metadata_props.update({KEY: description.to_json(), **deepness_keys(description)})
+    exported.save(path)
+    return description
+
+
+def convert(network: nn.Module, description: ExportDescription) -> tuple[torch.onnx.ONNXProgram, ExportDescription]:
+    """Converts a network to an ONNX model with the outputs of the description, the normalised images and the logits.
+
+    Returns:
+        The model, and the description with what the capture found.
+
+    Raises:
+        ConfigError: The network cannot be exported.
+    """
     program, description = capture(network, description, with_steps=True)
     names = [*description.outputs, NORMALIZED, LOGITS]
     with quiet():
@@ -38,11 +55,7 @@ def write_onnx(network: nn.Module, description: ExportDescription, path: Path) -
             program, dynamo=True, input_names=[IMAGES], output_names=names, opset_version=_OPSET, verbose=False
         )
     assert exported is not None
-    model = exported.model
-    del model.graph.outputs[len(description.outputs) :]  # their names stay
-    model.metadata_props.update({KEY: description.to_json(), **deepness_keys(description)})
-    exported.save(path)
-    return description
+    return exported, description
 
 
 def deepness_keys(description: ExportDescription) -> dict[str, str]:
