@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from hrseg.data.labels import LabelTable
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference import IMAGENET_MEAN, IMAGENET_STD, Protocol, normalize
-from hrseg.inference.exported import ExportDescription, open_exported, read_description
-from hrseg.inference.exported import tensorrt_engine as engines
+from hrseg.inference.exported import ExportDescription, open_exported, read_description, tensorrt_engine as engines
 
 LABELS = LabelTable("toy", ("sky", "road"), ((1, 2, 3), (4, 5, 6)))
 GPU = "NVIDIA H200, compute capability 9.0"
