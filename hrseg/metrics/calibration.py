@@ -17,10 +17,11 @@ from hrseg.errors import LabelRangeError
 from hrseg.metrics.confusion import count_values
 
 LEVELS = 15 * 1024  # of confidence: a multiple of the usual 15 bins
-TEMPERATURES = tuple(2 ** (step / 4) for step in range(-12, 13))  # 1/8 to 8
+_PER_OCTAVE = 4
+TEMPERATURES = tuple(2 ** (step / _PER_OCTAVE) for step in range(-12, 13))  # 1/8 to 8
 
 _UNIT = 2**24  # of sums of confidence; from 0.5 on, float32 probabilities are multiples of its inverse
-_CHUNK = 1 << 15  # pixels; what is computed in between stays in the cache
+_CHUNK = 1 << 13  # pixels; what is computed in between stays in the cache
 
 
 class Reliability(NamedTuple):
@@ -84,26 +85,32 @@ class CalibrationScores(Metric):
             logits: (B, K, H, W), whose softmax are the probabilities; for a temperature, divided by it.
             target: (B, H, W) train ids and the ignore index.
         """
-        size = self.num_classes * LEVELS
-        totals = torch.zeros(3, size + 1, dtype=torch.int64, device=logits.device)  # the last is of ignored pixels
-        nll = torch.zeros_like(self.nll)
-        for values, truth in _chunks(logits, target):
-            is_valid = (truth >= 0) & (truth < self.num_classes)
-            highest, predicted = values.max(0)
-            of_truth = values.gather(0, truth.clamp(0, self.num_classes - 1)[None])[0]
-            total = (values - highest).exp_().sum(0)
-            confidence = total.reciprocal().nan_to_num_()  # of logits that are no numbers
-            level = (confidence * LEVELS).long().clamp_(max=LEVELS - 1)
-            place = torch.where(is_valid, predicted * LEVELS + level, size)
-            totals[0] += count_values(place, size + 1)
-            totals[1] += count_values(torch.where(predicted == truth, place, size), size + 1)
-            totals[2] += _sum_values(place, (confidence * _UNIT).round_().long(), size + 1)
-            nll += torch.where(is_valid, total.log_() + highest - of_truth, 0.0).double().sum()
-            self.unknown = self.unknown + (~is_valid & (truth != self.ignore_index)).sum()
-        counts, hits, sums = totals[:, :-1].view(3, self.num_classes, LEVELS)
+        parts = [self._facts(values, truth) for values, truth in _chunks(logits, target)]
+        place, is_right, confidence, nll = (torch.cat(part) for part in zip(*parts, strict=True))
+        size = self.num_classes * LEVELS + 1  # the last place is of ignored pixels
+        totals = [
+            count_values(place, size),
+            count_values(torch.where(is_right, place, size - 1), size),
+            _sum_values(place, confidence, size),
+        ]
+        counts, hits, sums = (total[:-1].view(self.num_classes, LEVELS) for total in totals)
         # not in place: the states may be inference tensors
         self.counts, self.hits, self.sums = self.counts + counts, self.hits + hits, self.sums + sums
-        self.nll = self.nll + nll
+        self.nll = self.nll + nll.sum()
+        is_known = (target >= 0) & (target < self.num_classes) | (target == self.ignore_index)
+        self.unknown = self.unknown + (~is_known).sum()
+
+    def _facts(self, values: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of pixels: class and level as one number, whether the label is right, confidence in 1 / 2**24, likelihood."""
+        is_valid = (truth >= 0) & (truth < self.num_classes)
+        highest, predicted = values.max(0)
+        of_truth = values.gather(0, truth.clamp(0, self.num_classes - 1)[None])[0]
+        total = (values - highest).exp_().sum(0)
+        confidence = total.reciprocal().nan_to_num_()  # of logits that are no numbers
+        level = (confidence * LEVELS).long().clamp_(max=LEVELS - 1)
+        place = torch.where(is_valid, predicted * LEVELS + level, self.num_classes * LEVELS)
+        nll = torch.where(is_valid, total.log_() + highest - of_truth, 0.0).double().sum()
+        return place, predicted == truth, (confidence * _UNIT).round_().long(), nll[None]
 
     def compute(self) -> dict[str, Tensor]:
         """Computes the scores over all ranks, float64 on the CPU.
@@ -193,9 +200,13 @@ class TemperatureFit(Metric):
             is_valid = (truth >= 0) & (truth < len(values))
             values = values - values.amax(0)
             of_truth = values.gather(0, truth.clamp(0, len(values) - 1)[None])[0]
-            for index, temperature in enumerate(TEMPERATURES):
-                losses = (values / temperature).exp_().sum(0).log_() - of_truth / temperature
-                total[index] += torch.where(is_valid, losses, 0.0).double().sum()
+            for first in range(_PER_OCTAVE):
+                octave = range(len(TEMPERATURES) - 1 - first, -1, -_PER_OCTAVE)
+                powers = (values / TEMPERATURES[octave[0]]).exp_()
+                for index in octave:
+                    losses = powers.sum(0).log_() - of_truth / TEMPERATURES[index]
+                    total[index] += torch.where(is_valid, losses, 0.0).double().sum()
+                    powers.square_()  # the exponentials at half the temperature, four times as fast
             self.pixels = self.pixels + is_valid.sum()
         self.nll = self.nll + total
 
@@ -228,6 +239,6 @@ def _chunks(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _sum_values(places: Tensor, values: Tensor, number: int) -> Tensor:
     """Sums of whole values by place, (number,) int64."""
-    if not places.is_cuda:  # several times as fast, and exact: the sums of a chunk are below 2**53
+    if not places.is_cuda:  # several times as fast, and exact: the sums of 2**29 pixels are below 2**53
         return torch.bincount(places, values, minlength=number).long()
     return torch.zeros(number, dtype=torch.int64, device=places.device).scatter_add_(0, places, values)
