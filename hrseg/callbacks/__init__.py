@@ -1,6 +1,7 @@
 """Lightning callbacks, loggers and checkpoint IO of a run: files, pictures, progress, tables."""
 
 from hrseg.callbacks.boundary_report import BoundaryReport
+from hrseg.callbacks.calibration import Calibration
 from hrseg.callbacks.checkpoint_io import AtomicCheckpointIO
 from hrseg.callbacks.contact_sheet import ContactSheet
 from hrseg.callbacks.faults import Faults
@@ -21,6 +22,7 @@ from hrseg.callbacks.throughput import Throughput
 __all__ = [
     "AtomicCheckpointIO",
     "BoundaryReport",
+    "Calibration",
     "ContactSheet",
     "Faults",
     "FiniteLoss",

@@ -22,6 +22,7 @@ VERBS = {
     "validate": ("hrseg.cli.lightning", "score a checkpoint on the validation split"),
     "test": ("hrseg.cli.lightning", "score a checkpoint by the data set's protocol: per-class table and files"),
     "predict": ("hrseg.cli.predict", "write label maps and overlays of a split, or of any images"),
+    "calibrate": ("hrseg.cli.calibrate", "make probabilities say how often a checkpoint's labels are right"),
     "prepare": ("hrseg.cli.prepare", "make the labels of a data set from what its makers ship"),
     "verify": ("hrseg.cli.verify", "check every file of a data set, count its classes"),
     "submit": ("hrseg.cli.submit", "pack predictions for a benchmark's server"),

@@ -10,10 +10,10 @@ from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jsonargparse import Namespace, get_loader
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -53,12 +53,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(verb: str, arguments: Sequence[str]) -> int:
-    """Parses, instantiates and runs one of Lightning's verbs."""
+def run(verb: str, arguments: Sequence[str], kind: type[HrsegCLI] | None = None) -> int:
+    """Parses, instantiates and runs one of Lightning's verbs, or another verb made of it, of its own class."""
     _set_up_logging()
     try:
         with quiet(), signals.watching() if signals.is_watching() else nullcontext():
-            HrsegCLI(verb, arguments)
+            (kind or HrsegCLI)(verb, arguments)
     except Interrupted as stop:
         if verb != "fit":
             raise
@@ -107,8 +107,11 @@ class HrsegCLI(LightningCLI):
         arguments: The arguments after the verb.
     """
 
+    purpose: ClassVar[str | None] = None  # the user's verb, if it is another
+
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self._verb = verb
+        self._callbacks: Sequence[Callback] = ()
         self._checkpoint: Checkpoint | None = None
         self._exported: ExportedNetwork | None = None
         self._faults = Faults()
@@ -260,14 +263,14 @@ class HrsegCLI(LightningCLI):
             require_loaded_head(self.model.network)
         self.datamodule.timeout_minutes = config.timeout_minutes
         return make_trainer(
-            self._verb,
+            self.purpose or self._verb,
             self.run_dir,
             self.model,
             self.datamodule,
             options,
             checkpoint=self._checkpoint,
             settings=self._settings if self._verb == "fit" else None,
-            callbacks=[*as_list(options.pop("callbacks")), self._faults],
+            callbacks=[*as_list(options.pop("callbacks")), *self._callbacks, self._faults],
             output=config.get("output") and expanded(config.output),
             certainty=certainty_options(config.get("confidence"), config.get("probabilities")),
             timeout_minutes=config.timeout_minutes,

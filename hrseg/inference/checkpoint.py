@@ -22,6 +22,7 @@ from hrseg.models.weights.file import open_weights
 from hrseg.models.weights.read import read_content
 from hrseg.utils.checks import join_first
 from hrseg.utils.construct import NotDescribableError, build, describe
+from hrseg.utils.files import replacing, save_pickle
 from hrseg.utils.resize import require_pixels
 from hrseg.utils.trust import offline, require_trusted
 
@@ -163,6 +164,21 @@ def check_checkpoint(content: Mapping[str, Any], where: object) -> Description |
     complaint = f"{where} does not describe its classes and preprocessing"
     description: Description = _checked(_DESCRIPTION, content["hrseg"], "hrseg", complaint)
     return description
+
+
+def write_temperature(path: Path, temperature: float) -> None:
+    """Replaces the temperature that a checkpoint states, atomically; everything else in the file stays.
+
+    Raises:
+        OutputError: It cannot be written; the file is as it was.
+        WeightsError: It is not a checkpoint of hrseg.
+    """
+    content = read_content(path)
+    if check_checkpoint(content, path) is None:
+        raise WeightsError(f"{path} is not a checkpoint of hrseg; {_EXPECTED}")
+    content["hrseg"]["temperature"] = temperature
+    with replacing(Path(os.path.realpath(path))) as temporary:  # the file, not a link to it
+        save_pickle(content, temporary)
 
 
 def describe_network(network: nn.Module) -> dict[str, Any] | None:

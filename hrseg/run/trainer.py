@@ -69,7 +69,7 @@ def make_trainer(
     """Builds the trainer of a run, with its loggers, callbacks and plugins, and prints a line on the run.
 
     Args:
-        verb: "fit", "validate", "test" or "predict".
+        verb: "fit", "validate", "test", "predict" or "calibrate", which validates without a table of scores.
         folder: The run's folder.
         task: What is trained or scored.
         data: The data.
@@ -90,7 +90,9 @@ def make_trainer(
     is_restart = checkpoint is not None and is_of_run(checkpoint.path, folder)
     has_loggers = verb == "fit" and options.get("logger") is not False
     options["logger"] = has_loggers and _loggers(options.get("logger"), folder, checkpoint, is_restart)
-    of_run: list[Callback] = [ScoreTables(folder), LabelWarnings(), ResumeCheck(checkpoint)]
+    of_run: list[Callback] = [LabelWarnings(), ResumeCheck(checkpoint)]
+    if verb != "calibrate":
+        of_run.insert(0, ScoreTables(folder))
     if verb == "fit":
         of_run += _callbacks_of_training(ConfigFile(folder, settings or {}, is_restart, comments), options)
     elif verb == "test":

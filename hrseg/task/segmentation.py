@@ -201,6 +201,8 @@ class SegmentationTask(LightningModule, RecordsArguments):
             check_exported(self.network, self.labels, mean, std, input_size)
             self.temperature = self.network.description.temperature
         self.reduce_probabilities: Callable[[Tensor], Any] | None = None  # see `predict_step`
+        # gets the fused logits (1, K, H, W) and the target (1, H, W) of each image that is scored
+        self.observe_logits: Callable[[Tensor, Tensor], None] | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.metrics = SegmentationMetrics(
@@ -344,6 +346,8 @@ class SegmentationTask(LightningModule, RecordsArguments):
             scores = upsample(outputs["out"], target.shape[-2:], self.align_corners)
             (predictions[index],) = upsampled_argmax(scores, target.shape[-2:], self.align_corners)
             self.metrics.update(predictions[index][None], target)
+            if self.observe_logits is not None:
+                self.observe_logits(protocol.fused_logits(scores), target)
             if protocol.is_plain:
                 self.mean_loss.update(self.loss({**outputs, "out": scores}, target))
         return {"prediction": [predictions[index] for index in range(len(batch["target"]))]}

@@ -299,9 +299,17 @@ def test_two_processes(run: Run, tmp_path: Path) -> None:
         ["fit", f"--config={run.recipe}", again, *two],
         ["fit", f"--config={run.recipe}", again, *two, "--trainer.max_epochs=2"],
         *([verb, best, *two] for verb in ("validate", "test", "predict")),
+        ["calibrate", str(tmp_path / "run"), *two],
     ]
     script = f"import sys; from hrseg.cli import main; sys.exit(max(main(command) for command in {commands}))"
     ranks = start(script, 2, Path.cwd(), tmp_path / "output.txt")
     assert exit_codes(ranks, timeout=200) == [0, 0], (tmp_path / "output.txt").read_text()
     assert len(list((tmp_path / "run" / "predict" / "labels").iterdir())) == run.predicted
     assert main(["submit", str(tmp_path / "run")]) == 0
+
+    of_two = json.loads((tmp_path / "run" / "calibration.json").read_text())
+    assert main(["calibrate", str(tmp_path / "run"), "--trainer.devices=1", "--trainer.strategy=auto"]) == 0
+    of_one = json.loads((tmp_path / "run" / "calibration.json").read_text())
+    assert of_two["temperature"] == of_one["temperature"]
+    for way in ("without", "with"):
+        assert of_two[way]["ece"] == pytest.approx(of_one[way]["ece"], abs=1e-4)

@@ -40,8 +40,8 @@ def equal_mass(confidence: np.ndarray, is_right: np.ndarray, bins: int) -> np.nd
 
 
 def nll(logits: np.ndarray, target: np.ndarray, temperature: float = 1.0) -> float:
-    found = softmax(logits / temperature)[np.arange(len(target)), target]
-    return float(-np.log(found).mean())
+    shifted = (logits.astype(float) - logits.max(1, keepdims=True)) / temperature
+    return float((np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(target)), target]).mean())
 
 
 def best_temperature(logits: np.ndarray, target: np.ndarray) -> float:
