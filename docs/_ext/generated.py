@@ -229,8 +229,10 @@ def cell(row: dict[str, str], column: str) -> str:
     value = row[column]
     if column == "value":
         return f"{value}{NO_BREAK}{row['unit']}".strip()
-    if column in ("miou", "pixel_accuracy", "mean_accuracy"):
+    if column in ("miou", "pixel_accuracy", "mean_accuracy") and value:
         return f"{100 * float(value):.1f} %"
+    if column == "differing" and value:
+        return f"{100 * float(value):.3g} %"
     if column == "ratio" and value:
         return f"{float(value):.2f}"
     return escaped(value).replace("-", HYPHEN) if column == "date" else escaped(value)

@@ -10,26 +10,28 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hrseg.errors import ConfigError, HrsegError
+from hrseg.inference.cuda_graphs import graphed
 from hrseg.inference.predictor import Predictor, usable_device
-from hrseg.models import Network, create_model, fold_batch_norm
+from hrseg.models import Network, Segmenter, create_model, fold_batch_norm, fuse_for_cpu
 from hrseg.models.complexity import count_multiply_adds, count_parameters
 from hrseg.utils.memory import available_memory, peak_memory
 
 Measured = dict[str, float | str]
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-_WARM_UP_RUNS = 3  # cuDNN selects its algorithms, torch.compile compiles
+_WARM_UP_RUNS = 3  # cuDNN selects its algorithms, torch.compile compiles, CUDA graphs are captured
 _QUANTILES = torch.tensor([0.5, 0.0, 0.9], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What to measure: a network as `Predictor` runs it, in channels_last with batch norm folded.
+    """What to measure: a network as `Predictor` runs it.
 
     Args:
         network: A name of `list_models()`, which gets random weights, or else the checkpoint of a run.
@@ -129,22 +131,31 @@ def measure_here(case: Case) -> Measured:
     device = usable_device(case.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network: nn.Module
     if case.is_checkpoint:
-        network = Predictor.from_checkpoint(case.network, "cpu", trust=case.trust).network
+        network = Predictor.from_checkpoint(case.network, device, trust=case.trust).network
     else:
         network = create_model(case.network).eval()
     params_m = count_parameters(network) / 1e6
     gmacs = count_multiply_adds(copy.deepcopy(network).to("meta"), torch.empty(1, 3, *case.size, device="meta")) / 1e9
-    network = fold_batch_norm(network) if isinstance(network, Network) else network
+    if isinstance(network, Network) and not case.is_checkpoint:
+        network = fold_batch_norm(network)
+        if device.type == "cpu":
+            fuse_for_cpu(network)
     network = network.to(device).to(memory_format=torch.channels_last)
-    forward = torch.compile(network) if case.compile else network
+    compute = torch.compile(network) if case.compile else network
     images = torch.randn(case.batch_size, 3, *case.size, device=device).contiguous(memory_format=torch.channels_last)
     dtype = _AUTOCAST[case.precision]
+
+    def forward(images: Tensor) -> dict[str, Any]:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            return {"out": compute(images)}
+
+    has_graphs = isinstance(network, Segmenter) and not case.compile
+    run = graphed(forward, device) if has_graphs else forward
 
     @torch.inference_mode()
     def seconds_of_a_run() -> float:
         start = time.perf_counter()
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            forward(images)
+        run(images)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
