@@ -85,3 +85,19 @@ def shared_data() -> Path:
 for path in sorted(Path(__file__).parent.glob("data/datasets/test_*.py")):
     made = vars(import_module(f"tests.data.datasets.{path.stem}"))
     globals().update({name: value for name, value in made.items() if name.endswith("_root")})
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Gives the file of a runtime and a kind of `tests.exports.KINDS`, exported once."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def file_of(runtime: str, kind: str = "any") -> Path:
+        if (runtime, kind) not in made:
+            from tests.exports import KINDS, described, exported_to, network  # torch
+
+            folder = tmp_path_factory.mktemp(f"{runtime}_{kind}")
+            made[runtime, kind] = exported_to(folder, network(**KINDS[kind][0]), described(runtime, kind))
+        return made[runtime, kind]
+
+    return file_of

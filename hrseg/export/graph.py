@@ -6,13 +6,14 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from hrseg.errors import ConfigError
+from hrseg.export.resize import resize_bilinear
 from hrseg.inference import normalize
 from hrseg.inference.exported.description import (
     CONFIDENCE,
@@ -50,7 +51,10 @@ class SegmentationGraph(nn.Module):
         """Maps (N, H, W, 3) uint8 to the outputs."""
         normalized = self.normalization(images)
         logits = self.network(normalized)
-        scores = upsample(logits, images.shape[1:3], self.description.align_corners)
+        scores = logits
+        if self.description.input_size is not None:  # first to that size, as `score_images` does
+            scores = upsample(scores, self.description.input_size, self.description.align_corners)
+        scores = upsample(scores, images.shape[1:3], self.description.align_corners)
         wanted = self.description.outputs
         outputs: dict[str, Tensor] = {LABELS: scores.argmax(1).to(torch.uint8)}
         if CONFIDENCE in wanted or PROBABILITIES in wanted:
@@ -77,8 +81,7 @@ class _Normalization(nn.Module):
         """Maps (N, H, W, 3) uint8 to (N, 3, h, w) float32."""
         x = images.permute(0, 3, 1, 2).float()
         if self.input_size is not None:
-            # whole grey levels, as OpenCV rounds them
-            x = F.interpolate(x, self.input_size, mode="bilinear", align_corners=False).round()
+            x = resize_bilinear(x, self.input_size)
         return normalize(x, self.mean, self.std, self.channel_order)
 
 
@@ -96,7 +99,10 @@ class _Network(nn.Module):
 
 
 def capture(
-    network: nn.Module, description: ExportDescription, with_steps: bool
+    network: nn.Module,
+    description: ExportDescription,
+    with_steps: bool,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> tuple[ExportedProgram, ExportDescription]:
     """Captures the graph with `torch.export`: for any batch and size, or for any batch of `description.size`.
 
@@ -104,6 +110,7 @@ def capture(
         network: Not changed.
         description: Preprocessing, outputs and size.
         with_steps: As for `SegmentationGraph`.
+        memory_format: Of the weights.
 
     Returns:
         The program, and the description with the multiple that sides must be of.
@@ -111,7 +118,8 @@ def capture(
     Raises:
         ConfigError: The network cannot be captured.
     """
-    own = fold_batch_norm(network) if isinstance(network, Segmenter) else network
+    own = fold_batch_norm(network) if isinstance(network, Segmenter) else deepcopy(network)
+    own = own.to(memory_format=memory_format)
     graph = SegmentationGraph(own, description, with_steps).eval()
     height, width = description.size or (67, 99)
     reason = ""

@@ -32,7 +32,7 @@ def write_torch(
     Raises:
         ConfigError: The network cannot be exported or compiled.
     """
-    program, description = capture(network.to(memory_format=torch.channels_last), description, with_steps=False)
+    program, description = capture(network, description, with_steps=False, memory_format=torch.channels_last)
     if description.size is None:
         description = description.replaced(smallest=SMALLEST)  # torch's guard
     extra = {KEY: description.to_json()}

@@ -236,12 +236,12 @@ class Predictor:
         """
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else as_rgb(image)
         size = pixels.shape[:2]
+        what = str(image) if isinstance(image, (str, Path)) else "the image"
+        self._require_memory(size, self.input_size or size, what, reduce is not None)
         if isinstance(self.network, ExportedNetwork) and self.protocol.is_plain and reduce is None:
             return self.network.predict(pixels[None])["labels"][0], None
         if self.input_size is not None:
             pixels = resize_image(pixels, self.input_size)
-        what = str(image) if isinstance(image, (str, Path)) else "the image"
-        self._require_memory(size, pixels.shape[:2], what, reduce is not None)
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None]
         labels, probabilities = self._segment(batch, size, reduce is not None)
         reduced = None if reduce is None or probabilities is None else reduce(probabilities[0])

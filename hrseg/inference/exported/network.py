@@ -82,9 +82,11 @@ class ExportedNetwork(nn.Module, ABC):
         if fixed is not None and tuple(size) != fixed:
             raise self._refusal(size, fixed, "export it without --size")
         if size[0] % multiple or size[1] % multiple or min(size) < self.description.smallest:
+            multiples = f", multiples of {multiple}" if multiple > 1 else ""
             raise ConfigError(
-                f"an image of {size[0]}x{size[1]} (height x width); this file takes multiples of {multiple} from "
-                f"{self.description.smallest} on: pad or resize the image, or export with --size"
+                f"an image of {size[0]}x{size[1]} (height x width); this file takes sides of "
+                f"{max(self.description.smallest, multiple)} pixels or more{multiples}: pad or resize the image, or "
+                "export with --size"
             )
 
     @staticmethod
