@@ -46,11 +46,12 @@ class SegmentationGraph(nn.Module):
         self.with_steps = with_steps
         self.normalization = _Normalization(description)
         self.network = _Network(network, _DTYPES[description.precision])
+        self.logits = _Logits()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps (N, H, W, 3) uint8 to the outputs."""
         normalized = self.normalization(images)
-        logits = self.network(normalized)
+        logits = self.logits(self.network(normalized))
         scores = logits
         if self.description.input_size is not None:  # first to that size, as `score_images` does
             scores = upsample(scores, self.description.input_size, self.description.align_corners)
@@ -83,6 +84,14 @@ class _Normalization(nn.Module):
         if self.input_size is not None:
             x = resize_bilinear(x, self.input_size)
         return normalize(x, self.mean, self.std, self.channel_order)
+
+
+class _Logits(nn.Module):
+    """A module of its own, so that its place in the graph can be found by name."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Returns the logits in float32."""
+        return logits.float()
 
 
 class _Network(nn.Module):

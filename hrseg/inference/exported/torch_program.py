@@ -100,7 +100,7 @@ def _network_alone(program: ExportedProgram) -> fx.GraphModule:
         if node.op == "call_function" and isinstance(node.meta.get("val"), Tensor):
             for path, _ in (node.meta.get("nn_module_stack") or {}).values():
                 of_part[path] = node  # the last of each module is its output
-    first, last = of_part["normalization"], of_part["network"]
+    first, last = of_part["normalization"], of_part["logits"]
     needed: set[fx.Node] = {first}
     wanted = [last]
     while wanted:
