@@ -25,7 +25,7 @@ from hrseg.cli.checkpoint import drop_weights, open_checkpoint, require_head, re
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.exported import open_for, use_exported
 from hrseg.cli.output import say
-from hrseg.cli.predict_options import OPTIONS, TRUST, certainty_options, trainer_options
+from hrseg.cli.predict_options import OPTIONS, TRAINER_PRECISIONS, TRUST, certainty_options, trainer_options
 from hrseg.cli.run_config import config_of_run
 from hrseg.data import SegmentationDataModule
 from hrseg.errors import ConfigError
@@ -235,6 +235,10 @@ class HrsegCLI(LightningCLI):
         if config.device is not None and self._exported is None:
             for name, value in trainer_options(config.device).items():
                 config.trainer[name] = value
+        if config.precision is not None:
+            if self._exported is not None and config.precision != "fp32":
+                raise ConfigError(f"--precision is {config.precision}, but an exported file has its own; leave it out")
+            config.trainer.precision = TRAINER_PRECISIONS[config.precision]
 
     def _settings_of_run(self, config: Namespace) -> dict[str, Any]:
         """Content of `config.yaml`: everything that repeats the run as a new one, initial weights included."""

@@ -54,10 +54,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     with as_config_error():
         if options.labels is None:
-            predictor = Predictor.from_file(options.ckpt_path, options.device, options.protocol, options.trust)
+            predictor = Predictor.from_file(
+                options.ckpt_path, options.device, options.protocol, options.trust, options.precision or "fp32"
+            )
         else:
             predictor = open_source(options.ckpt_path, options.labels, options.trust).predictor(
-                options.device, options.protocol
+                options.device, options.protocol, options.precision or "fp32"
             )
     print(f"{network_name(predictor.network)}: {predictor.runs_on}", flush=True)
     require_writable(output)

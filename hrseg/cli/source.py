@@ -32,15 +32,16 @@ class Source(NamedTuple):
     run_dir: Path | None
     licence: str
 
-    def predictor(self, device: str | None, protocol: str | None) -> Predictor:
+    def predictor(self, device: str | None, protocol: str | None, precision: str = "fp32") -> Predictor:
         """A predictor with the network.
 
         Args:
             device: As for `Predictor`.
             protocol: Name of a protocol; None is that of the description.
+            precision: As for `Predictor`.
 
         Raises:
-            ConfigError: The device cannot be used.
+            ConfigError: The device or precision cannot be used.
             UnknownNameError: There is no protocol of that name.
         """
         from hrseg.inference import Predictor, named_protocol
@@ -54,7 +55,8 @@ class Source(NamedTuple):
             device,
             stated.protocol if protocol is None else named_protocol(protocol, stated.crop_size),
             stated.input_size,
-            temperature=stated.temperature,
+            precision,
+            stated.temperature,
         )
 
 

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError, HrsegError
+from hrseg.inference.checkpoint import rebuild_network
 from hrseg.inference.cuda_graphs import graphed
-from hrseg.inference.predictor import Predictor, usable_device
+from hrseg.inference.predictor import usable_device
 from hrseg.models import Network, Segmenter, create_model, fold_batch_norm, fuse_for_cpu
 from hrseg.models.complexity import count_multiply_adds, count_parameters
+from hrseg.models.weights.read import read_content
 from hrseg.utils.memory import available_memory, peak_memory
 
 Measured = dict[str, float | str]
@@ -119,7 +121,7 @@ def measure_here(case: Case) -> Measured:
 
     Returns:
         "latency_ms", "min_ms" and "p90_ms": median, minimum and 90th percentile of the time per batch; "images_per_s"
-        by the median; "params_m": millions of parameters, of a checkpoint with batch norm folded; "gmacs": billions of
+        by the median; "params_m": millions of parameters; "gmacs": billions of
         multiply-adds of convolutions, linear layers and matrix products for one image; "peak_gib": memory allocated by
         PyTorch on a GPU, else resident memory of the process, including the interpreter and PyTorch; "device";
         "threads" of the CPU.
@@ -131,19 +133,21 @@ def measure_here(case: Case) -> Measured:
     device = usable_device(case.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network: nn.Module
     if case.is_checkpoint:
-        network = Predictor.from_checkpoint(case.network, device, trust=case.trust).network
+        network = rebuild_network(read_content(case.network), case.network, case.trust)[0].eval()
     else:
         network = create_model(case.network).eval()
     params_m = count_parameters(network) / 1e6
     gmacs = count_multiply_adds(copy.deepcopy(network).to("meta"), torch.empty(1, 3, *case.size, device="meta")) / 1e9
-    if isinstance(network, Network) and not case.is_checkpoint:
+    if isinstance(network, Network):
         network = fold_batch_norm(network)
-        if device.type == "cpu":
-            fuse_for_cpu(network)
     network = network.to(device).to(memory_format=torch.channels_last)
-    compute = torch.compile(network) if case.compile else network
     images = torch.randn(case.batch_size, 3, *case.size, device=device).contiguous(memory_format=torch.channels_last)
     dtype = _AUTOCAST[case.precision]
+    if isinstance(network, Segmenter) and not case.compile and (device.type, dtype) != ("cpu", torch.float16):
+        # as `Predictor` runs it
+        network = fuse_for_cpu(network) if device.type == "cpu" else network
+        network, images, dtype = network.to(dtype or torch.float32), images.to(dtype or torch.float32), None
+    compute = torch.compile(network) if case.compile else network
 
     def forward(images: Tensor) -> dict[str, Any]:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):

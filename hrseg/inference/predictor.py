@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, overload
 
@@ -23,6 +22,7 @@ from hrseg.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD, check_normal
 from hrseg.inference.protocol import Protocol, check_temperature, named_protocol, score_images
 from hrseg.models import Segmenter, fold_batch_norm, fuse_for_cpu, outputs_of
 from hrseg.models.weights.read import read_content
+from hrseg.utils.checks import require
 from hrseg.utils.images import as_rgb, read_image
 from hrseg.utils.malloc import keep_freed_memory
 from hrseg.utils.memory import available_memory
@@ -35,6 +35,7 @@ _WHOLE = Protocol()
 # a lower bound for all networks of hrseg: the smallest took 108 (HRNetV1) and 169 to 177 (HRNetV2). No bound for GPUs,
 # which raise an error when they run out of memory, whereas Linux kills the process
 _BYTES_PER_PIXEL = {"cpu": 100}
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LARGEST_BLOCK_KEPT = 256 * 2**20  # more than a map of an image of 1024x2048 pixels
 
 
@@ -69,6 +70,8 @@ class Predictor:
         device: Where to run, such as "cuda:1"; None is a GPU if there is one, else the CPU.
         protocol: How images are scored.
         input_size: (height, width) to which images are resized first, ignoring their aspect ratio; None keeps theirs.
+        precision: Of the network's layers: "fp32", "bf16" or, on a GPU, "fp16". Half precision changes the labels of
+            pixels between two classes. On a CPU, bf16 is faster only with AMX or AVX512_BF16.
         temperature: Divides the logits of probabilities; labels do not depend on it. `hrseg calibrate` fits it.
 
     Raises:
@@ -87,11 +90,14 @@ class Predictor:
         device: str | torch.device | None = None,
         protocol: Protocol = _WHOLE,
         input_size: tuple[int, int] | None = None,
+        precision: str = "fp32",
         temperature: float = 1.0,
     ) -> None:
         check_normalization(mean, std)
         check_temperature(temperature)
         self.device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        _check_precision(precision, self.device, network)
+        self.precision = precision
         # networks of hrseg are copied with batch norm folded: the same results but for rounding, and faster
         if isinstance(network, Segmenter):
             network = fold_batch_norm(network)
@@ -101,7 +107,9 @@ class Predictor:
             keep_freed_memory(_LARGEST_BLOCK_KEPT)
         network.eval()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self._outputs: Callable[[Tensor], dict[str, Tensor]] = partial(outputs_of, self.network)
+        if isinstance(network, Segmenter):  # faster than autocast, which converts weights and maps at each layer
+            self.network.to(_PRECISIONS[precision])
+        self._outputs: Callable[[Tensor], dict[str, Tensor]] = self._run
         if isinstance(network, Segmenter):  # others may compute what a CUDA graph cannot hold
             self._outputs = graphed(self._outputs, self.device)
         self.labels = labels
@@ -111,6 +119,14 @@ class Predictor:
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
 
+    def _run(self, images: Tensor) -> dict[str, Tensor]:
+        """Outputs of the network, in float32, for images (B, 3, H, W) float32."""
+        dtype = _PRECISIONS[self.precision]
+        if isinstance(self.network, Segmenter):
+            return outputs_of(self.network, images.to(dtype))
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            return outputs_of(self.network, images)
+
     @classmethod
     def from_checkpoint(
         cls,
@@ -118,6 +134,7 @@ class Predictor:
         device: str | torch.device | None = None,
         protocol: str | Protocol | None = None,
         trust: bool = False,
+        precision: str = "fp32",
     ) -> Predictor:
         """Rebuilds the network of a run's checkpoint (`best.ckpt`, `last.ckpt`).
 
@@ -127,9 +144,11 @@ class Predictor:
             protocol: How images are scored, a protocol or its name; None is the test protocol of the run.
             trust: Whether to allow a network of any class, which runs its code; otherwise only those of hrseg,
                 torch.nn and segmentation_models_pytorch.
+            precision: As for `Predictor`.
 
         Raises:
-            ConfigError: The network is of another class, and the file is not trusted.
+            ConfigError: The network is of another class, and the file is not trusted; or the device does not have the
+                precision.
             WeightsError: The file is missing, cannot be read, or is not a checkpoint of hrseg.
             UnknownNameError: There is no protocol of that name.
         """
@@ -144,7 +163,8 @@ class Predictor:
             device,
             protocol or description.protocol,
             description.input_size,
-            temperature=description.temperature,
+            precision,
+            description.temperature,
         )
 
     @classmethod
@@ -154,6 +174,7 @@ class Predictor:
         device: str | None = None,
         protocol: str | Protocol | None = None,
         trust: bool = False,
+        precision: str = "fp32",
     ) -> Predictor:
         """Opens a run's checkpoint, or a file of `hrseg export`, which its own runtime then runs.
 
@@ -163,6 +184,7 @@ class Predictor:
             protocol: As for `from_checkpoint`. Under "whole", an exported file runs as it is, from the image to the
                 labels; under other protocols, hrseg combines the logits of the file's network.
             trust: As for `from_checkpoint`; .pt2 and .engine files hold code, and always need it.
+            precision: As for `Predictor`; an exported file has its own, and takes "fp32" only.
 
         Raises:
             ConfigError: The runtime is not installed, the device cannot be used, or the file is not trusted.
@@ -170,7 +192,7 @@ class Predictor:
             UnknownNameError: There is no protocol of that name.
         """
         if not is_exported(path):
-            return cls.from_checkpoint(path, device, protocol, trust)
+            return cls.from_checkpoint(path, device, protocol, trust, precision)
         network = open_exported(path, device, trust)
         stated = network.description
         if isinstance(protocol, str):
@@ -183,13 +205,14 @@ class Predictor:
             "cpu",
             protocol or stated.protocol,
             stated.input_size,
-            temperature=stated.temperature,
+            precision,
+            stated.temperature,
         )
 
     @property
     def runs_on(self) -> str:
         """Runtime with its version, device and precision."""
-        return runs_on(self.network, self.device)
+        return runs_on(self.network, self.device, self.precision)
 
     @overload
     def __call__(
@@ -277,6 +300,17 @@ class Predictor:
             return upsampled_argmax(outputs["out"], size, align_corners), None
         scores = upsample(outputs["out"], size, align_corners)
         return upsampled_argmax(scores, size, align_corners), self.protocol.probabilities(scores, self.temperature)
+
+
+def _check_precision(precision: str, device: torch.device, network: nn.Module) -> None:
+    require(precision in _PRECISIONS, "precision", precision, "fp32, bf16 or fp16")
+    if precision != "fp32" and isinstance(network, ExportedNetwork):
+        raise ConfigError(
+            f"precision is {precision}, but an exported file has its own, {network.description.precision}; "
+            f"leave it out, or export with --precision {precision}"
+        )
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("precision fp16 needs a GPU; a CPU takes fp32 and bf16")
 
 
 def usable_device(device: str | torch.device) -> torch.device:

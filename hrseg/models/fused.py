@@ -108,7 +108,7 @@ class FusedConv2d(nn.Conv2d):
 
     def _is_fused(self, x: Tensor) -> bool:
         is_padded_by_zeros = self.padding_mode == "zeros" and not isinstance(self.padding, str)
-        same_type = x.device.type == "cpu" and x.dtype == self.weight.dtype
+        same_type = x.device.type == "cpu" and x.dtype == self.weight.dtype and not torch.is_autocast_enabled("cpu")
         return is_padded_by_zeros and same_type and has_fused_convolutions(x.dtype)
 
     def _arguments(self) -> tuple[Any, ...]:

@@ -172,6 +172,15 @@ def test_a_split_and_any_images_have_the_same_certainty(run: Run, capsys: pytest
 
 
 @pytest.mark.parametrize("run", ["CamVid"], indirect=True)
+def test_a_split_and_any_images_are_predicted_in_half_precision(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for images in ([], ["--images", str(run.root / "val")]):
+        assert main(["predict", run.best, "--output=half", "--device=cpu", "--precision=bf16", *images]) == 0
+        assert "on cpu, bf16" in capsys.readouterr().out
+    assert main(["predict", run.best, "--device=cpu", "--precision=fp16", "--images", str(run.root)]) == 2
+    assert capsys.readouterr().err == "hrseg: precision fp16 needs a GPU; a CPU takes fp32 and bf16\n"
+
+
+@pytest.mark.parametrize("run", ["CamVid"], indirect=True)
 def test_confidence_of_12_bits_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", run.best, "--confidence=12"]) == 2
     assert capsys.readouterr().err == "hrseg: confidence: expected one of 8, 16\n"

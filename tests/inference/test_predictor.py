@@ -27,7 +27,7 @@ from hrseg.inference import (
     write_prediction,
 )
 from hrseg.inference.checkpoint import check_checkpoint
-from hrseg.models import V2Head, create_model
+from hrseg.models import HRNetV2, HRNetVariant, Segmenter, V2Head, create_model
 from hrseg.models.fused import FusedV2Head
 from hrseg.task import SegmentationTask
 from hrseg.utils.images import read_image, read_label, write_image
@@ -404,3 +404,65 @@ def test_an_image_too_large_for_memory_is_refused_before_the_network_runs(
         plain(path, probabilities=True)
     monkeypatch.setattr("hrseg.inference.predictor.available_memory", lambda _: None)
     assert Predictor(network, TABLE, device="cpu")(path).shape == (160, 256)
+
+
+# ------------------------------------------------------------------------------------------------------ precision
+
+
+@pytest.fixture(scope="module")
+def trained() -> Segmenter:
+    """A narrow network after a few steps on images whose left and right halves differ in colour."""
+    torch.manual_seed(0)
+    network = HRNetV2(HRNetVariant(8, blocks=1, modules=(1, 1, 1), layer1_blocks=1, layer1_width=8), 2, bn_momentum=0.3)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for step in range(60):
+        pixels, target = halves(np.random.default_rng(step + 10), 2)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        logits = network(normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), mean, std))
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(target))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.eval()
+
+
+def halves(generator: np.random.Generator, number: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy images (N, 64, 96, 3), and their labels: 1 right of a border that runs at a slant."""
+    rows, columns = np.mgrid[:64, :96]
+    target = (columns > 30 + rows // 2).astype(np.int64)[None].repeat(number, 0)
+    noise = generator.normal(0, 40, (number, 64, 96, 3))
+    pixels = 90 + 60 * target[..., None] * np.array([1, 0, -1]) + noise
+    return pixels.clip(0, 255).astype(np.uint8), target
+
+
+def test_half_precision_changes_few_pixels(trained: Segmenter) -> None:
+    pixels, target = halves(np.random.default_rng(1))
+    full = Predictor(trained, TABLE, device="cpu")
+    half = Predictor(trained, TABLE, device="cpu", precision="bf16")
+    assert {p.dtype for p in half.network.parameters()} == {torch.bfloat16}
+    assert next(trained.parameters()).dtype == torch.float32
+    expected, labels = full(pixels[0]), half(pixels[0])
+    assert (expected == target[0]).mean() > 0.95
+    assert (labels != expected).mean() < 0.01
+    assert "bf16" in half.runs_on
+    probabilities = half(pixels[0], probabilities=True).probabilities
+    assert probabilities.dtype == np.float32
+    assert 0 < np.abs(probabilities - full(pixels[0], probabilities=True).probabilities).max() < 0.1
+
+
+def test_other_networks_run_under_autocast() -> None:
+    network = torch.nn.Conv2d(3, 2, 1)
+    types = []
+    network.register_forward_hook(lambda _, __, out: types.append(out.dtype))
+    for precision in ("fp32", "bf16"):
+        Predictor(network, TABLE, device="cpu", precision=precision)(image())
+    assert types == [torch.float32, torch.bfloat16]
+    assert network.weight.dtype == torch.float32
+
+
+def test_a_precision_that_the_device_lacks_is_refused() -> None:
+    network = create_model(TINY, num_classes=2)
+    with pytest.raises(ConfigError, match="precision fp16 needs a GPU"):
+        Predictor(network, TABLE, device="cpu", precision="fp16")
+    with pytest.raises(ConfigError, match="precision is 'fp8'; expected fp32, bf16 or fp16"):
+        Predictor(network, TABLE, device="cpu", precision="fp8")
