@@ -17,12 +17,13 @@ from experiments.benchmarks.interleaved import (
     time_interleaved,
     torch_threads,
 )
-from experiments.benchmarks.settled import settled
+from experiments.benchmarks.settled import in_nchw, settled
 from hrseg import CITYSCAPES
 from hrseg.inference import Predictor
 from hrseg.models import create_model
 
 NCHW = "the same network in NCHW"
+PLAIN = "the same network as create_model returns it"
 SPEEDUPS = {"hrnetv2_w18": 1.6, "hrnetv2_w48": 1.25}  # targets over NCHW on a CPU
 
 
@@ -56,8 +57,9 @@ def _sides(name: str, images: Tensor) -> dict[str, Callable[[], object]]:
     plain = settled(create_model(name, init="kaiming"), images)
     ours = Predictor(copy.deepcopy(plain), CITYSCAPES).network
     channels_last = images.contiguous(memory_format=torch.channels_last)  # as `Predictor` reads an image
-    require_close(ours(channels_last), plain(images))
-    return {HRSEG: lambda: ours(channels_last), NCHW: lambda: plain(images)}
+    official = in_nchw(plain)
+    require_close(ours(channels_last), official(images))
+    return {HRSEG: lambda: ours(channels_last), NCHW: lambda: official(images), PLAIN: lambda: plain(images)}
 
 
 def _peers(images: Tensor) -> dict[str, Callable[[], object]]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from experiments.benchmarks.gpu_variants import CudnnBlock, EarlyHead, ParallelModule, pad_channels, swap
 from experiments.benchmarks.interleaved import HRSEG, default_device
-from experiments.benchmarks.settled import settled
+from experiments.benchmarks.settled import in_nchw, settled
 from experiments.benchmarks.train import training_step
 from hrseg.inference.cuda_graphs import Function, GraphedFunction, Outputs, graphed
 from hrseg.models import HRNetV2, create_model, fold_batch_norm, outputs_of
@@ -172,7 +172,7 @@ def _predictions(job: Job, device: torch.device) -> tuple[Make, Compare]:
     settled(plain, images).requires_grad_(False)
     torch.backends.cudnn.allow_tf32 = False
     with torch.inference_mode():
-        expected = plain.outputs(images)["out"].float()
+        expected = in_nchw(plain).outputs(images)["out"].float()
     torch.backends.cudnn.allow_tf32 = True  # torch's default
     labels = _labels(expected, job, plain.align_corners)
 
@@ -198,7 +198,7 @@ def _labels(logits: Tensor, job: Job, align_corners: bool) -> Tensor:
 
 def _variant(variant: Variant, plain: HRNetV2, images: Tensor) -> Callable[[], Tensor]:
     """Returns a function that computes the logits (B, K, h, w)."""
-    network = plain
+    network = in_nchw(plain)
     if variant.folded:
         network = fold_batch_norm(plain)
         network = swap(pad_channels(network) if variant.padded else network, *variant.layers)

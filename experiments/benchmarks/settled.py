@@ -1,9 +1,16 @@
-"""Networks with random weights whose activations keep their magnitude."""
+"""Networks to compare with: random weights whose activations keep their magnitude, in NCHW as in the official code."""
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+from hrseg.models.networks.hrnet import HRNet
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
@@ -18,3 +25,12 @@ def settled(network: nn.Module, images: Tensor) -> nn.Module:
             module.momentum = 1.0
     network.train()(images)
     return network.eval()
+
+
+def in_nchw(network: Network) -> Network:
+    """Copies a network so that it computes in NCHW, into which it would not bring images itself on a CPU."""
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, HRNet):
+            module.conv1.register_forward_pre_hook(lambda _, arguments: (arguments[0].contiguous(),))
+    return network

@@ -18,7 +18,7 @@ from experiments.benchmarks.interleaved import (
     time_interleaved,
     torch_threads,
 )
-from experiments.benchmarks.settled import settled
+from experiments.benchmarks.settled import in_nchw, settled
 from hrseg import CITYSCAPES
 from hrseg.inference import Predictor, Protocol
 from hrseg.models import create_model
@@ -49,6 +49,7 @@ def measure_windows(
     with torch_threads(threads), torch.inference_mode():
         plain = settled(create_model(name, init="kaiming"), images)
         ours = Predictor(copy.deepcopy(plain), CITYSCAPES).network
+        official = in_nchw(plain)
 
         def scores(windows_at_once: int | None) -> Tensor:
             protocol = Protocol(window=window, stride=stride, windows_at_once=windows_at_once)
@@ -58,7 +59,7 @@ def measure_windows(
             HRSEG: lambda: scores(None),
             SINGLY: lambda: scores(1),
             FOUR: lambda: scores(4),
-            PLAIN: lambda: _one_by_one(plain, images, window, stride),
+            PLAIN: lambda: _one_by_one(official, images, window, stride),
         }
         results = [side() for side in sides.values()]
         for other in results[1:]:

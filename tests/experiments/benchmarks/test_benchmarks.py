@@ -30,9 +30,11 @@ from experiments.benchmarks import (
 from experiments.benchmarks.__main__ import COMMAND, SUBJECTS, main
 from experiments.benchmarks.interleaved import HRSEG, Row, compare, require_close, time_interleaved, torch_threads
 from experiments.benchmarks.report import describe_run, format_table, write_csv
-from experiments.benchmarks.settled import settled
+from experiments.benchmarks.settled import in_nchw, settled
 from hrseg.errors import ConfigError, DataNotFoundError, LabelRangeError
 from hrseg.metrics import SegmentationMetrics
+from hrseg.models import HRNetV2
+from tests.networks import TINY
 
 ROW = Row("data", "case", HRSEG, 12.3456, "samples/s", 1.0)
 
@@ -84,6 +86,7 @@ def test_forward() -> None:
     assert [(row.case, row.side) for row in rows] == [
         ("hrnetv2_w18_small_v1 1x3x64x96", HRSEG),
         ("hrnetv2_w18_small_v1 1x3x64x96", forward.NCHW),
+        ("hrnetv2_w18_small_v1 1x3x64x96", forward.PLAIN),
     ]
     assert all(row.value > 0 and row.unit == "s" for row in rows)
     assert rows[1].met
@@ -91,13 +94,24 @@ def test_forward() -> None:
 
 def test_forward_beside_peers() -> None:
     rows = forward.measure_forward(1, 1, size=(64, 64), speedups={"hrnetv2_w18": 0.0})
-    assert [row.side.split()[0] for row in rows] == [HRSEG, "the", "timm", "SMP"]
+    assert [row.side.split()[0] for row in rows] == [HRSEG, "the", "the", "timm", "SMP"]
 
 
 def test_windows() -> None:
     rows = windows.measure_windows(1, 1, (96, 130), (64, 64), "hrnetv2_w18_small_v1")
     assert [row.side for row in rows] == [HRSEG, windows.SINGLY, windows.FOUR, windows.PLAIN]
     assert {row.case for row in rows} == {"hrnetv2_w18_small_v1 1x3x96x130, windows 64x64"}
+
+
+def test_the_network_to_compare_with_computes_in_nchw() -> None:
+    network = HRNetV2(TINY, 3).eval()
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    nhwc = torch.channels_last
+    with torch.inference_mode():
+        assert all(maps.is_contiguous(memory_format=nhwc) for maps in network.features(images))
+        ours = in_nchw(network).features(images.contiguous(memory_format=nhwc))
+        assert not any(maps.is_contiguous(memory_format=nhwc) for maps in ours)
+        assert all(maps.is_contiguous() for maps in ours)
 
 
 def test_a_settled_network_neither_amplifies_nor_shrinks_activations() -> None:
