@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,24 +14,29 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from hrseg.cli import one_line
 from hrseg.cli.config_errors import as_config_error
 from hrseg.cli.image_search import find_images
 from hrseg.cli.label_tables import ACCEPTED
 from hrseg.cli.option_parser import OptionParser, image_size
 from hrseg.cli.predict_options import TRUST
-from hrseg.cli.run_images import images_to_measure
+from hrseg.cli.run_images import evenly_spread, images_to_measure, samples_of_run
 from hrseg.cli.source import Source, open_source
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, HrsegError
 from hrseg.utils.files import write_json
+from hrseg.utils.images import read_image
+from hrseg.utils.lazy import Lazy
 from hrseg.utils.paths import expanded
 from hrseg.utils.progress import track_progress
 
 if TYPE_CHECKING:
     from hrseg.export.certificate import Certificate, Scored
+    from hrseg.export.quantization import Quantization
     from hrseg.inference.exported import ExportDescription
 
 RUNTIMES = ("onnx", "openvino", "torch", "tensorrt")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+_IMAGES, _IMAGES_INT8 = 20, 200
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -58,8 +63,17 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--probabilities", action="store_true", help="also give the probability of each label")
     parser.add_argument("--all", action="store_true", help="with --probabilities: those of all classes, too")
     parser.add_argument("--compile", action="store_true", help="torch: add machine code for CPUs like this one")
-    parser.add_argument("--images", nargs="+", help="images for the certificate; the run's val split by default")
-    parser.add_argument("--limit", type=int, metavar="N", default=20, help="images for the certificate (%(default)s)")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        help="images for the certificate, and to calibrate int8 with if there is no run; a run's own by default",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help=f"images for the certificate ({_IMAGES}; for int8, whose mIoU is held on them, {_IMAGES_INT8})",
+    )
     parser.add_argument(
         "--max_drop",
         type=float,
@@ -78,22 +92,29 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         raise ConfigError("--all goes with --probabilities")
     if options.compile and options.to != "torch":
         raise ConfigError(f"--compile goes with --to torch, not {options.to}")
+    if options.limit is None:
+        options.limit = _IMAGES_INT8 if options.precision == "int8" else _IMAGES
     if options.limit < 1:
         raise ConfigError(f"--limit is {options.limit}; expected 1 or more")
     found = None if options.images is None else find_images(options.images, Path())[0]
 
-    from hrseg.export import certify, export  # torch: only once the input was found
+    from hrseg.export import certify, check_precision, export  # torch: only once the input was found
+    from hrseg.export.certificate import fitted
     from hrseg.inference.exported import open_exported
 
+    check_precision(options.to, options.precision)
+    images = None if found is None else list(found.values())
     with as_config_error():
         source = open_source(options.source, options.labels, options.trust)
         description = _description(source, options)
         path = _output(options.output, source, description)
-        files = export(source.network, description, path, compiled=options.compile)
+        samples = _samples(source, images, options)
+        quantization = _quantization(source, images, samples, options) if options.precision == "int8" else None
+        files = export(source.network, description, path, options.compile, quantization)
     print(f"written: {', '.join(map(str, files))}")
     exported = open_exported(path, trust=True)
-    samples = _samples(source, exported.description, None if found is None else list(found.values()), options)
-    certificate = certify(source.network, exported, track_progress(samples, "certifying", options.limit), files)
+    fitting = (fitted(sample, exported.description) for sample in samples)
+    certificate = certify(source.network, exported, track_progress(fitting, "certifying", len(samples)), files)
     write_json(path.with_name(f"{path.name}.certificate.json"), certificate.to_dict())
     _show(certificate)
     if violation := certificate.violation(options.max_drop):
@@ -150,14 +171,31 @@ def _output(given: str | None, source: Source, description: ExportDescription) -
     return (source.run_dir or Path()) / "export" / f"{description.network}{size}{precision}{suffix}"
 
 
-def _samples(
-    source: Source, description: ExportDescription, images: list[Path] | None, options: Namespace
-) -> Iterator[Scored]:
-    """Images for the certificate, at a size that the file takes: given, of the run's val split, or generated."""
-    from hrseg.export.certificate import Scored, fitted
+def _samples(source: Source, images: list[Path] | None, options: Namespace) -> Sequence[Scored]:
+    """Images for the certificate: given, of the run's val split, or generated."""
+    from hrseg.export.certificate import Scored
 
     given, _ = images_to_measure(images, source.run_dir, options.limit, options.trust)
-    return (fitted(Scored(*pair), description) for pair in given)
+    return Lazy(given, lambda pair: Scored(*pair))
+
+
+def _quantization(
+    source: Source, images: list[Path] | None, samples: Sequence[Scored], options: Namespace
+) -> Quantization:
+    """Images to calibrate with: of the run's training split, or those given."""
+    from hrseg.export.quantization import CALIBRATION_IMAGES, Quantization
+
+    reason = "weights from elsewhere have none of their own"
+    if source.run_dir is not None:
+        try:
+            found, _ = samples_of_run(source.run_dir, "train", CALIBRATION_IMAGES, options.trust)
+            return Quantization(Lazy(found, lambda sample: read_image(sample.image)), samples, options.max_drop)
+        except HrsegError as error:
+            reason = one_line(str(error))
+    if images is None:
+        raise ConfigError(f"no images to calibrate int8 with, give --images: {reason}")
+    spread = evenly_spread(images, CALIBRATION_IMAGES)
+    return Quantization(Lazy(spread, read_image), samples, options.max_drop)
 
 
 def _show(certificate: Certificate) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -12,12 +12,15 @@ from hrseg.cli import one_line
 from hrseg.cli.run_config import read_run_config
 from hrseg.errors import HrsegError
 from hrseg.utils.images import read_image
+from hrseg.utils.lazy import Lazy
 
 _SCENE = (360, 480)  # pixels of generated images
 
 if TYPE_CHECKING:
     from hrseg.data.dataset import Sample
     from hrseg.data.labels import LabelTable
+
+T = TypeVar("T")
 
 
 def samples_of_run(
@@ -47,8 +50,8 @@ def samples_of_run(
     return evenly_spread(samples, limit), data.labels
 
 
-def evenly_spread(samples: list[Sample], limit: int) -> list[Sample]:
-    """At most `limit` samples, from the first to the last at equal distances."""
+def evenly_spread(samples: list[T], limit: int) -> list[T]:
+    """At most `limit` items, from the first to the last at equal distances."""
     if len(samples) <= limit:
         return samples
     return [samples[index] for index in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
@@ -65,7 +68,7 @@ def read_targets(samples: list[Sample], labels: LabelTable) -> Iterator[tuple[np
 
 def images_to_measure(
     images: Sequence[Path] | None, run_dir: Path | None, limit: int, trust: bool
-) -> tuple[Iterator[tuple[np.ndarray, np.ndarray | None]], LabelTable | None]:
+) -> tuple[Sequence[tuple[np.ndarray, np.ndarray | None]], LabelTable | None]:
     """Returns given images, or those of a run's val split, or generated scenes; prints why they are generated.
 
     Args:
@@ -75,22 +78,23 @@ def images_to_measure(
         trust: As for `samples_of_run`.
 
     Returns:
-        Images (H, W, 3) uint8 RGB with train ids (H, W) uint8 if they are known; and the table of these.
+        Images (H, W, 3) uint8 RGB with train ids (H, W) uint8 if they are known, read when they are needed; and the
+        table of these.
     """
     if images is not None:
-        return ((read_image(path), None) for path in images[:limit]), None
+        return Lazy(images[:limit], lambda path: (read_image(path), None)), None
     reason = "give --images for others"
     if run_dir is not None:
         try:
             samples, labels = samples_of_run(run_dir, "val", limit, trust)
-            return read_targets(samples, labels), labels
+            return Lazy(samples, lambda sample: next(read_targets([sample], labels))), labels
         except HrsegError as error:
             reason = f"no val split: {one_line(str(error))}"
     print(f"measured on generated scenes ({reason})", flush=True)
-    return _generated(limit), None
+    return Lazy(range(limit), _generated), None
 
 
-def _generated(number: int) -> Iterator[tuple[np.ndarray, None]]:
+def _generated(index: int) -> tuple[np.ndarray, None]:
     from hrseg.data.datasets.street_scenes import generate_scene
 
-    return ((generate_scene(0, "val", index, _SCENE).image, None) for index in range(number))
+    return generate_scene(0, "val", index, _SCENE).image, None

@@ -10,19 +10,22 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 from torch import nn
 
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.export.onnx_writer import write_onnx
 from hrseg.export.openvino_writer import write_openvino
+from hrseg.export.quantization import Quantization
 from hrseg.export.script import write_script
 from hrseg.export.tensorrt_writer import write_tensorrt
 from hrseg.export.torch_writer import write_torch
 from hrseg.inference.exported import ExportDescription, open_exported
+from hrseg.inference.exported.description import Precision, Runtime
 from hrseg.utils.files import TEMPORARY, require_file_or_nothing, writing
 
-_WRITERS: dict[str, Callable[[nn.Module, ExportDescription, Path], ExportDescription]] = {
+_WRITERS: dict[str, Callable[..., ExportDescription]] = {
     "onnx": write_onnx,
     "openvino": write_openvino,
     "tensorrt": write_tensorrt,
@@ -35,6 +38,11 @@ _PACKAGES = {
     "tensorrt": ("hrseg", "torch", "onnx", "onnxscript"),
     "torch": ("hrseg", "torch"),
 }
+_REFUSED: dict[tuple[Runtime, Precision], str] = {
+    ("onnx", "bf16"): "ONNX Runtime has no bf16 convolutions",
+    ("tensorrt", "int8"): "hrseg quantises for OpenVINO and ONNX Runtime only",
+    ("torch", "int8"): "hrseg quantises for OpenVINO and ONNX Runtime only",
+}
 _ENOUGH = 2**20  # bytes; with less room left, a failed write is the disk's fault
 
 
@@ -43,6 +51,7 @@ def export(
     description: ExportDescription,
     path: Path,
     compiled: bool = False,
+    quantization: Quantization | None = None,
 ) -> list[Path]:
     """Writes an exported network, and beside it a script that runs it without hrseg.
 
@@ -53,6 +62,7 @@ def export(
         description: What the file is to hold; the hash of the weights and versions are added.
         path: The file.
         compiled: Whether a file for torch gets machine code, too; see `write_torch`.
+        quantization: Images to calibrate and to score with, for int8.
 
     Returns:
         The files, without the script.
@@ -64,7 +74,12 @@ def export(
     suffix = FILE_SUFFIXES[description.runtime]
     if path.suffix != suffix:
         raise ConfigError(f"{path} is to be a file for {description.runtime}; expected the suffix {suffix}")
+    check_precision(description.runtime, description.precision)
     write = partial(write_torch, compiled=True) if compiled else _WRITERS[description.runtime]
+    if description.precision == "int8":
+        if quantization is None:
+            raise ConfigError("int8 needs images to calibrate with")
+        write = partial(write, quantization=quantization)
     versions = {name: version(name) for name in _PACKAGES[description.runtime]}
     description = description.replaced(weights=hash_of_weights(network), versions=versions)
     with writing(path):
@@ -84,6 +99,17 @@ def export(
                 os.replace(file, path.parent / file.name)
     write_script(description.runtime, path.parent)
     return [path.parent / file.name for file in files]
+
+
+def check_precision(runtime: Runtime, precision: Precision) -> None:
+    """Checks that a runtime can run a precision.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if reason := _REFUSED.get((runtime, precision)):
+        others = [other for other in get_args(Precision) if (runtime, other) not in _REFUSED]
+        raise ConfigError(f"--precision {precision} with --to {runtime}: {reason}; expected {', '.join(others)}")
 
 
 def hash_of_weights(network: nn.Module) -> str:

@@ -160,7 +160,7 @@ def capture(
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences what the exporters say about themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "torch", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "torch", "onnxscript", "onnx_ir", "")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

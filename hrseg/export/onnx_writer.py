@@ -10,19 +10,24 @@ import torch
 from torch import nn
 
 from hrseg.export.graph import capture, quiet
+from hrseg.export.quantization import Quantization
+from hrseg.export.quantize_onnx import is_float, quantize_onnx
 from hrseg.inference.exported.description import IMAGES, KEY, LOGITS, NORMALIZED, ExportDescription
 from hrseg.utils.packages import require_packages
 
 _OPSET = 18
 
 
-def write_onnx(network: nn.Module, description: ExportDescription, path: Path) -> ExportDescription:
+def write_onnx(
+    network: nn.Module, description: ExportDescription, path: Path, quantization: Quantization | None = None
+) -> ExportDescription:
     """Exports a network to ONNX.
 
     Args:
         network: Maps normalised images to logits; in evaluation mode.
         description: What the file is to hold.
         path: The file; weights of more than 2 GB go beside it.
+        quantization: For int8.
 
     Returns:
         The description as stored.
@@ -35,7 +40,15 @@ def write_onnx(network: nn.Module, description: ExportDescription, path: Path) -
     model = exported.model
     del model.graph.outputs[len(description.outputs) :]  # their names stay
     model.metadata_props.update({KEY: description.to_json(), **deepness_keys(description)})
-    exported.save(path)
+    floats = {node.name for node in model.graph if is_float(network, node)}
+    for node in model.graph:
+        node.metadata_props.clear()  # such as paths of this machine's files
+    if quantization is None:
+        exported.save(path)
+    else:
+        import onnx
+
+        onnx.save(quantize_onnx(exported.model_proto, floats, description, quantization), path)
     return description
 
 

@@ -7,15 +7,19 @@ import json
 import sys
 
 import numpy as np
-import openvino
 from PIL import Image, ImageOps
+
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # OpenVINO sends statistics where it finds this package
+import openvino  # noqa: E402
 
 
 def main(model: str, source: str, target: str) -> None:
     """Writes train ids as a PNG with the classes' colours as palette, and prints the share of each class."""
     read = openvino.Core().read_model(model)  # its weights lie beside it, in model.bin
     about = json.loads(read.get_rt_info("hrseg").value)
-    hint = {"bf16": "bf16", "fp16": "f16"}.get(about["precision"], "f32")  # CPUs with bf16 would else use it
+    hint = {"bf16": "bf16", "fp16": "f16", "int8": "bf16"}.get(
+        about["precision"], "f32"
+    )  # CPUs with bf16 would else use it
     compiled = openvino.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     classes = about["labels"]
     image = np.asarray(ImageOps.exif_transpose(Image.open(source)).convert("RGB"))

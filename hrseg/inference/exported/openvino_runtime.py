@@ -21,7 +21,7 @@ from hrseg.inference.exported.description import (
 from hrseg.inference.exported.network import ExportedNetwork
 from hrseg.utils.packages import require_packages
 
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # of the layers that are not quantised
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}  # of the layers that are not quantised
 
 
 def open_file(path: Path, device: str | None, trust: bool) -> ExportedNetwork:

@@ -1,0 +1,148 @@
+"""What the quantisations to int8 share: which parts stay float, images, and the gate on the loss of mIoU."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from hrseg.export.certificate import Scored, fitted
+from hrseg.inference.exported import ExportDescription
+from hrseg.metrics import confusion_matrix, mean_iou
+from hrseg.models.networks.hrnet import HighResolutionModule
+from hrseg.utils.lazy import Lazy
+
+T = TypeVar("T")
+Predict = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3) uint8 to train ids (H, W) uint8
+
+CALIBRATION_IMAGES = 300  # as NNCF uses by default
+OUTLIERS = 1e-5  # share of the activations beyond each end of a range
+RANKING_IMAGES = 16  # on which the most sensitive layers are found
+_PART = "network"  # path in `SegmentationGraph` of what holds the network, under the same name
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Images for a quantisation, and what it may lose.
+
+    Args:
+        images: For the ranges of activations: (H, W, 3) uint8 RGB.
+        scored: For the gate on mIoU; if one has no labels, there is no gate.
+        max_drop: Points of mIoU that int8 may lose.
+    """
+
+    images: Sequence[np.ndarray]
+    scored: Sequence[Scored] = ()
+    max_drop: float = 0.5
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the first and the last image of the gate have labels."""
+        return len(self.scored) > 0 and all(self.scored[index].target is not None for index in (0, -1))
+
+    def fitted(self, description: ExportDescription) -> Quantization:
+        """With images of sizes that a model takes."""
+        images = Lazy(
+            range(len(self.images)), lambda index: fitted(Scored(self.images[index], None), description).image
+        )
+        scored = Lazy(range(len(self.scored)), lambda index: fitted(self.scored[index], description))
+        return Quantization(images, scored, self.max_drop)
+
+
+def stays_float(network: nn.Module, path: str, is_sum: bool) -> bool:
+    """Whether an operation is not quantised: of pre- and postprocessing, of the head, and the sums of fusions.
+
+    Args:
+        network: The network.
+        path: Path of the innermost module that runs it, in `SegmentationGraph`.
+        is_sum: Whether it adds two maps.
+    """
+    part, _, own = path.partition(".")
+    if part != _PART:
+        return True
+    own = own.removeprefix(_PART).removeprefix(".")
+    heads: tuple[str, ...] = getattr(network, "head_names", ("segmentation_head",))  # else SMP's name
+    if any(own == head or own.startswith(f"{head}.") for head in heads):
+        return True
+    return is_sum and isinstance(network.get_submodule(own), HighResolutionModule)
+
+
+def hold(
+    make: Callable[[Sequence[str]], T], layers: Callable[[], Sequence[str]], drop: Callable[[T], float], max_drop: float
+) -> T:
+    """Puts layers back to float, a twentieth of them at a time, until the loss of mIoU is no more than asked for.
+
+    Args:
+        make: Quantises all but some layers.
+        layers: Lists all layers, the most sensitive first; only called if some must go back.
+        drop: The loss of a model.
+        max_drop: The bound, in the unit of `drop`.
+
+    Returns:
+        The first model that holds the bound, or the one without quantised layers.
+    """
+    model = make(())
+    if drop(model) <= max_drop:
+        return model
+    ranked = layers()
+    step = -(-len(ranked) // 20)
+    for number in range(step, len(ranked) + step, step):
+        model = make(ranked[:number])
+        print(f"{min(number, len(ranked))} of {len(ranked)} layers are float again", file=sys.stderr, flush=True)
+        if drop(model) <= max_drop:
+            break
+    return model
+
+
+class Scorer:
+    """mIoU of models on images, with a line for each model that is scored on all of them.
+
+    Args:
+        predict: Maps a model to a function that predicts.
+        description: For the classes.
+        total: Number of all images.
+    """
+
+    def __init__(self, predict: Callable[[Any], Predict], description: ExportDescription, total: int) -> None:
+        self._predict = predict
+        self._labels = description.labels
+        self._total = total
+        self._said = time.perf_counter()
+        self._tried = 0
+        self.first: float | None = None
+
+    def __call__(self, model: Any, samples: Iterable[Scored]) -> tuple[float, list[float]]:
+        """Computes mIoU, and each image's share of right pixels, by which NNCF chooses images to rank layers on."""
+        predict = self._predict(model)
+        labels = self._labels
+        counts = torch.zeros(labels.num_classes, labels.num_classes + 1, dtype=torch.int64)
+        shares: list[float] = []
+        for image, target in samples:
+            assert target is not None
+            found = predict(image)
+            counts += confusion_matrix(
+                torch.from_numpy(found), torch.from_numpy(target), labels.num_classes, labels.ignore_index
+            )
+            valid = target != labels.ignore_index
+            shares.append(float((found[valid] == target[valid]).mean()) if valid.any() else 1.0)
+        miou = float(mean_iou(counts))
+        self._report(miou, len(shares))
+        return miou, shares
+
+    def _report(self, miou: float, number: int) -> None:
+        if number < self._total:
+            self._tried += 1
+            if time.perf_counter() - self._said > 15:
+                self._said = time.perf_counter()
+                print(f"looking for the most sensitive layers: {self._tried} tried", file=sys.stderr, flush=True)
+            return
+        drop = "" if self.first is None else f", {100 * (self.first - miou):.2f} points less"
+        kind = "float" if self.first is None else "int8"
+        print(f"{kind}: mIoU {100 * miou:.2f} on {number} images{drop}", file=sys.stderr, flush=True)
+        self.first = miou if self.first is None else self.first

@@ -1,0 +1,102 @@
+"""Quantised OpenVINO files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hrseg.export import certify, export
+from hrseg.inference.exported import open_exported
+from hrseg.models import HRNetV2
+from tests.export.quantized import Layers, described, images, labelled, quantization, settled
+from tests.networks import TINY
+
+
+def _model(path: Path) -> Any:
+    from hrseg.utils.packages import require_packages
+
+    require_packages("openvino", "openvino")
+    import openvino
+
+    return openvino.Core().read_model(path)
+
+
+def _convolutions(model: Any) -> tuple[list[Any], list[Any]]:
+    """Those that are quantised, and those that are not."""
+    all_ = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    quantized = [op for op in all_ if op.input_value(0).get_node().get_type_name() == "FakeQuantize"]
+    return quantized, [op for op in all_ if op not in quantized]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HRNetV2]:
+    network = settled(HRNetV2(TINY, 2))
+    assert isinstance(network, HRNetV2)
+    description = described("openvino")
+    path = tmp_path_factory.mktemp("tiny") / "tiny.xml"
+    export(network, description, path, quantization=quantization(network, description))
+    return path, network
+
+
+def test_all_but_head_and_sums_are_quantised_per_channel(tiny: tuple[Path, HRNetV2]) -> None:
+    path, network = tiny
+    model = _model(path)
+    quantized, floats = _convolutions(model)
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
+    heads = [module for module in network.last_layer.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len(floats) == len(heads)
+    assert len(quantized) == convolutions - len(heads)
+    for op in quantized:
+        scaled = op.input_value(1).get_node()  # integers times a scale for each channel
+        assert scaled.get_type_name() == "Multiply"
+        assert scaled.input_value(1).get_shape()[0] == op.input_value(1).get_shape()[0]
+        converted = scaled.input_value(0).get_node()
+        assert converted.input_value(0).get_element_type().get_type_name() == "i8"
+    sums = [op for op in model.get_ordered_ops() if op.get_friendly_name().startswith("add")]
+    upsampled = [
+        op for op in sums if "Interpolate" in [value.get_node().get_type_name() for value in op.input_values()]
+    ]
+    assert upsampled  # of fusions
+    for op in upsampled:
+        assert all(value.get_node().get_type_name() != "FakeQuantize" for value in op.input_values())
+
+
+def test_labels_agree_with_the_network(tiny: tuple[Path, HRNetV2]) -> None:
+    path, network = tiny
+    exported = open_exported(path)
+    assert exported.description.precision == "int8"
+    certificate = certify(network, exported, labelled(network, images(4), exported.description), [path])
+    assert certificate.miou_torch == 1.0
+    assert certificate.differing / certificate.pixels < 0.05
+
+
+def test_sensitive_layers_go_back_to_float(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network, description = Layers(is_loud=True).eval(), described("openvino")
+    samples = labelled(network, images(12)[8:], description)
+    drops, counts = [], []
+    for max_drop in (100.0, 5.0):
+        path = tmp_path / "m.xml"
+        export(network, description, path, quantization=quantization(network, description, max_drop))
+        certificate = certify(network, open_exported(path), samples, [])
+        assert certificate.miou is not None
+        drops.append(100 * (1 - certificate.miou))
+        quantized, _ = _convolutions(_model(path))
+        counts.append(len(quantized))
+    assert drops[1] <= 5.0 < drops[0]
+    assert counts[1] < counts[0] == 4
+    printed = capfd.readouterr()
+    assert not printed.out  # NNCF's own lines and bars
+    assert "float: mIoU 100.00 on 4 images" in printed.err
+
+
+def test_images_without_labels_calibrate(tmp_path: Path) -> None:
+    from hrseg.export import Quantization
+
+    network, description = Layers(is_loud=False).eval(), described("openvino").replaced(size=(32, 48))
+    export(network, description, tmp_path / "m.xml", quantization=Quantization(images(4)))
+    labels = open_exported(tmp_path / "m.xml").predict(np.stack(images(1))[:, :32, :48])["labels"]
+    assert labels.shape == (1, 32, 48)
