@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hrseg.data.labels import LabelTable
     from hrseg.inference.comparison import Contender, PredictorProcess
 
+PRECISIONS = ("fp32", "bf16", "fp16")
 _ROUNDS = 5
 _SHARED = {"size": "images of {}", "images": "label maps of {} images", "threads": "threads {}"}
 # headings and formats; those of shares are per cent
@@ -95,9 +96,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         "files",
         nargs="+",
         metavar="RUN|FILE",
-        help="folders of runs; best.ckpt or last.ckpt; files of `hrseg export`. The first is what the others "
-        "are compared with",
+        help="folders of runs; best.ckpt or last.ckpt; files of `hrseg export`. The first, in "
+        "the first precision, is what the others are compared with",
     )
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="of checkpoints (fp32)")
     parser.add_argument("--size", nargs="+", type=image_size, metavar="HxW", help="to resize images to; their own")
     parser.add_argument("--images", nargs="+", help="images; the val split of the first run by default")
     parser.add_argument("--limit", type=int, metavar="N", default=20, help="images for label maps (%(default)s)")
@@ -156,11 +158,16 @@ def _measure(
 ) -> Iterator[Row]:
     """Measures all files and precisions on images of one size."""
     from hrseg.inference.comparison import Contender, MeasurementError, PredictorProcess
+    from hrseg.inference.exported import is_exported
 
     run_dir = next(filter(None, map(run_dir_of, paths.values())), None)
     with TemporaryDirectory() as folder, ExitStack() as processes:
         images = _Images(Path(folder), size, *images_to_measure(found, run_dir, options.limit, options.trust))
-        entries = [_Entry(given, Contender(str(path), options.device, options.trust)) for given, path in paths.items()]
+        entries = [
+            _Entry(given, Contender(str(path), precision, options.device, options.trust))
+            for given, path in paths.items()
+            for precision in (["fp32"] if is_exported(path) else options.precision)
+        ]
         for entry in track_progress(entries, "predicting", len(entries)):
             entry.process = processes.enter_context(PredictorProcess(entry.contender, images.files))
             with entry.measuring(MeasurementError):

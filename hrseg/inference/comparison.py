@@ -29,17 +29,19 @@ class Contender:
 
     Args:
         path: What `Predictor.from_file` takes.
+        precision: As for `Predictor`; "fp32" for an exported file, which has its own.
         device: As for `Predictor`.
         trust: As for `Predictor.from_file`.
     """
 
     path: str
+    precision: str = "fp32"
     device: str | None = None
     trust: bool = False
 
     def open(self) -> Predictor:
         """Builds the predictor; see `Predictor.from_file`."""
-        return Predictor.from_file(self.path, self.device, "whole", self.trust)
+        return Predictor.from_file(self.path, self.device, "whole", self.trust, self.precision)
 
 
 class MeasurementError(Exception):

@@ -36,7 +36,7 @@ class FakeProcess:
     def open(self) -> dict[str, object]:
         if self.name == "wrong.onnx":
             raise ConfigError("wrong.onnx is of another program")
-        return {"runs_on": f"{self.name}'s runtime", "threads": 2}
+        return {"runs_on": f"{self.name}'s runtime, {self.contender.precision}", "threads": 2}
 
     def predict(self, folder: Path) -> None:
         if self.name.endswith(".xml"):
@@ -89,7 +89,7 @@ def test_a_row_for_each_file(files: list[str], capsys: pytest.CaptureFixture[str
     run, onnx, openvino = read_csv("rows.csv")
     assert (run["file"], run["runs_on"], run["size"], run["images"], run["threads"]) == (
         "run",
-        "best.ckpt's runtime",
+        "best.ckpt's runtime, fp32",
         "4x6",
         "2",
         "2",
@@ -125,6 +125,13 @@ def test_rounds_take_turns(files: list[str]) -> None:
     rounds = [name for name, what in FakeProcess.log if what == "timed"]
     assert rounds == ["best.ckpt", "a.onnx"] * 5
     assert FakeProcess.log[-2:] == [("a.onnx", "closed"), ("best.ckpt", "closed")]
+
+
+@pytest.mark.usefixtures("samples")
+def test_checkpoints_are_measured_in_every_precision(files: list[str]) -> None:
+    assert main(["benchmark", "predict", *files[:2], "--precision", "fp32", "bf16", "--output", "rows.csv"]) == 0
+    ran = [row["runs_on"] for row in read_csv("rows.csv")]
+    assert ran == ["best.ckpt's runtime, fp32", "best.ckpt's runtime, bf16", "a.onnx's runtime, fp32"]
 
 
 @pytest.mark.usefixtures("samples")

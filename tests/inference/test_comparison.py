@@ -42,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.process
 def test_a_process_answers(checkpoint: Path, images: list[Path], tmp_path: Path) -> None:
-    with PredictorProcess(Contender(str(checkpoint), "cpu"), images) as process:
+    with PredictorProcess(Contender(str(checkpoint), device="cpu"), images) as process:
         opened = process.open()
         assert opened["runs_on"].startswith("torch")
         assert opened["threads"] >= 1
@@ -61,7 +61,7 @@ def test_a_process_answers(checkpoint: Path, images: list[Path], tmp_path: Path)
 def test_a_process_that_ends(checkpoint: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "false")  # ends with exit code 1
     with (
-        PredictorProcess(Contender(str(checkpoint), "cpu"), images) as process,
+        PredictorProcess(Contender(str(checkpoint), device="cpu"), images) as process,
         pytest.raises(MeasurementError, match="exit code 1"),
     ):
         process.time(0.0)
@@ -94,7 +94,9 @@ def test_what_cannot_run_is_a_failure(
         raise error
 
     monkeypatch.setattr(Predictor, "__call__", fail)
-    opened, timed, peak = answers(Contender(str(checkpoint), "cpu"), images, monkeypatch, ["time", 0.0], ["peak"])
+    opened, timed, peak = answers(
+        Contender(str(checkpoint), device="cpu"), images, monkeypatch, ["time", 0.0], ["peak"]
+    )
     assert "result" in opened
     assert timed == {"failure": failure}
     assert peak["result"] > 0
