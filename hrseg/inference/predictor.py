@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, overload
 
@@ -109,7 +110,8 @@ class Predictor:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         if isinstance(network, Segmenter):  # faster than autocast, which converts weights and maps at each layer
             self.network.to(_PRECISIONS[precision])
-        self._outputs: Callable[[Tensor], dict[str, Tensor]] = self._run
+        # not a method of this object, which would be kept by its own graphs
+        self._outputs: Callable[[Tensor], dict[str, Tensor]] = partial(_outputs, self.network, _PRECISIONS[precision])
         if isinstance(network, Segmenter):  # others may compute what a CUDA graph cannot hold
             self._outputs = graphed(self._outputs, self.device)
         self.labels = labels
@@ -118,14 +120,6 @@ class Predictor:
         self.temperature = temperature
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
-
-    def _run(self, images: Tensor) -> dict[str, Tensor]:
-        """Outputs of the network, in float32, for images (B, 3, H, W) float32."""
-        dtype = _PRECISIONS[self.precision]
-        if isinstance(self.network, Segmenter):
-            return outputs_of(self.network, images.to(dtype))
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            return outputs_of(self.network, images)
 
     @classmethod
     def from_checkpoint(
@@ -300,6 +294,14 @@ class Predictor:
             return upsampled_argmax(outputs["out"], size, align_corners), None
         scores = upsample(outputs["out"], size, align_corners)
         return upsampled_argmax(scores, size, align_corners), self.protocol.probabilities(scores, self.temperature)
+
+
+def _outputs(network: nn.Module, dtype: torch.dtype, images: Tensor) -> dict[str, Tensor]:
+    """Outputs of a network, in float32, for images (B, 3, H, W) float32."""
+    if isinstance(network, Segmenter):
+        return outputs_of(network, images.to(dtype))
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        return outputs_of(network, images)
 
 
 def _check_precision(precision: str, device: torch.device, network: nn.Module) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import os
 import pickle
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -466,3 +468,16 @@ def test_a_precision_that_the_device_lacks_is_refused() -> None:
         Predictor(network, TABLE, device="cpu", precision="fp16")
     with pytest.raises(ConfigError, match="precision is 'fp8'; expected fp32, bf16 or fp16"):
         Predictor(network, TABLE, device="cpu", precision="fp8")
+
+
+def test_a_predictor_is_freed_at_once() -> None:
+    """On a GPU, its memory is wanted for the next."""
+    predictor = Predictor(create_model(TINY, 2), TABLE, device="cpu")
+    predictor(image())
+    dead = weakref.ref(predictor)
+    gc.disable()
+    try:
+        del predictor
+        assert dead() is None
+    finally:
+        gc.enable()
