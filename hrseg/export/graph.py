@@ -146,6 +146,8 @@ def capture(
         images = torch.zeros(2, *sides, 3, dtype=torch.uint8)
         try:
             with torch.no_grad(), quiet():
+                if not isinstance(network, Segmenter):
+                    graph(images[:1])  # segmentation_models_pytorch checks the size only outside of an export
                 program = torch.export.export(graph, (images,), dynamic_shapes=({0: Dim("batch"), **dims},))
         except Exception as error:  # whatever the network's own code and torch's tracing raise
             reason = reason or f"{type(error).__name__}: {error}"
