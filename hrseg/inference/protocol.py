@@ -128,21 +128,25 @@ class Protocol:
         Returns:
             (B, K, H, W), the sum over the scales.
         """
-        fuse = _FUSE[self.fusion]
+
+        def fuse(logits: Tensor, size: Sequence[int]) -> Tensor:
+            large = upsample(logits, size, align_corners)
+            if self.fusion == "exp" and large is not logits:  # in place, but never in what the network returned
+                return large.exp_()
+            return _FUSE[self.fusion](large)
 
         def view_scores(view: Tensor) -> Tensor:
             """Scores of one view at its own size, averaged with its mirror image under `flip`."""
             # bilinear upsampling commutes with mirroring: logits can be averaged while they are small
             logits = logits_of(view)
             if not self.flip:
-                return fuse(upsample(logits, view.shape[-2:], align_corners))
+                return fuse(logits, view.shape[-2:])
             mirrored = logits_of(view.flip(-1)).flip(-1)
             if flip_permutation is not None:
                 mirrored = mirrored[:, list(flip_permutation)]
             if self.fusion == "softmax":
-                first, second = (fuse(upsample(x, view.shape[-2:], align_corners)) for x in (logits, mirrored))
-                return (first + second) / 2
-            return fuse(upsample((logits + mirrored) / 2, view.shape[-2:], align_corners))
+                return fuse(logits, view.shape[-2:]).add_(fuse(mirrored, view.shape[-2:])).div_(2)
+            return fuse((logits + mirrored) / 2, view.shape[-2:])
 
         total: Tensor | None = None
         for scale in self.scales:

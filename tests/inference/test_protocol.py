@@ -107,6 +107,17 @@ def test_views_are_fused_as_named(network: Stride4, fusion: Any) -> None:
     torch.testing.assert_close(Protocol(flip=True, fusion=fusion).scores(network, images), expected[fusion])
 
 
+@pytest.mark.parametrize("fusion", ["logits", "softmax", "exp"])
+def test_what_the_network_returns_is_not_overwritten(fusion: Any) -> None:
+    logits = torch.randn(1, 3, 40, 40)  # of the images' size, and kept by the network
+    kept = logits.clone()
+    Protocol(flip=True, fusion=fusion).scores(lambda _: logits, torch.zeros(1, 3, 40, 40))
+    scores = Protocol(fusion=fusion).scores(lambda _: logits, torch.zeros(1, 3, 40, 40))
+    expected = {"logits": kept, "softmax": kept.softmax(1), "exp": kept.exp()}
+    assert torch.equal(scores, expected[fusion])
+    assert torch.equal(logits, kept)
+
+
 def test_images_of_a_batch_are_independent(network: Stride4) -> None:
     images = torch.cat([tensor(image(70, 90)), -tensor(image(70, 90))])
     for protocol in (Protocol((0.5, 1.0, 2.0), flip=True), Protocol((1.0, 1.5), window=(48, 48), stride=(32, 32))):

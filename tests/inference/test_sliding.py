@@ -110,3 +110,14 @@ def test_scores_of_windows_are_freed_before_the_next_ones() -> None:
     images = torch.rand(1, 3, 100, 120)
     torch.testing.assert_close(sliding_window(scores_of, images, (32, 32), (20, 20), "shift"), images * 2)
     assert len(kept) > 5
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_sums_have_the_memory_format_of_the_scores(memory_format: torch.memory_format) -> None:
+    def scores_of(windows: Tensor) -> Tensor:
+        return windows.mul(2).contiguous(memory_format=memory_format)
+
+    images = torch.randn(2, 3, 40, 56)
+    scores = sliding_window(scores_of, images, (16, 24), (10, 24), "pad")
+    torch.testing.assert_close(scores, 2 * images)
+    assert scores.is_contiguous(memory_format=memory_format)
