@@ -24,6 +24,8 @@ Predict = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3) uint8 to trai
 CALIBRATION_IMAGES = 300  # as NNCF uses by default
 OUTLIERS = 1e-5  # share of the activations beyond each end of a range
 RANKING_IMAGES = 16  # on which the most sensitive layers are found
+ROUNDS = 20  # of putting layers back to float
+SECONDS_TO_LOAD = 1.0  # of a model into its runtime
 _PART = "network"  # path in `SegmentationGraph` of what holds the network, under the same name
 
 
@@ -73,10 +75,32 @@ def stays_float(network: nn.Module, path: str, is_sum: bool) -> bool:
     return is_sum and isinstance(network.get_submodule(own), HighResolutionModule)
 
 
+def announce(predict: Predict, quantization: Quantization, layers: int, runs: float) -> None:
+    """Says how long a quantisation will take, from the time of the float model.
+
+    Args:
+        predict: Runs the float model.
+        quantization: The images, which the model takes.
+        layers: Number of layers that are quantised.
+        runs: What the ranges of an image cost, in runs of the float model.
+    """
+    image = quantization.images[0]
+    predict(image)  # allocates
+    start = time.perf_counter()
+    predict(image)
+    seconds = time.perf_counter() - start
+    scored = len(quantization.scored) if quantization.has_labels else 0
+    minutes = seconds * (runs * len(quantization.images) + 2 * scored) / 60
+    more = (seconds * (RANKING_IMAGES * layers + ROUNDS * scored) + SECONDS_TO_LOAD * (layers + ROUNDS)) / 60
+    back = f"; up to {more:.0f} more if layers must go back to float" if scored else "; no labels: mIoU is not held"
+    what = f"{len(quantization.images)} images to calibrate with and {scored} to score"
+    print(f"int8: about {max(minutes, 1):.0f} min for {what}{back}", file=sys.stderr, flush=True)
+
+
 def hold(
     make: Callable[[Sequence[str]], T], layers: Callable[[], Sequence[str]], drop: Callable[[T], float], max_drop: float
 ) -> T:
-    """Puts layers back to float, a twentieth of them at a time, until the loss of mIoU is no more than asked for.
+    """Puts layers back to float, a few at a time, until the loss of mIoU is no more than asked for.
 
     Args:
         make: Quantises all but some layers.
@@ -91,7 +115,7 @@ def hold(
     if drop(model) <= max_drop:
         return model
     ranked = layers()
-    step = -(-len(ranked) // 20)
+    step = -(-len(ranked) // ROUNDS)
     for number in range(step, len(ranked) + step, step):
         model = make(ranked[:number])
         print(f"{min(number, len(ranked))} of {len(ranked)} layers are float again", file=sys.stderr, flush=True)

@@ -14,13 +14,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from hrseg.export.quantization import OUTLIERS, RANKING_IMAGES, Predict, Quantization, Scorer, hold, stays_float
+from hrseg.export.quantization import (
+    OUTLIERS,
+    RANKING_IMAGES,
+    Predict,
+    Quantization,
+    Scorer,
+    announce,
+    hold,
+    stays_float,
+)
 from hrseg.inference.exported import ExportDescription
 from hrseg.inference.exported.description import IMAGES, LABELS, LOGITS
 from hrseg.utils.progress import track_progress
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # of a node's metadata: the paths of its modules, and its own name
 _QUANTIZED = ("Conv",)
+_RUNS = 10  # of the model, in which time the histograms of an image are made
 _AT_ONCE = 4  # images whose activations are in memory
 
 
@@ -49,6 +59,7 @@ def quantize_onnx(
     quantization = quantization.fitted(description)
     inferred = onnx.shape_inference.infer_shapes(model)
     layers = [node.name for node in model.graph.node if node.op_type in _QUANTIZED and node.name not in floats]
+    announce(_predict(model), quantization, len(layers), _RUNS)
     ranges = _ranges(inferred, quantization.images)
 
     def make(back: Sequence[str]) -> Any:

@@ -13,14 +13,24 @@ import torch
 from torch import fx, nn
 
 from hrseg.export.graph import quiet
-from hrseg.export.quantization import OUTLIERS, RANKING_IMAGES, Predict, Quantization, Scorer, stays_float
+from hrseg.export.quantization import (
+    OUTLIERS,
+    RANKING_IMAGES,
+    ROUNDS,
+    Predict,
+    Quantization,
+    Scorer,
+    announce,
+    stays_float,
+)
 from hrseg.inference.exported import ExportDescription
 from hrseg.inference.exported.description import IMAGES, LABELS
 from hrseg.utils.packages import require_packages
 from hrseg.utils.progress import track_progress
 
 _SUMS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
-_MOST_LAYERS = 20  # that go back to float, one after the other
+_WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+_RUNS = 4  # of the model, in which time NNCF observes the ranges of an image
 
 
 def quantize_openvino(
@@ -42,6 +52,8 @@ def quantize_openvino(
         ConfigError: NNCF is not installed.
     """
     require_packages("openvino", "nncf")
+    import openvino
+
     with quiet():
         import nncf
     from nncf.quantization.advanced_parameters import (
@@ -57,6 +69,12 @@ def quantize_openvino(
     quantization = quantization.fitted(description)
     number = len(quantization.images)
     scored = quantization.scored
+    announce(
+        _predict(openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})),
+        quantization,
+        sum(op.get_type_name() in _WEIGHTED and op.get_friendly_name() not in names for op in model.get_ops()),
+        _RUNS,
+    )
     common: dict[str, Any] = {
         "calibration_dataset": nncf.Dataset(_Calibration(quantization.images)),
         "subset_size": number,
@@ -75,7 +93,7 @@ def quantize_openvino(
             max_drop=quantization.max_drop / 100,
             advanced_quantization_parameters=parameters,
             advanced_accuracy_restorer_parameters=AdvancedAccuracyRestorerParameters(
-                max_num_iterations=_MOST_LAYERS, ranking_subset_size=RANKING_IMAGES, num_ranking_workers=1
+                max_num_iterations=ROUNDS, ranking_subset_size=RANKING_IMAGES, num_ranking_workers=1
             ),
         )
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from hrseg.errors import ConfigError
 from hrseg.export import Scored, check_precision
-from hrseg.export.quantization import Quantization, Scorer, hold, stays_float
+from hrseg.export.quantization import Quantization, Scorer, announce, hold, stays_float
 from hrseg.models import HRNetV2
 from tests.export.quantized import described
 from tests.networks import TINY
@@ -68,6 +68,24 @@ def test_gate_puts_the_most_sensitive_layers_back_until_it_holds() -> None:
 def test_gate_puts_a_twentieth_back_at_a_time() -> None:
     costs = {f"layer{number:02}": 1.0 - number / 100 for number in range(50)}
     assert len(_hold(costs, sum(costs.values()) - 0.5)) == 3
+
+
+def test_time_is_announced(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((10.0, 12.0) * 2)
+    monkeypatch.setattr("hrseg.export.quantization.time.perf_counter", lambda: next(clock))
+    image, target = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
+    seen: list[np.ndarray] = []
+    announce(lambda image: seen.append(image) or target, Quantization([image] * 60, [Scored(image, target)] * 30), 9, 4)
+    # 2 s a run: 4 runs for each of 60 images, and 30 images twice; 9 layers on 16 images, and 20 times 30 images
+    expected = (
+        "int8: about 10 min for 60 images to calibrate with and 30 to score; up to 25 more if layers must go back"
+    )
+    assert capsys.readouterr().err == f"{expected} to float\n"
+    announce(lambda image: target, Quantization([image] * 60), 9, 4)
+    assert capsys.readouterr().err.endswith(
+        "about 8 min for 60 images to calibrate with and 0 to score; no labels: mIoU is not held\n"
+    )
+    assert len(seen) == 2
 
 
 def test_scorer_computes_miou_over_all_images(capsys: pytest.CaptureFixture[str]) -> None:
