@@ -7,10 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.utils._sympy.value_ranges import bound_sympy
 
 from hrseg.errors import ConfigError
 from hrseg.export.resize import resize_bilinear
@@ -26,8 +28,8 @@ from hrseg.inference.exported.description import (
 from hrseg.models import Segmenter, fold_batch_norm, outputs_of
 from hrseg.utils.upsample import upsample
 
-SMALLEST = 33  # pixels of a side; torch.export specialises a side of 1, which 32 pixels have at stride 32
 _MULTIPLES = (1, 32)  # of the sides; encoders of segmentation_models_pytorch need 32
+_SAMPLE = (160, 224)  # pixels; maps at stride 32 of a quarter of it have sides above 1, which torch.export specialises
 _DTYPES = {"fp32": torch.float32, "int8": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -130,25 +132,20 @@ def capture(
     own = fold_batch_norm(network) if isinstance(network, Segmenter) else deepcopy(network)
     own = own.to(memory_format=memory_format)
     graph = SegmentationGraph(own, description, with_steps).eval()
-    height, width = description.size or (67, 99)
     reason = ""
     for multiple in (1,) if description.size else _MULTIPLES:
-        sides = [-(-side // multiple) * multiple for side in (height, width)]
-        least = -(-SMALLEST // multiple)
-        dims = (
-            {}
-            if description.size
-            else {
-                axis: multiple * Dim(name, min=least) if multiple > 1 else Dim(name, min=least)
-                for axis, name in ((1, "height"), (2, "width"))
-            }
-        )
-        images = torch.zeros(2, *sides, 3, dtype=torch.uint8)
+        # odd sides, where any are taken
+        height, width = description.size or (side + 3 * (multiple == 1) for side in _SAMPLE)
+        sides: dict[int, Any] = {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}
+        if multiple > 1:
+            sides = {1: multiple * Dim("height", min=2), 2: multiple * Dim("width", min=2)}
+        images = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+        dynamic = {0: Dim.DYNAMIC, **({} if description.size else sides)}
         try:
             with torch.no_grad(), quiet():
                 if not isinstance(network, Segmenter):
                     graph(images[:1])  # segmentation_models_pytorch checks the size only outside of an export
-                program = torch.export.export(graph, (images,), dynamic_shapes=({0: Dim("batch"), **dims},))
+                program = torch.export.export(graph, (images,), dynamic_shapes=(dynamic,))
         except Exception as error:  # whatever the network's own code and torch's tracing raise
             reason = reason or f"{type(error).__name__}: {error}"
         else:
@@ -157,6 +154,15 @@ def capture(
     size = f"for {height}x{width}" if description.size else "for any size"
     remedy = "its code must not depend on values" if description.size else "try --size HEIGHTxWIDTH"
     raise ConfigError(f"{kind} cannot be exported {size}: {' '.join(reason.split())[:300]}; {remedy}")
+
+
+def smallest_side(program: ExportedProgram) -> int:
+    """The least height and width that a program takes; torch checks them."""
+    images = next(node for node in program.graph.nodes if node.name == program.graph_signature.user_inputs[0])
+    ranges = program.range_constraints
+    sides = [side.node.expr for side in images.meta["val"].shape[1:3] if isinstance(side, torch.SymInt)]
+    least = [int(bound_sympy(side, ranges).lower) for side in sides]
+    return max([1, *least])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from hrseg.errors import ConfigError
-from hrseg.export.graph import SMALLEST, capture, quiet
+from hrseg.export.graph import capture, quiet, smallest_side
 from hrseg.inference.exported.description import KEY, ExportDescription
 
 _MODEL = "model"  # both in the archive, as torch.export.load and aoti_load_package expect
@@ -34,7 +34,7 @@ def write_torch(
     """
     program, description = capture(network, description, with_steps=False, memory_format=torch.channels_last)
     if description.size is None:
-        description = description.replaced(smallest=SMALLEST)  # torch's guard
+        description = description.replaced(smallest=smallest_side(program))
     extra = {KEY: description.to_json()}
     with quiet():
         if compiled:

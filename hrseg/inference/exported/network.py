@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, HrsegError
 from hrseg.inference.exported.description import ExportDescription
 
 
@@ -60,7 +62,8 @@ class ExportedNetwork(nn.Module, ABC):
             ConfigError: The file does not take images of this size.
         """
         self._check_size(images.shape[1:3])
-        return self._run(np.ascontiguousarray(images))
+        with self._as_config_error(images.shape):
+            return self._run(np.ascontiguousarray(images))
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Maps images (N, 3, H, W), float and normalised, to {"out": logits (N, K, h, w)}.
@@ -72,10 +75,23 @@ class ExportedNetwork(nn.Module, ABC):
             self._check_size(images.shape[2:])
         elif tuple(images.shape[2:]) != self.description.input_size:
             raise self._refusal(images.shape[2:], self.description.input_size, "its input_size")
-        logits = self._run_network(images.float().contiguous().cpu().numpy())
+        with self._as_config_error(tuple(images.shape)):
+            logits = self._run_network(images.float().contiguous().cpu().numpy())
         return {"out": torch.from_numpy(logits).to(images.device)}
 
     forward = outputs
+
+    @contextmanager
+    def _as_config_error(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Converts errors of the runtime, whose classes are its own."""
+        try:
+            yield
+        except (HrsegError, MemoryError):
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            what = f"images of shape {shape} ({self.runs_on})"
+            raise ConfigError(f"{self.path} cannot be run on {what}: {reason}") from error
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         fixed, multiple = self.description.size, self.description.multiple
