@@ -52,7 +52,7 @@ def test_the_description_is_read_without_trust(runtime: str, exports: Exports) -
     for name in vars(expected):
         if name not in own:
             assert getattr(stated, name) == getattr(expected, name), name
-    assert stated.smallest == (33 if runtime == "torch" else 1)
+    assert stated.smallest == (5 if runtime == "torch" else 1)
     assert len(stated.weights) == 64
     assert torch.__version__.startswith(stated.versions["torch"])
 
