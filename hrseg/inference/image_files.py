@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +13,11 @@ from hrseg.errors import ConfigError, DataFileError, OutputError
 from hrseg.inference.certainty import Certainty, CertaintyOptions
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.writer import write_prediction
-from hrseg.utils.images import read_image
+from hrseg.utils.images import image_size, read_image
 from hrseg.utils.threads import map_in_threads
 
 _NONE = CertaintyOptions()
+_HUGE = 50_000_000  # pixels
 
 
 def predict_files(
@@ -25,7 +26,7 @@ def predict_files(
     """Predicts image files one by one, and writes labels, overlays and certainty; see `write_prediction`.
 
     Threads read the next images while the network runs, and encode and write the previous ones; a few images are in
-    memory at a time.
+    memory at a time, fewer if the largest file is huge.
 
     Args:
         predictor: The network.
@@ -68,8 +69,18 @@ def predict_files(
         return None
 
     reduce = certainty.reduce if certainty.is_needed else None
-    segmented = (segment(*pair) for pair in map_in_threads(read, images))
-    yield from map_in_threads(write, segmented, threads=1 if certainty.probabilities else None)  # they are large
+    threads = _threads(images.values())
+    segmented = (segment(*pair) for pair in map_in_threads(read, images, threads))
+    yield from map_in_threads(write, segmented, 1 if certainty.probabilities else threads)  # they are large
+
+
+def _threads(paths: Iterable[Path]) -> int | None:
+    """Number of threads for each of reading and writing, fewer for huge images; None for the default."""
+    try:
+        height, width = image_size(max(paths, key=lambda path: path.stat().st_size, default=Path()))
+    except (OSError, DataFileError):  # reported when its turn comes
+        return None
+    return 1 if height * width > _HUGE else None
 
 
 class _Segmented(NamedTuple):

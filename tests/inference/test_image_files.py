@@ -60,6 +60,10 @@ def test_certainty_is_that_of_the_predictor(bits: Literal[8, 16], predictor: Pre
         np.testing.assert_array_equal(written, TABLE.decode(labels))
 
 
+def test_no_files(predictor: Predictor, tmp_path: Path) -> None:
+    assert list(predict_files(predictor, {}, tmp_path)) == []
+
+
 def test_only_what_is_wanted_is_written(predictor: Predictor, tmp_path: Path) -> None:
     found = images(tmp_path / "in", 1)
     for options, kinds in ((CertaintyOptions(), set()), (CertaintyOptions(8), {"confidence"})):
@@ -114,3 +118,9 @@ def test_memory_is_flat(predictor: Predictor, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("hrseg.inference.image_files.write_prediction", lambda *_: None)
     assert list(predict_files(predictor, found, tmp_path)) == [None] * 300
     assert 1 < most < 20
+
+    most = 0
+    monkeypatch.setattr("hrseg.inference.image_files._HUGE", 50)
+    found = images(tmp_path / "in", 30)
+    assert list(predict_files(predictor, found, tmp_path)) == [None] * 30
+    assert 1 < most < 7
