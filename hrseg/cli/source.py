@@ -9,6 +9,7 @@ from hrseg.cli.label_tables import ACCEPTED, read_labels
 from hrseg.errors import ConfigError
 from hrseg.run.folders import run_dir_of
 from hrseg.utils.paths import expanded
+from hrseg.utils.text_files import read_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ class Source(NamedTuple):
         network: In evaluation mode.
         description: Classes, preprocessing and protocol.
         run_dir: Folder of its run; None for weights from elsewhere.
-        licence: Of published weights; empty where it is not known.
+        licence: Of published weights, or of those that a run started from; empty where it is not known.
     """
 
     network: nn.Module
@@ -83,7 +84,8 @@ def open_source(given: str, labels: str | None, trust: bool) -> Source:
     if labels is None:
         path = checkpoint_in(expanded(given))
         network, description = rebuild_network(read_content(path), path, trust)
-        return Source(network.eval(), description, run_dir_of(path), "")
+        run_dir = run_dir_of(path)
+        return Source(network.eval(), description, run_dir, "" if run_dir is None else _licence_of_start(run_dir))
     table, input_size = read_labels(labels)
     found = create_model(from_file=given)
     classes = getattr(found, "num_classes", None)
@@ -97,6 +99,19 @@ def open_source(given: str, labels: str | None, trust: bool) -> Source:
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     described = Description(found.config, table, mean, std, Protocol(), None, size)
     return Source(found.eval(), described, None, published.licence if published else "")
+
+
+def _licence_of_start(run_dir: Path) -> str:
+    """The licence of the published weights that a run started from."""
+    from hrseg.models.weights.published import ZOO
+
+    model = read_settings(run_dir / "config.yaml").get("model")
+    settings = model.get("init_args", model) if isinstance(model, dict) else {}
+    network, weights = (settings.get(key) if isinstance(settings, dict) else None for key in ("network", "weights"))
+    published = ZOO.get(str(weights)) or ZOO.get(f"{network}.{weights}")
+    if published is None:
+        return ""
+    return f"training started from {published.name}: {published.licence or 'no licence stated'}"
 
 
 def checkpoint_in(path: Path) -> Path:
