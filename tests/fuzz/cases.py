@@ -25,7 +25,20 @@ SCORING = ["validate", "test", "predict"]
 _CALLS: dict[str, tuple[list[list[str]], list[str]]] = {
     "predict": (
         [["--images", "street", "--ckpt_path", CHECKPOINT]],
-        ["--images", "--ckpt_path", "--labels", "--output", "--device", "--protocol"],
+        [
+            "--images",
+            "--ckpt_path",
+            "--labels",
+            "--output",
+            "--device",
+            "--protocol",
+            "--confidence",
+            "--probabilities",
+        ],
+    ),
+    "calibrate": (
+        [["run", "--trainer.limit_val_batches=1"], [CHECKPOINT], ["run", "--config", "folder.yaml"]],
+        ["--ckpt_path", "--config", "--data.root", "--model.val_protocol", "--run_dir", "--trust", "--help"],
     ),
     "prepare": (
         [
