@@ -13,7 +13,14 @@ from pathlib import Path
 
 import torch
 
-_CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX"}  # by flag in /proc/cpuinfo
+# feature -> flags in /proc/cpuinfo; VNNI is for int8
+_CPU_FEATURES = {
+    "AVX2": {"avx2"},
+    "AVX-512": {"avx512f"},
+    "VNNI": {"avx_vnni", "avx512_vnni"},
+    "BF16": {"avx512_bf16", "amx_bf16"},
+    "AMX": {"amx_tile"},
+}
 
 
 def describe_environment(packages: tuple[str, ...] = ("hrseg", "torch")) -> dict[str, str]:
@@ -24,7 +31,8 @@ def describe_environment(packages: tuple[str, ...] = ("hrseg", "torch")) -> dict
     """
     cpuinfo = Path("/proc/cpuinfo")  # Linux
     fields = dict(re.findall(r"^(model name|flags)\s*: (.+)", cpuinfo.read_text() if cpuinfo.exists() else "", re.M))
-    features = [feature for flag, feature in _CPU_FEATURES.items() if flag in fields.get("flags", "").split()]
+    flags = set(fields.get("flags", "").split())
+    features = [feature for feature, named in _CPU_FEATURES.items() if named & flags]
     hardware = [f"{os.cpu_count()} cores", fields.get("model name", platform.machine()), *features]
     if torch.cuda.is_available():
         hardware.append(torch.cuda.get_device_name())
