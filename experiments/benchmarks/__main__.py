@@ -21,7 +21,9 @@ COMMAND = "python -m experiments.benchmarks"
 
 SUBJECTS = {
     "forward": "the forward pass of one image",
+    "cpu": "networks on a CPU in each precision, and their share of its peak",
     "windows": "sliding-window inference of one image",
+    "protocols": "the papers' test protocols on one image",
     "predict": "prediction of image files, from reading to writing",
     "train": "time and memory of one training step",
     "deterministic": "time and memory of one training step in deterministic mode",

@@ -49,7 +49,7 @@ def measure_predict(
     torch.manual_seed(0)
     predictor = Predictor(create_model(name, CITYSCAPES.num_classes), CITYSCAPES)
     with TemporaryDirectory() as folder, torch_threads(threads):
-        files = _files(images, Path(folder) / "scenes", size, frames)
+        files = files_of(images, Path(folder) / "scenes", size, frames)
         kept = [read_image(path) for path in islice(files.values(), _KEPT)]
         ours, serial = Path(folder) / "ours", Path(folder) / "serial"
 
@@ -70,7 +70,8 @@ def measure_predict(
     ]
 
 
-def _files(images: Path | None, folder: Path, size: tuple[int, int], frames: int) -> dict[str, Path]:
+def files_of(images: Path | None, folder: Path, size: tuple[int, int], frames: int) -> dict[str, Path]:
+    """Images of a folder, by name, without label maps; None generates street scenes into `folder`."""
     if images is None:
         images = folder
         StreetScenesDataModule(folder, 1, size, size, 1, num_val=6, num_test=1, num_workers=0).prepare_data()

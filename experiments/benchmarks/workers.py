@@ -53,7 +53,7 @@ def compare_apart(
     generations = min(repeats, 3)  # the memory layout of a subprocess is random
     for _ in range(generations):
         with ExitStack() as stack:
-            workers = {side: stack.enter_context(_Worker(make, threads, side, *arguments)) for side in sides}
+            workers = {side: stack.enter_context(Worker(make, threads, side, *arguments)) for side in sides}
             runs = {side: worker.run for side, worker in workers.items()}
             for side, values in time_interleaved(runs, math.ceil(repeats / generations)).items():
                 seconds[side] += values
@@ -70,7 +70,7 @@ def compare_apart(
     return rows
 
 
-class _Worker:
+class Worker:
     """A subprocess that runs one alternative on request."""
 
     def __init__(self, make: Callable[..., Callable[[], Tensor]], threads: int, *arguments: object) -> None:
@@ -83,7 +83,7 @@ class _Worker:
             [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def __enter__(self) -> _Worker:
+    def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -105,7 +105,7 @@ class _Worker:
 
 
 def serve(make: Callable[..., Callable[[], Tensor]], threads: int, arguments: tuple[object, ...]) -> None:
-    """Entry point of the subprocess: answers the requests of a `_Worker`, one per line."""
+    """Entry point of the subprocess: answers the requests of a `Worker`, one per line."""
     torch.set_num_threads(threads)
     run = make(*arguments)
     before = _memory("VmRSS", torch.cuda.memory_allocated)

@@ -7,11 +7,13 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import experiments.benchmarks.metric
 from experiments.benchmarks import (
+    cpu,
     data,
     ddp,
     deterministic,
@@ -20,6 +22,7 @@ from experiments.benchmarks import (
     metric,
     ocr,
     predict,
+    protocols,
     rmi,
     scaling,
     startup,
@@ -32,9 +35,11 @@ from experiments.benchmarks.interleaved import HRSEG, Row, compare, require_clos
 from experiments.benchmarks.report import describe_run, format_table, write_csv
 from experiments.benchmarks.settled import in_nchw, settled
 from hrseg.errors import ConfigError, DataNotFoundError, LabelRangeError
+from hrseg.inference import Protocol
 from hrseg.metrics import SegmentationMetrics
 from hrseg.models import HRNetV2
 from tests.networks import TINY
+from tests.references import protocols as reference
 
 ROW = Row("data", "case", HRSEG, 12.3456, "samples/s", 1.0)
 
@@ -95,6 +100,49 @@ def test_forward() -> None:
 def test_forward_beside_peers() -> None:
     rows = forward.measure_forward(1, 1, size=(64, 64), speedups={"hrnetv2_w18": 0.0})
     assert [row.side.split()[0] for row in rows] == [HRSEG, "the", "the", "timm", "SMP"]
+
+
+@pytest.mark.usefixtures("one_process")
+def test_cpu() -> None:
+    rows = cpu.measure_cpu(1, 1, (64, 96), {"hrnetv2_w18_small_v1": cpu.Goals(0.0, 0.001, 1e9)})
+    assert [row.side for row in rows[:2]] == ["peak", "peak"]
+    assert all(row.value > 0 for row in rows if row.unit in ("s", "GFLOP/s"))
+    for mode in (cpu.PLAIN, cpu.FP32, cpu.BF16):
+        found = [row for row in rows if row.case == f"hrnetv2_w18_small_v1 1x3x64x96, {mode}"]
+        assert [(row.side, row.unit) for row in found] == [(HRSEG, "s"), (cpu.OFFICIAL, "s"), (HRSEG, "GFLOP/s")]
+        expected = {cpu.PLAIN: None, cpu.FP32: True, cpu.BF16: False if cpu._has_amx() else None}[mode]
+        assert found[1].met is expected
+
+
+def test_cpu_refuses_different_results() -> None:
+    norms = {cpu.OFFICIAL: 10.0, cpu.PLAIN: 10.001, cpu.FP32: 10.0, cpu.BF16: 10.5}
+    cpu._require_same(norms)
+    for side, norm in ((cpu.PLAIN, 10.1), (cpu.BF16, 13.0)):
+        with pytest.raises(AssertionError):
+            cpu._require_same(norms | {side: norm})
+
+
+@pytest.mark.usefixtures("one_process")
+def test_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = 1, 1, (64, 128), "hrnetv2_w18_small_v1"
+    rows = protocols.measure_protocols(*arguments, ["slide"], speedup=0.001)
+    assert [row.side for row in rows] == [HRSEG, protocols.OFFICIAL]
+    assert rows[1].met
+    monkeypatch.setattr(protocols, "official_labels", lambda *_: np.zeros((64, 128), np.uint8))
+    with pytest.raises(AssertionError, match="of the pixels differ under slide"):
+        protocols.measure_protocols(*arguments, ["slide"])
+
+
+def test_the_official_evaluator_is_the_reference() -> None:
+    """The benchmark's evaluator against the oracle of `Protocol`."""
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 4, 3, stride=4, padding=1)
+    image = np.random.default_rng(0).normal(size=(48, 96, 3)).astype(np.float32)
+    protocol = Protocol((0.5, 1.0, 1.5), 96, True, "exp", (48, 96), last_window="shift", whole_up_to=1.0)
+    with torch.inference_mode():
+        labels = protocols.official_labels(network, image, protocol)
+        scores = reference.cityscapes_protocol(network, image, [0.5, 1.0, 1.5], 96, (48, 96), True)
+    assert (labels == scores.argmax(2)).mean() > 0.999
 
 
 def test_windows() -> None:
@@ -160,7 +208,8 @@ class Here:
 
 @pytest.fixture
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_Worker", Here)
+    for module in (workers, cpu, protocols):
+        monkeypatch.setattr(module, "Worker", Here)
 
 
 @pytest.mark.usefixtures("one_process")
@@ -335,7 +384,22 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_command_measures_all_subjects_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    for module in (forward, windows, predict, train, deterministic, ddp, hrformer, ocr, rmi, data, metric, startup):
+    for module in (
+        forward,
+        cpu,
+        windows,
+        protocols,
+        predict,
+        train,
+        deterministic,
+        ddp,
+        hrformer,
+        ocr,
+        rmi,
+        data,
+        metric,
+        startup,
+    ):
         name = module.__name__.split(".")[-1]
         monkeypatch.setattr(module, f"measure_{name}", lambda *_, name=name: seen.append(name) or [ROW])
     monkeypatch.setattr(scaling.Scaling, "rows", lambda _: seen.append("scaling") or [ROW])
