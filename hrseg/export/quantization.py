@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,9 +17,10 @@ from hrseg.inference.exported import ExportDescription
 from hrseg.metrics import confusion_matrix, mean_iou
 from hrseg.models.networks.hrnet import HighResolutionModule
 from hrseg.utils.lazy import Lazy
+from hrseg.utils.progress import track_progress
 
 T = TypeVar("T")
-Predict = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3) uint8 to train ids (H, W) uint8
+Predict = Callable[[np.ndarray], np.ndarray]  # an image (H, W, 3) uint8 to train ids (H, W) uint8, or to logits
 
 CALIBRATION_IMAGES = 300  # as NNCF uses by default
 OUTLIERS = 1e-5  # share of the activations beyond each end of a range
@@ -92,9 +93,13 @@ def announce(predict: Predict, quantization: Quantization, layers: int, runs: fl
     scored = len(quantization.scored) if quantization.has_labels else 0
     minutes = seconds * (runs * len(quantization.images) + 2 * scored) / 60
     more = (seconds * (RANKING_IMAGES * layers + ROUNDS * scored) + SECONDS_TO_LOAD * (layers + ROUNDS)) / 60
-    back = f"; up to {more:.0f} more if layers must go back to float" if scored else "; no labels: mIoU is not held"
+    back = (
+        f"; up to {max(more, 1):.0f} more if layers must go back to float"
+        if scored
+        else "; no labels: mIoU is not held"
+    )
     what = f"{len(quantization.images)} images to calibrate with and {scored} to score"
-    print(f"int8: about {max(minutes, 1):.0f} min for {what}{back}", file=sys.stderr, flush=True)
+    print(f"int8: about {max(minutes, 1):.0f} min for {what}; {back}", file=sys.stderr, flush=True)
 
 
 def hold(
@@ -124,49 +129,58 @@ def hold(
     return model
 
 
+def rank(
+    layers: Sequence[str], with_one: Callable[[str], Predict], whole: Predict, images: Sequence[np.ndarray]
+) -> list[str]:
+    """Layers by the squared error of the logits if one alone is quantised, the largest first.
+
+    Args:
+        layers: Their names.
+        with_one: Makes a model with this layer quantised; maps an image to logits.
+        whole: The float model.
+        images: Of which a few are used.
+    """
+    number = min(RANKING_IMAGES, len(images))
+    chosen = [images[index] for index in np.linspace(0, len(images) - 1, number).astype(int)]
+    expected = [whole(image) for image in chosen]
+    errors: dict[str, float] = {}
+    for layer in track_progress(layers, "looking for the most sensitive layers", len(layers)):
+        run = with_one(layer)
+        pairs = zip(chosen, expected, strict=True)
+        errors[layer] = sum(float(((run(image) - logits) ** 2).mean()) for image, logits in pairs)
+    return sorted(errors, key=errors.__getitem__, reverse=True)
+
+
 class Scorer:
-    """mIoU of models on images, with a line for each model that is scored on all of them.
+    """mIoU of models on images, with a line for each of them, the first of which is float.
 
     Args:
         predict: Maps a model to a function that predicts.
         description: For the classes.
-        total: Number of all images.
+        samples: The images, all with labels.
     """
 
-    def __init__(self, predict: Callable[[Any], Predict], description: ExportDescription, total: int) -> None:
+    def __init__(
+        self, predict: Callable[[Any], Predict], description: ExportDescription, samples: Sequence[Scored]
+    ) -> None:
         self._predict = predict
         self._labels = description.labels
-        self._total = total
-        self._said = time.perf_counter()
-        self._tried = 0
-        self.first: float | None = None
+        self._samples = samples
+        self._first: float | None = None
 
-    def __call__(self, model: Any, samples: Iterable[Scored]) -> tuple[float, list[float]]:
-        """Computes mIoU, and each image's share of right pixels, by which NNCF chooses images to rank layers on."""
+    def drop(self, model: Any) -> float:
+        """Computes how many points of mIoU a model loses against the first."""
         predict = self._predict(model)
         labels = self._labels
         counts = torch.zeros(labels.num_classes, labels.num_classes + 1, dtype=torch.int64)
-        shares: list[float] = []
-        for image, target in samples:
-            assert target is not None
-            found = predict(image)
-            counts += confusion_matrix(
-                torch.from_numpy(found), torch.from_numpy(target), labels.num_classes, labels.ignore_index
-            )
-            valid = target != labels.ignore_index
-            shares.append(float((found[valid] == target[valid]).mean()) if valid.any() else 1.0)
-        miou = float(mean_iou(counts))
-        self._report(miou, len(shares))
-        return miou, shares
-
-    def _report(self, miou: float, number: int) -> None:
-        if number < self._total:
-            self._tried += 1
-            if time.perf_counter() - self._said > 15:
-                self._said = time.perf_counter()
-                print(f"looking for the most sensitive layers: {self._tried} tried", file=sys.stderr, flush=True)
-            return
-        drop = "" if self.first is None else f", {100 * (self.first - miou):.2f} points less"
-        kind = "float" if self.first is None else "int8"
-        print(f"{kind}: mIoU {100 * miou:.2f} on {number} images{drop}", file=sys.stderr, flush=True)
-        self.first = miou if self.first is None else self.first
+        for image, target in self._samples:
+            if target is not None:
+                found = torch.from_numpy(predict(image))
+                counts += confusion_matrix(found, torch.from_numpy(target), labels.num_classes, labels.ignore_index)
+        miou = 100 * float(mean_iou(counts))
+        kind = "float" if self._first is None else "int8"
+        self._first = miou if self._first is None else self._first
+        loss = self._first - miou
+        less = "" if kind == "float" else f", {loss:.2f} points less"
+        print(f"{kind}: mIoU {miou:.2f} on {len(self._samples)} images{less}", file=sys.stderr, flush=True)
+        return loss

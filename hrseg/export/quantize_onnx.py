@@ -14,16 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hrseg.export.quantization import (
-    OUTLIERS,
-    RANKING_IMAGES,
-    Predict,
-    Quantization,
-    Scorer,
-    announce,
-    hold,
-    stays_float,
-)
+from hrseg.export.quantization import OUTLIERS, Predict, Quantization, Scorer, announce, hold, rank, stays_float
 from hrseg.inference.exported import ExportDescription
 from hrseg.inference.exported.description import IMAGES, LABELS, LOGITS
 from hrseg.utils.progress import track_progress
@@ -67,12 +58,17 @@ def quantize_onnx(
 
     if not quantization.has_labels:
         return make(())
-    scorer = Scorer(_predict, description, len(quantization.scored))
-    reference = scorer(model, quantization.scored)[0]
+    scorer = Scorer(_predict, description, quantization.scored)
+    scorer.drop(model)
     return hold(
         make,
-        lambda: _ranked(inferred, ranges, layers, quantization.images),
-        lambda made: 100 * (reference - scorer(made, quantization.scored)[0]),
+        lambda: rank(
+            layers,
+            lambda layer: _run(_quantized(inferred, ranges, [layer]), LOGITS),
+            _run(inferred, LOGITS),
+            quantization.images,
+        ),
+        scorer.drop,
         quantization.max_drop,
     )
 
@@ -137,19 +133,8 @@ def _quantized(model: Any, ranges: Any, layers: Sequence[str]) -> Any:
     return copy
 
 
-def _ranked(model: Any, ranges: Any, layers: Sequence[str], images: Sequence[np.ndarray]) -> list[str]:
-    """Layers by the squared error of the logits if one alone is quantised, the largest first."""
-    chosen = [images[index] for index in np.linspace(0, len(images) - 1, RANKING_IMAGES).astype(int)]
-    expected = [_run(_session(model, LOGITS), LOGITS, image) for image in chosen]
-    errors: dict[str, float] = {}
-    for layer in track_progress(layers, "looking for the most sensitive layers", len(layers)):
-        session = _session(_quantized(model, ranges, [layer]), LOGITS)
-        pairs = zip(chosen, expected, strict=True)
-        errors[layer] = sum(float(((_run(session, LOGITS, image) - logits) ** 2).mean()) for image, logits in pairs)
-    return sorted(errors, key=errors.__getitem__, reverse=True)
-
-
-def _session(model: Any, output: str) -> Any:
+def _run(model: Any, output: str) -> Predict:
+    """Loads a model, to one that maps an image to an output."""
     import onnx
     import onnxruntime
 
@@ -160,14 +145,15 @@ def _session(model: Any, output: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
+    def run(image: np.ndarray) -> np.ndarray:
+        value: np.ndarray = session.run([output], {IMAGES: image[None]})[0]
+        return value
 
-def _run(session: Any, output: str, image: np.ndarray) -> np.ndarray:
-    value: np.ndarray = session.run([output], {IMAGES: image[None]})[0]
-    return value
+    return run
 
 
 def _predict(model: Any) -> Predict:
-    session = _session(model, LABELS)
-    return lambda image: _run(session, LABELS, image)[0]
+    run = _run(model, LABELS)
+    return lambda image: run(image)[0]

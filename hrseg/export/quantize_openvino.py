@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,9 @@ import torch
 from torch import fx, nn
 
 from hrseg.export.graph import quiet
-from hrseg.export.quantization import (
-    OUTLIERS,
-    RANKING_IMAGES,
-    ROUNDS,
-    Predict,
-    Quantization,
-    Scorer,
-    announce,
-    stays_float,
-)
+from hrseg.export.quantization import OUTLIERS, Predict, Quantization, Scorer, announce, hold, rank, stays_float
 from hrseg.inference.exported import ExportDescription
-from hrseg.inference.exported.description import IMAGES, LABELS
+from hrseg.inference.exported.description import IMAGES, LABELS, LOGITS
 from hrseg.utils.packages import require_packages
 from hrseg.utils.progress import track_progress
 
@@ -52,14 +43,9 @@ def quantize_openvino(
         ConfigError: NNCF is not installed.
     """
     require_packages("openvino", "nncf")
-    import openvino
-
     with quiet():
         import nncf
-    from nncf.quantization.advanced_parameters import (
-        AdvancedAccuracyRestorerParameters,
-        AdvancedQuantizationParameters,
-    )
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     floats = {node.name for node in graph.nodes if node.op == "call_function" and _is_float(network, node)}
@@ -67,35 +53,62 @@ def quantize_openvino(
     ranges = RangeEstimatorParametersSet.MEAN_QUANTILE
     ranges.min.quantile_outlier_prob = ranges.max.quantile_outlier_prob = OUTLIERS
     quantization = quantization.fitted(description)
-    number = len(quantization.images)
-    scored = quantization.scored
-    announce(
-        _predict(openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})),
-        quantization,
-        sum(op.get_type_name() in _WEIGHTED and op.get_friendly_name() not in names for op in model.get_ops()),
-        _RUNS,
-    )
-    common: dict[str, Any] = {
-        "calibration_dataset": nncf.Dataset(_Calibration(quantization.images)),
-        "subset_size": number,
-        "ignored_scope": nncf.IgnoredScope(names=names, validate=False),
-    }
-    parameters = AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
+    layers = [
+        op.get_friendly_name()
+        for op in model.get_ordered_ops()
+        if op.get_type_name() in _WEIGHTED and op.get_friendly_name() not in names
+    ]
+    announce(_predict(model), quantization, len(layers), _RUNS)
     nncf.set_log_level(logging.ERROR)
     with quiet(), contextlib.redirect_stdout(io.StringIO()):  # its bars
-        if not quantization.has_labels:
-            return nncf.quantize(model, **common, advanced_parameters=parameters)
-        return nncf.quantize_with_accuracy_control(
+        quantized = nncf.quantize(
             model,
-            **common,
-            validation_dataset=nncf.Dataset(scored),
-            validation_fn=Scorer(_predict, description, len(scored)),
-            max_drop=quantization.max_drop / 100,
-            advanced_quantization_parameters=parameters,
-            advanced_accuracy_restorer_parameters=AdvancedAccuracyRestorerParameters(
-                max_num_iterations=ROUNDS, ranking_subset_size=RANKING_IMAGES, num_ranking_workers=1
-            ),
+            nncf.Dataset(_Calibration(quantization.images)),
+            subset_size=len(quantization.images),
+            ignored_scope=nncf.IgnoredScope(names=names, validate=False),
+            advanced_parameters=AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
         )
+    if not quantization.has_labels:
+        return quantized
+    scorer = Scorer(_predict, description, quantization.scored)
+    scorer.drop(model)
+    return hold(
+        lambda back: _with_float(quantized, model, back),
+        lambda: rank(
+            layers,
+            lambda layer: _run(_with_float(quantized, model, [name for name in layers if name != layer]), LOGITS),
+            _run(model, LOGITS),
+            quantization.images,
+        ),
+        scorer.drop,
+        quantization.max_drop,
+    )
+
+
+def _with_float(quantized: Any, model: Any, layers: Collection[str]) -> Any:
+    """A copy of the quantised model with the weights, biases and inputs of some layers as in the original."""
+    from openvino import opset13 as ops
+
+    copy = quantized.clone()
+    originals = {op.get_friendly_name(): op for op in model.get_ops()}
+
+    def restore(op: Any, index: int) -> None:
+        constant = originals[op.get_friendly_name()].input_value(index).get_node()
+        op.input(index).replace_source_output(ops.constant(constant.data).output(0))
+
+    for op in copy.get_ordered_ops():
+        if op.get_friendly_name() not in layers:
+            continue
+        source = op.input_value(0).get_node()
+        if source.get_type_name() == "FakeQuantize":
+            op.input(0).replace_source_output(source.input_value(0))
+        restore(op, 1)
+        for target in op.output(0).get_target_inputs():
+            user = target.get_node()
+            if user.get_type_name() == "Add" and user.input_value(1).get_node().get_type_name() == "Constant":
+                restore(user, 1)
+    copy.validate_nodes_and_infer_types()
+    return copy
 
 
 class _Calibration:
@@ -116,5 +129,19 @@ def _is_float(network: nn.Module, node: fx.Node) -> bool:
     return stays_float(network, stack[-1][0], node.target in _SUMS)
 
 
-def _predict(compiled: Any) -> Predict:
-    return lambda image: compiled({IMAGES: image[None]})[LABELS][0]
+def _run(model: Any, output: str) -> Predict:
+    """Compiles a model, to one that maps an image to an output."""
+    import openvino
+
+    copy = model.clone()
+    if output != LABELS:
+        values = {name: value for op in copy.get_ops() for value in op.outputs() for name in value.get_names()}
+        copy.add_outputs([values[output]])
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = openvino.compile_model(copy, "CPU", options)
+    return lambda image: compiled({IMAGES: image[None]})[output]
+
+
+def _predict(model: Any) -> Predict:
+    run = _run(model, LABELS)
+    return lambda image: run(image)[0]

@@ -14,7 +14,7 @@ from torch import nn
 
 from hrseg.errors import ConfigError
 from hrseg.export import Scored, check_precision
-from hrseg.export.quantization import Quantization, Scorer, announce, hold, stays_float
+from hrseg.export.quantization import Quantization, Scorer, announce, hold, rank, stays_float
 from hrseg.models import HRNetV2
 from tests.export.quantized import described
 from tests.networks import TINY
@@ -89,17 +89,22 @@ def test_time_is_announced(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def test_scorer_computes_miou_over_all_images(capsys: pytest.CaptureFixture[str]) -> None:
-    image, target = np.zeros((1, 4, 3), np.uint8), np.array([[0, 0, 1, 255]], np.uint8)
-    scorer = Scorer(lambda labels: lambda image: np.array([labels], np.uint8), described("onnx"), 2)
-    samples = [Scored(image, target), Scored(image, np.array([[1, 1, 1, 1]], np.uint8))]
-    miou, shares = scorer([0, 1, 1, 1], samples)
+    image = np.zeros((1, 4, 3), np.uint8)
+    samples = [Scored(image, np.array([target], np.uint8)) for target in ([0, 0, 1, 255], [1, 1, 1, 1])]
+    scorer = Scorer(lambda labels: lambda image: np.array([labels], np.uint8), described("onnx"), samples)
     # class 0: 1 pixel is right, 1 missed, 1 wrong; class 1: 4 right, 1 missed, 1 wrong
-    assert miou == pytest.approx((1 / 3 + 4 / 6) / 2)
-    assert shares == pytest.approx([2 / 3, 3 / 4])
-    scorer([0, 0, 1, 1], samples)
+    assert scorer.drop([0, 1, 1, 1]) == 0
+    # class 0: 2 right, 2 wrong; class 1: 3 right, 2 missed
+    assert scorer.drop([0, 0, 1, 1]) == pytest.approx(50 * (1 / 3 + 4 / 6) - 50 * (2 / 4 + 3 / 5))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "float: mIoU 50.00 on 2 images"
-    assert lines[1].startswith("int8: mIoU 55.00 on 2 images, -5.00 points less")
+    assert lines == ["float: mIoU 50.00 on 2 images", "int8: mIoU 55.00 on 2 images, -5.00 points less"]
+
+
+def test_layers_are_ranked_by_the_error_that_each_causes_alone() -> None:
+    errors = {"a": 0.1, "b": -3.0, "c": 1.0}
+    pictures = [np.full((2, 2, 3), index, np.float32) for index in range(40)]
+    ranked = rank(list(errors), lambda layer: lambda image: image + errors[layer], lambda image: image, pictures)
+    assert ranked == ["b", "c", "a"]
 
 
 def test_images_fit_the_size_that_the_model_takes() -> None:
