@@ -93,11 +93,7 @@ def announce(predict: Predict, quantization: Quantization, layers: int, runs: fl
     scored = len(quantization.scored) if quantization.has_labels else 0
     minutes = seconds * (runs * len(quantization.images) + 2 * scored) / 60
     more = (seconds * (RANKING_IMAGES * layers + ROUNDS * scored) + SECONDS_TO_LOAD * (layers + ROUNDS)) / 60
-    back = (
-        f"; up to {max(more, 1):.0f} more if layers must go back to float"
-        if scored
-        else "; no labels: mIoU is not held"
-    )
+    back = f"up to {max(more, 1):.0f} more if layers must go back to float" if scored else "no labels: mIoU is not held"
     what = f"{len(quantization.images)} images to calibrate with and {scored} to score"
     print(f"int8: about {max(minutes, 1):.0f} min for {what}; {back}", file=sys.stderr, flush=True)
 

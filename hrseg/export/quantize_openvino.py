@@ -93,20 +93,20 @@ def _with_float(quantized: Any, model: Any, layers: Collection[str]) -> Any:
     originals = {op.get_friendly_name(): op for op in model.get_ops()}
 
     def restore(op: Any, index: int) -> None:
-        constant = originals[op.get_friendly_name()].input_value(index).get_node()
-        op.input(index).replace_source_output(ops.constant(constant.data).output(0))
+        source = op.input_value(index).get_node()
+        original = originals[op.get_friendly_name()].input_value(index).get_node()
+        if source.get_type_name() == "FakeQuantize":
+            op.input(index).replace_source_output(source.input_value(0))
+        elif original.get_type_name() == "Constant":
+            op.input(index).replace_source_output(ops.constant(original.data).output(0))
 
     for op in copy.get_ordered_ops():
-        if op.get_friendly_name() not in layers:
-            continue
-        source = op.input_value(0).get_node()
-        if source.get_type_name() == "FakeQuantize":
-            op.input(0).replace_source_output(source.input_value(0))
-        restore(op, 1)
-        for target in op.output(0).get_target_inputs():
-            user = target.get_node()
-            if user.get_type_name() == "Add" and user.input_value(1).get_node().get_type_name() == "Constant":
-                restore(user, 1)
+        if op.get_friendly_name() in layers:
+            restore(op, 0)
+            restore(op, 1)
+            for target in op.output(0).get_target_inputs():
+                if target.get_node().get_type_name() == "Add" and target.get_index() == 0:
+                    restore(target.get_node(), 1)  # the bias
     copy.validate_nodes_and_infer_types()
     return copy
 
