@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -36,15 +37,17 @@ def write_torch(
     if description.size is None:
         description = description.replaced(smallest=smallest_side(program))
     extra = {KEY: description.to_json()}
+    archive = BytesIO()  # torch ends the process when it cannot write to a file
     with quiet():
         if compiled:
-            _save_compiled(program, path, extra, description.network)
+            _save_compiled(program, archive, extra, description.network)
         else:
-            torch.export.save(program, path, extra_files=extra)
+            torch.export.save(program, archive, extra_files=extra)
+    path.write_bytes(archive.getbuffer())
     return description
 
 
-def _save_compiled(program: ExportedProgram, path: Path, extra: dict[str, str], network: str) -> None:
+def _save_compiled(program: ExportedProgram, archive: BytesIO, extra: dict[str, str], network: str) -> None:
     from torch._inductor import aot_compile
     from torch.export.pt2_archive._package import package_pt2  # the only way to put both into one archive
 
@@ -62,4 +65,4 @@ def _save_compiled(program: ExportedProgram, path: Path, extra: dict[str, str], 
             "as g++, or leave out --compile"
         ) from error
     assert isinstance(files, list)
-    package_pt2(path, exported_programs={_MODEL: program}, aoti_files={_MODEL: files}, extra_files=extra)
+    package_pt2(archive, exported_programs={_MODEL: program}, aoti_files={_MODEL: files}, extra_files=extra)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hrseg.errors import ConfigError, OutputError, WeightsError
-from hrseg.run.folders import in_use, last_checkpoint, new_run_dir, remove_unused, run_dir_of
+from hrseg.run.folders import in_use, last_checkpoint, new_run_dir, remove_unused, results_dir_of, run_dir_of
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +147,16 @@ def test_run_of_a_checkpoint(tmp_path: Path) -> None:
     assert found is not None
     assert found.resolve() == tmp_path.resolve()
     assert run_dir_of(tmp_path / "best.ckpt") is None
+
+
+def test_exported_files_of_a_run_have_results_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("run/checkpoints", "run/export", "elsewhere/export"):
+        Path(place).mkdir(parents=True)
+    Path("run/config.yaml").touch()
+    checkpoint, file = Path("run/checkpoints/best.ckpt"), Path("run/export/a.onnx")
+    assert run_dir_of(checkpoint) == run_dir_of(file) == results_dir_of(checkpoint) == Path("run")
+    assert results_dir_of(file) == Path("run/export/a.onnx.results")
+    assert results_dir_of(tmp_path / file) == Path("run/export/a.onnx.results")
+    for other in (Path("elsewhere/export/a.onnx"), Path("a.onnx"), Path("run/a.onnx")):
+        assert run_dir_of(other) is results_dir_of(other) is None

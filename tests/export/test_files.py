@@ -6,9 +6,9 @@ import errno
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
@@ -16,13 +16,13 @@ from torch import nn
 
 from hrseg.errors import ConfigError, OutputError
 from hrseg.export import export
-from hrseg.export.export import hash_of_weights
+from hrseg.export.files import _WRITERS, hash_of_weights
 from hrseg.export.onnx_writer import deepness_keys
 from hrseg.inference.exported import ExportDescription, read_description
 from tests.exports import RUNTIMES, SUFFIXES, describe, exported_to, network
+from tests.processes import run
 
 Exports = Callable[..., Path]
-WRITERS = sys.modules["hrseg.export.export"]._WRITERS  # the package's attribute of that name is the function
 FAILURES = [
     OSError(errno.ENOSPC, "No space left on device"),
     RuntimeError("Exception from src/core: Can't write to file"),  # OpenVINO's
@@ -47,7 +47,7 @@ def without_room(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("error", FAILURES, ids=["OSError", "RuntimeError"])
 def test_a_full_disk_leaves_what_there_was(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.onnx").write_bytes(b"an earlier file")
-    monkeypatch.setitem(WRITERS, "onnx", fails(error))
+    monkeypatch.setitem(_WRITERS, "onnx", fails(error))
     without_room(monkeypatch)
     with pytest.raises(OutputError, match=r"model\.onnx.*[Nn]o space left on"):
         export(network(), describe("onnx"), tmp_path / "model.onnx")
@@ -55,8 +55,29 @@ def test_a_full_disk_leaves_what_there_was(error: Exception, tmp_path: Path, mon
     assert (tmp_path / "model.onnx").read_bytes() == b"an earlier file"
 
 
+def test_a_disk_that_fills_up_while_torch_writes(tmp_path: Path) -> None:
+    script = """
+        import resource, signal
+        from pathlib import Path
+        from hrseg.errors import OutputError
+        from hrseg.export import export
+        from tests.exports import describe, network
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # bytes of a file
+        try:
+            export(network(), describe("torch", size=(36, 52)), Path("model.pt2"))
+        except OutputError as error:
+            print(error)
+        """
+    done = run(dedent(script), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "model.pt2 cannot be written: File too large" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_errors_of_writers_are_not_taken_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WRITERS, "onnx", fails(RuntimeError("a bug")))
+    monkeypatch.setitem(_WRITERS, "onnx", fails(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         export(network(), describe("onnx"), tmp_path / "new" / "model.onnx")
     assert not list(tmp_path.rglob("*.*"))
