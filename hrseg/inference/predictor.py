@@ -33,9 +33,9 @@ from hrseg.utils.upsample import upsample, upsampled_argmax
 T = TypeVar("T")
 
 _WHOLE = Protocol()
-# a lower bound for all networks of hrseg: the smallest took 108 (HRNetV1) and 169 to 177 (HRNetV2). No bound for GPUs,
-# which raise an error when they run out of memory, whereas Linux kills the process
-_BYTES_PER_PIXEL = {"cpu": 100}
+# a lower bound for all networks of hrseg: the smallest took 100 (HRNetV1) and 230 to 260 (HRNetV2), in bf16 68 and 159.
+# No bound for GPUs, which raise an error when they run out of memory, whereas Linux kills the process
+_BYTES_PER_PIXEL = {"fp32": 90, "bf16": 60}
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LARGEST_BLOCK_KEPT = 256 * 2**20  # more than a map of an image of 1024x2048 pixels
 
@@ -266,7 +266,8 @@ class Predictor:
 
     def _require_memory(self, size: tuple[int, ...], seen: tuple[int, ...], what: str, probabilities: bool) -> None:
         """Raises a `DataFileError` if an image of `size`, resized to `seen`, does not fit into memory."""
-        per_pixel = _BYTES_PER_PIXEL.get(self.device.type, 0) if isinstance(self.network, Segmenter) else 0
+        is_known = self.device.type == "cpu" and isinstance(self.network, Segmenter)
+        per_pixel = _BYTES_PER_PIXEL[self.precision] if is_known else 0
         network = per_pixel * self.protocol.largest_view((seen[0], seen[1]))
         scores = 4 * self.labels.num_classes * size[0] * size[1]  # float32, as are probabilities
         needed = max(network, scores * (1 + probabilities)) / 2**30
