@@ -33,7 +33,7 @@ from hrseg.utils.upsample import upsample, upsampled_argmax
 T = TypeVar("T")
 
 _WHOLE = Protocol()
-# a lower bound for all networks of hrseg: the smallest took 100 (HRNetV1) and 230 to 260 (HRNetV2), in bf16 68 and 159.
+# a lower bound for all networks of hrseg: the smallest took 100 (HRNetV1) and 204 (HRNetV2), in bf16 68 and 120.
 # No bound for GPUs, which raise an error when they run out of memory, whereas Linux kills the process
 _BYTES_PER_PIXEL = {"fp32": 90, "bf16": 60}
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

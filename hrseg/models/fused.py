@@ -291,13 +291,10 @@ class FusedV2Head(_Fused, V2Head):
         finest, *coarser = maps
         convolution, *convolutions = self[0]
         assert isinstance(convolution, FusedConv2d)
-        terms = (
-            upsample(convolve(x), finest.shape[-2:], self.align_corners)
-            for convolve, x in zip(convolutions, coarser, strict=True)
-        )
-        total = next(terms)
-        for term in terms:
-            total += term
+        size = finest.shape[-2:]
+        total = upsample(convolutions[0](coarser[0]), size, self.align_corners)
+        for convolve, x in zip(convolutions[1:], coarser[1:], strict=True):
+            total += upsample(convolve(x), size, self.align_corners)  # without a name, so that it is freed at once
         logits: Tensor = self[-1](convolution.add_to(total, finest))
         return logits
 
