@@ -41,6 +41,7 @@ _PACKAGES = {
 _REFUSED: dict[tuple[Runtime, Precision], str] = {
     ("onnx", "bf16"): "ONNX Runtime has no bf16 convolutions",
     ("tensorrt", "int8"): "hrseg quantises for OpenVINO and ONNX Runtime only",
+    ("torch", "fp16"): "torch's fp16 convolutions take tens of times as long as fp32 on a CPU",
     ("torch", "int8"): "hrseg quantises for OpenVINO and ONNX Runtime only",
 }
 _ENOUGH = 2**20  # bytes; with less room left, a failed write is the disk's fault

@@ -1,4 +1,4 @@
-"""What the quantisations share: what stays float, the gate, precisions that are refused, and silence."""
+"""What the quantisations share: what stays float, the gate, and silence."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from hrseg.errors import ConfigError
-from hrseg.export import Scored, check_precision
+from hrseg.export import Scored
 from hrseg.export.quantization import Quantization, Scorer, announce, hold, rank, stays_float
 from hrseg.models import HRNetV2
 from tests.export.quantized import described
@@ -119,12 +118,6 @@ def test_images_fit_the_size_that_the_model_takes() -> None:
     assert quantization.has_labels
     assert not Quantization([image]).has_labels
     assert not Quantization([image], [Scored(image, None)]).has_labels
-
-
-@pytest.mark.parametrize(("runtime", "precision"), [("onnx", "bf16"), ("torch", "int8"), ("tensorrt", "int8")])
-def test_what_a_runtime_cannot_run_is_refused(runtime: str, precision: str) -> None:
-    with pytest.raises(ConfigError, match=f"--precision {precision} with --to {runtime}: .*; expected fp32"):
-        check_precision(runtime, precision)
 
 
 _WITHOUT_NETWORK = """
