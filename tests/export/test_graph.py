@@ -79,7 +79,7 @@ def test_networks_that_take_multiples_of_32_say_so(tmp_path: Path) -> None:
     exported = open_exported(path, trust=True)
     assert exported.description.multiple == 32
     equal_labels(path, made, (64, 96))
-    with pytest.raises(ConfigError, match=r"an image of 64x93 .*sides of 33 pixels or more, multiples of 32: pad or"):
+    with pytest.raises(ConfigError, match=r"an image of 64x93 .*sides of 64 pixels or more, multiples of 32: pad or"):
         exported.predict(image(64, 93)[None])
 
 
