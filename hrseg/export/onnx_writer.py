@@ -12,7 +12,7 @@ from torch import nn
 from hrseg.export.graph import capture, quiet
 from hrseg.export.quantization import Quantization
 from hrseg.export.quantize_onnx import is_float, quantize_onnx
-from hrseg.inference.exported.description import IMAGES, KEY, LOGITS, NORMALIZED, ExportDescription
+from hrseg.inference.exported.description import IMAGES, KEY, LOGITS, NORMALIZED, PROBABILITIES, ExportDescription
 from hrseg.utils.packages import require_packages
 
 _OPSET = 18
@@ -68,7 +68,19 @@ def convert(network: nn.Module, description: ExportDescription) -> tuple[torch.o
             program, dynamo=True, input_names=[IMAGES], output_names=names, opset_version=_OPSET, verbose=False
         )
     assert exported is not None
+    _name_axes(exported.model.graph, description)
     return exported, description
+
+
+def _name_axes(graph: Any, description: ExportDescription) -> None:
+    """Names the axes of inputs and outputs, which torch numbers."""
+    import onnx_ir
+
+    sides = description.size or ("height", "width")
+    shapes = {IMAGES: (*sides, 3), PROBABILITIES: (description.labels.num_classes, *sides)}
+    for value in (*graph.inputs, *graph.outputs):
+        if value.name == IMAGES or value.name in description.outputs:
+            value.shape = onnx_ir.Shape(["batch", *shapes.get(value.name, sides)])
 
 
 def deepness_keys(description: ExportDescription) -> dict[str, str]:

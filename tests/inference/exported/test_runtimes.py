@@ -108,6 +108,17 @@ def test_a_file_of_one_size_takes_batches_of_it_and_refuses_others(runtime: str,
         Predictor.from_file(exported.path, protocol=PROTOCOLS["slide"], trust=True)(images[0])
 
 
+def test_axes_of_onnx_files_have_names(exports: Exports) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exports("onnx"))
+    axes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+    pixels = ["batch", "height", "width"]
+    assert axes["images"] == [*pixels, 3]
+    assert axes["labels"] == axes["confidence"] == pixels
+    assert axes["probabilities"] == ["batch", 4, "height", "width"]
+
+
 def test_a_program_of_torch_refuses_sides_that_it_does_not_take(exports: Exports) -> None:
     with pytest.raises(ConfigError, match=r"an image of 40x4 \(height x width\); .* sides of 5 pixels or more"):
         Predictor.from_file(exports("torch"), trust=True)(image(40, 4))
