@@ -279,8 +279,8 @@ class HRNet(nn.Module):
         Raises:
             ConfigError: The images have another type, number of channels, or are too small.
         """
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # type: ignore[attr-defined,no-untyped-call]
-            self._check(images)  # would specialise the graph to these sizes
+        if not torch.compiler.is_compiling():
+            self._check(images)
             if images.device.type == "cpu" and not self.training:
                 images = images.contiguous(memory_format=torch.channels_last)  # faster, whatever the weights' format
         x = self.relu(self.bn1(self.conv1(images)))
@@ -299,6 +299,8 @@ class HRNet(nn.Module):
         return x
 
     def _check(self, images: Tensor) -> None:
+        if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            return  # a check would specialise the graph to these sizes
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[1] != self.in_channels or min(shape[2:]) < self.smallest_size:
             raise ConfigError(
