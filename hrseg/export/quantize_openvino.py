@@ -16,6 +16,7 @@ from hrseg.export.graph import quiet
 from hrseg.export.quantization import OUTLIERS, Predict, Quantization, Scorer, announce, hold, rank, stays_float
 from hrseg.inference.exported import ExportDescription
 from hrseg.inference.exported.description import IMAGES, LABELS, LOGITS
+from hrseg.inference.exported.openvino_runtime import openvino_core
 from hrseg.utils.packages import require_packages
 from hrseg.utils.progress import track_progress
 
@@ -131,14 +132,13 @@ def _is_float(network: nn.Module, node: fx.Node) -> bool:
 
 def _run(model: Any, output: str) -> Predict:
     """Compiles a model, to one that maps an image to an output."""
-    import openvino
 
     copy = model.clone()
     if output != LABELS:
         values = {name: value for op in copy.get_ops() for value in op.outputs() for name in value.get_names()}
         copy.add_outputs([values[output]])
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = openvino.compile_model(copy, "CPU", options)
+    compiled = openvino_core().compile_model(copy, "CPU", options)
     return lambda image: compiled({IMAGES: image[None]})[output]
 
 

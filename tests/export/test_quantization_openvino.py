@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +14,14 @@ import torch
 
 from hrseg.export import certify, export
 from hrseg.inference.exported import open_exported
+from hrseg.inference.exported.openvino_runtime import openvino_core
 from hrseg.models import HRNetV2
 from tests.export.quantized import Layers, described, images, labelled, quantization, settled
 from tests.networks import TINY
 
 
 def _model(path: Path) -> Any:
-    from hrseg.utils.packages import require_packages
-
-    require_packages("openvino", "openvino")
-    import openvino
-
-    return openvino.Core().read_model(path)
+    return openvino_core().read_model(path)
 
 
 def _convolutions(model: Any) -> tuple[list[Any], list[Any]]:
@@ -104,3 +103,21 @@ def test_images_without_labels_calibrate(tmp_path: Path) -> None:
     export(network, description, tmp_path / "m.xml", quantization=Quantization(images(4)))
     labels = open_exported(tmp_path / "m.xml").predict(np.stack(images(1))[:, :32, :48])["labels"]
     assert labels.shape == (1, 32, 48)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1 here")
+def test_signals_are_handled_after_models_were_freed(tiny: tuple[Path, HRNetV2]) -> None:
+    code = (
+        "import gc, os, signal, sys\n"
+        "from hrseg.inference.exported import open_exported\n"
+        "import numpy as np\n"
+        "image = np.zeros((1, 64, 64, 3), np.uint8)\n"
+        "first = open_exported(sys.argv[1]); first.predict(image)\n"
+        "second = open_exported(sys.argv[1]); second.predict(image)\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled', flush=True))\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, tiny[0]], capture_output=True, text=True)
+    assert result.stdout == "handled\n", result

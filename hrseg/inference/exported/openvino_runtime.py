@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,13 @@ def open_file(path: Path, device: str | None, trust: bool) -> ExportedNetwork:
     model = _read(path)
     import openvino
 
-    core = openvino.Core()
-    usable = [name.lower() for name in core.available_devices]
+    usable = [name.lower() for name in openvino_core().available_devices]
     kind = (device or "cpu").lower()
     if kind not in usable:
         raise ConfigError(f"OpenVINO cannot use device {device}; expected {' or '.join(usable)}")
     description = description_from_json(_stored(model), path)
     version = openvino.__version__.partition("-")[0]
-    return _OpenVinoNetwork(path, core, model, kind.upper(), description, f"OpenVINO {version} on {kind}")
+    return _OpenVinoNetwork(path, model, kind.upper(), description, f"OpenVINO {version} on {kind}")
 
 
 def stored_description(path: Path) -> str | None:
@@ -44,15 +43,29 @@ def stored_description(path: Path) -> str | None:
     return _stored(_read(path))
 
 
-def _read(path: Path) -> Any:
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's `Core`, one per process.
+
+    The first compilation of a core installs a stack for signal handlers, and the core's end restores the one before it,
+    even if that was freed since: after two cores, the next signal could end the process (OpenVINO 2026.4).
+
+    Raises:
+        ConfigError: OpenVINO is not installed.
+    """
     require_packages("openvino", "openvino")
     import openvino
 
+    return openvino.Core()
+
+
+def _read(path: Path) -> Any:
+    core = openvino_core()
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise WeightsError(f"no file {weights}, which holds the weights of {path.name}; keep both together")
     try:
-        return openvino.Core().read_model(path)
+        return core.read_model(path)
     except RuntimeError as error:
         raise WeightsError(f"{path} cannot be read by OpenVINO: {' '.join(str(error).split())[:300]}") from error
 
@@ -62,11 +75,8 @@ def _stored(model: Any) -> str | None:
 
 
 class _OpenVinoNetwork(ExportedNetwork):
-    def __init__(
-        self, path: Path, core: Any, model: Any, device: str, description: ExportDescription, runs_on: str
-    ) -> None:
+    def __init__(self, path: Path, model: Any, device: str, description: ExportDescription, runs_on: str) -> None:
         super().__init__(path, description, runs_on)
-        self._core = core
         self._model = model
         self._device = device
 
@@ -82,7 +92,7 @@ class _OpenVinoNetwork(ExportedNetwork):
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[self.description.precision]}
         if self._device == "CPU":
             options["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
-        return self._core.compile_model(model, self._device, options)
+        return openvino_core().compile_model(model, self._device, options)
 
     @cached_property
     def _whole(self) -> Any:
