@@ -22,6 +22,7 @@ COMMAND = "python -m experiments.benchmarks"
 SUBJECTS = {
     "forward": "the forward pass of one image",
     "cpu": "networks on a CPU in each precision, and their share of its peak",
+    "backends": "from an image to labels on a CPU, by PyTorch and by exported files",
     "windows": "sliding-window inference of one image",
     "protocols": "the papers' test protocols on one image",
     "predict": "prediction of image files, from reading to writing",

@@ -13,6 +13,7 @@ import torch
 
 import experiments.benchmarks.metric
 from experiments.benchmarks import (
+    backends,
     cpu,
     data,
     ddp,
@@ -112,6 +113,16 @@ def test_cpu() -> None:
         assert [(row.side, row.unit) for row in found] == [(HRSEG, "s"), (cpu.OFFICIAL, "s"), (HRSEG, "GFLOP/s")]
         expected = {cpu.PLAIN: None, cpu.FP32: True, cpu.BF16: False if cpu._has_amx() else None}[mode]
         assert found[1].met is expected
+
+
+def test_backends() -> None:
+    name = "hrnetv2_w18_small_v1"
+    rows = backends.measure_backends(1, 1, (64, 96), [name], [("Predictor", "fp32"), ("openvino", "fp32")])
+    for side in ("Predictor fp32", "openvino fp32"):
+        found = [row for row in rows if row.case == f"{name} 1x64x96x3 to labels, {side}"]
+        assert [row.side for row in found] == [HRSEG, backends.OFFICIAL, HRSEG]
+        assert found[2].unit == "% of labels differ"
+        assert found[2].value < 0.1
 
 
 def test_cpu_refuses_different_results() -> None:
