@@ -49,23 +49,19 @@ def openvino_core() -> Any:
 
     The first compilation of a core installs a stack for signal handlers, and the core's end restores the one before it,
     even if that was freed since: after two cores, the next signal could end the process (OpenVINO 2026.4).
-
-    Raises:
-        ConfigError: OpenVINO is not installed.
     """
-    require_packages("openvino", "openvino")
     import openvino
 
     return openvino.Core()
 
 
 def _read(path: Path) -> Any:
-    core = openvino_core()
+    require_packages("openvino", "openvino")
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise WeightsError(f"no file {weights}, which holds the weights of {path.name}; keep both together")
     try:
-        return core.read_model(path)
+        return openvino_core().read_model(path)
     except RuntimeError as error:
         raise WeightsError(f"{path} cannot be read by OpenVINO: {' '.join(str(error).split())[:300]}") from error
 
