@@ -34,7 +34,7 @@ Network = Callable[[Tensor], Tensor]
 def measure_protocols(
     repeats: int = 5,
     threads: int = 2,
-    size: tuple[int, int] = (256, 512),
+    size: tuple[int, int] = (512, 1024),
     name: str = "hrnetv2_w18",
     names: Sequence[str] = ("cityscapes", "slide"),
     speedup: float = _SPEEDUP,
