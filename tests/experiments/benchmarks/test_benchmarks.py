@@ -398,6 +398,7 @@ def test_command_measures_all_subjects_by_default(monkeypatch: pytest.MonkeyPatc
     for module in (
         forward,
         cpu,
+        backends,
         windows,
         protocols,
         predict,

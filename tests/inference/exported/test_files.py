@@ -152,9 +152,10 @@ def refusal_of_missing(path: Path) -> str:
 
 
 def test_a_program_of_torch_is_loaded_only_if_it_is_trusted(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = exports("torch")
     monkeypatch.setattr(torch.export, "load", lambda *args: pytest.fail("the file was loaded"))
     with pytest.raises(ConfigError, match=r"evaluates expressions of the file.* give --trust \(trust=True\)"):
-        Predictor.from_file(exports("torch"))
+        Predictor.from_file(path)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
